@@ -1,0 +1,1 @@
+//! kubedb-agent. See ARCHITECTURE.md.

@@ -1,0 +1,219 @@
+//! What the operator and the agents tell each other, all of it inside `Postgres.status`.
+//!
+//! Maps are keyed by instance and by Snapshot name, because a JSON merge patch replaces a list whole
+//! and two writers would overwrite each other.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::storage::SnapshotStorage;
+
+/// A backup that the operator assigned to an instance (`status.tasks.<snapshot>`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotTask {
+    /// UID of the Snapshot object, so that a recreated object of the same name is another task.
+    pub snapshot_uid: String,
+    /// The instance that shall run it.
+    pub instance: String,
+    /// Counts assignments; part of the manifest's key, so that a stale agent's commit loses.
+    pub attempt: u32,
+    /// `Backup` or `Delete`.
+    pub action: TaskAction,
+    /// Where the data goes. Secrets are named, never carried.
+    pub storage: SnapshotStorage,
+    /// A standby must have replayed at least this LSN before it starts (text form, `0/3000060`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum_lsn: Option<String>,
+    /// When the operator gives the task up.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+}
+
+/// What a task asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TaskAction {
+    /// Take the Snapshot.
+    Backup,
+    /// Delete the Snapshot's data.
+    Delete,
+}
+
+/// What a new database is restored from (`status.bootstrap`), resolved by the operator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreSource {
+    /// Namespace of the Snapshot and of its storage Secret.
+    pub namespace: String,
+    /// Database the Snapshot was taken of.
+    pub database: String,
+    /// Name of the Snapshot.
+    pub snapshot: String,
+    /// Manifest key as the Snapshot's status gives it.
+    pub manifest: String,
+    /// The store it lies in.
+    pub storage: SnapshotStorage,
+}
+
+/// What an agent reports of its instance (`status.instances.<instance>`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceStatus {
+    /// `primary`, `standby`; absent while unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<InstanceRole>,
+    /// What the instance is doing.
+    pub phase: InstancePhase,
+    /// Whether it accepts connections in its role.
+    pub ready: bool,
+    /// Why it is in this phase, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Session id of the reporting agent process.
+    pub session: String,
+    /// When the agent last reported.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat_time: Option<Timestamp>,
+    /// When PostgreSQL was started.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Timestamp>,
+    /// `host:port` of PostgreSQL itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Full version, such as `9.6.24`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postgres_version: Option<String>,
+    /// Identifier that initdb gave the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_identifier: Option<String>,
+    /// Repository lineage, minted at bootstrap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<String>,
+    /// Current timeline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<u32>,
+    /// Write position of a primary, replay position of a standby.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<String>,
+    /// Standby: whether its WAL receiver streams.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streaming: Option<bool>,
+    /// Progress and outcome of the tasks assigned to it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tasks: BTreeMap<String, TaskStatus>,
+}
+
+/// Role of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum InstanceRole {
+    /// Accepts writes.
+    Primary,
+    /// Follows the primary.
+    Standby,
+}
+
+/// What an instance is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum InstancePhase {
+    /// Nothing decided yet, or waiting for the primary.
+    #[default]
+    Waiting,
+    /// initdb or script initialisation.
+    Bootstrapping,
+    /// Copying the primary.
+    Cloning,
+    /// Restoring a Snapshot.
+    Restoring,
+    /// PostgreSQL is coming up.
+    Starting,
+    /// PostgreSQL is up.
+    Running,
+    /// PostgreSQL is down on purpose.
+    Stopped,
+    /// Cannot go on; `reason` says why.
+    Failed,
+}
+
+/// Progress and outcome of one task, written by the agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskStatus {
+    /// The Snapshot's UID, as in the task.
+    pub snapshot_uid: String,
+    /// The attempt this belongs to.
+    pub attempt: u32,
+    /// The agent session that runs it.
+    pub session: String,
+    /// Where it stands.
+    pub phase: TaskPhase,
+    /// Last sign of life.
+    #[schemars(with = "String")]
+    pub heartbeat_time: Timestamp,
+    /// How far it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// What was made, once it succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<SnapshotResult>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Where a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TaskPhase {
+    /// In work.
+    Running,
+    /// Done; for a backup: the manifest was read back.
+    Succeeded,
+    /// Given up; `reason` says why.
+    Failed,
+}
+
+/// Bytes done out of bytes to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Bytes of the database read so far.
+    pub done_bytes: i64,
+    /// Bytes of the database to read, as estimated at the start.
+    pub total_bytes: i64,
+    /// Bytes sent to the store so far.
+    pub uploaded_bytes: i64,
+}
+
+/// What a finished Snapshot is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotResult {
+    /// Key of the manifest below the store's root.
+    pub manifest: String,
+    /// Repository lineage.
+    pub lineage: String,
+    /// Identifier of the PostgreSQL cluster.
+    pub system_identifier: String,
+    /// Full PostgreSQL version.
+    pub postgres_version: String,
+    /// Timeline it was taken on.
+    pub timeline: u32,
+    /// LSN at which replay starts.
+    pub start_lsn: String,
+    /// LSN at which the copy is consistent.
+    pub stop_lsn: String,
+    /// Size of the database's files.
+    pub database_bytes: i64,
+    /// Bytes read.
+    pub read_bytes: i64,
+    /// Bytes sent to the store.
+    pub uploaded_bytes: i64,
+    /// Bytes this Snapshot needs in the store, shared ones included.
+    pub stored_bytes: i64,
+}

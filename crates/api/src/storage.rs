@@ -1,0 +1,118 @@
+//! Where Snapshots go: the five stores of `SnapshotStorage`, inline in several specs.
+
+use k8s_openapi::api::core::v1::VolumeSource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A destination. Exactly one store is meant to be set; `validate` says so when it is not.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotStorage {
+    /// Secret, in the same namespace, that holds the store's credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage_secret_name: Option<String>,
+    /// A folder of the machine, or a volume on Kubernetes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<LocalStorage>,
+    /// Amazon S3 or a store that speaks its protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3Storage>,
+    /// Google Cloud Storage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gcs: Option<GcsStorage>,
+    /// Azure Blob Storage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub azure: Option<AzureStorage>,
+    /// OpenStack Swift.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swift: Option<SwiftStorage>,
+}
+
+/// A folder. `mountPath` is where Snapshots lie; the volume source says what is mounted there on Kubernetes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalStorage {
+    /// The folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mount_path: Option<String>,
+    /// A folder below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sub_path: Option<String>,
+    /// What is mounted at `mountPath`.
+    #[serde(flatten)]
+    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
+    pub volume: VolumeSource,
+}
+
+/// A bucket of S3.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct S3Storage {
+    /// Address of a store other than Amazon's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The bucket.
+    #[serde(default)]
+    pub bucket: String,
+    /// Folder within the bucket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+}
+
+/// A bucket of Google Cloud Storage.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GcsStorage {
+    /// Address of an emulator; requests are then unsigned and the key is not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The bucket.
+    #[serde(default)]
+    pub bucket: String,
+    /// Folder within the bucket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+}
+
+/// A container of Azure Blob Storage.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AzureStorage {
+    /// Address of an emulator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The container.
+    #[serde(default)]
+    pub container: String,
+    /// Folder within the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+}
+
+/// A container of OpenStack Swift.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SwiftStorage {
+    /// The container.
+    #[serde(default)]
+    pub container: String,
+    /// Folder within the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+}
+
+impl SnapshotStorage {
+    /// The store as tables print it: `gs:kubedb`, `local:/backup`, `Unknown`.
+    #[must_use]
+    pub fn bucket_label(&self) -> String {
+        if let Some(s3) = &self.s3 {
+            format!("s3:{}", s3.bucket)
+        } else if let Some(gcs) = &self.gcs {
+            format!("gs:{}", gcs.bucket)
+        } else if let Some(azure) = &self.azure {
+            format!("azure:{}", azure.container)
+        } else if let Some(local) = &self.local {
+            format!("local:{}", local.mount_path.as_deref().unwrap_or_default())
+        } else if let Some(swift) = &self.swift {
+            format!("swift:{}", swift.container)
+        } else {
+            "Unknown".to_owned()
+        }
+    }
+}

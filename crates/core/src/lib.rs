@@ -1,0 +1,1 @@
+//! kubedb-core. See ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! kubedb-engine. See ARCHITECTURE.md.

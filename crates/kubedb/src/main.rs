@@ -1,0 +1,2 @@
+//! The `kubedb` command: what users type, and what machines run.
+fn main() {}

@@ -1,0 +1,3 @@
+//! The operator: decides what should exist. See ARCHITECTURE.md.
+
+pub mod platform;

@@ -1,0 +1,94 @@
+//! The platform port: what the operator asks of Kubernetes, or of one machine's processes and folders.
+//!
+//! A platform carries out and observes. It never decides.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+/// Which database.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DatabaseKey {
+    /// Namespace of the Postgres object.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// The workload a database shall have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DesiredDatabase {
+    /// Which database.
+    pub key: DatabaseKey,
+    /// UID of the Postgres object; data of another UID is not this database's.
+    pub uid: String,
+    /// Version name in the catalogue, such as `9.6`.
+    pub version: String,
+    /// Number of instances, named `<name>-0` to `<name>-<n-1>`.
+    pub replicas: u32,
+    /// The instance that the primary endpoint leads to; none while unknown.
+    pub primary: Option<String>,
+    /// The instances that the standbys endpoint leads to.
+    pub standbys: Vec<String>,
+    /// Secrets an agent of this database may read, as (namespace, name).
+    pub secrets: Vec<(String, String)>,
+}
+
+/// What a platform sees of a database. Absent instances are absent from the map.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObservedDatabase {
+    /// Stable address of the primary, `host:port`.
+    pub primary_endpoint: Option<String>,
+    /// Stable address of the standbys.
+    pub standbys_endpoint: Option<String>,
+    /// Full version of the resolved PostgreSQL build, pinned for this database.
+    pub postgres_version: Option<String>,
+    /// The instances by name.
+    pub instances: BTreeMap<String, ObservedInstance>,
+}
+
+/// What a platform sees of one instance's agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObservedInstance {
+    /// Whether its agent process (or pod) runs.
+    pub running: bool,
+    /// How often it was restarted since the platform started.
+    pub restarts: u32,
+    /// Why it does not run, in words.
+    pub reason: Option<String>,
+}
+
+/// Why a platform could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum PlatformError {
+    /// No build of this version can be had; waiting does not help.
+    #[error("failed to resolve PostgreSQL {version}: {reason}")]
+    ResolveVersion {
+        /// Version asked for.
+        version: String,
+        /// What was tried.
+        reason: String,
+    },
+    /// The machine or the cluster refused; worth another try.
+    #[error("failed to {action}")]
+    Act {
+        /// What was tried, as in "start instance demo/pg-0".
+        action: String,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Carries out what the operator decided, and says what it sees.
+#[async_trait]
+pub trait Platform: Send + Sync + 'static {
+    /// Makes the workload so. Idempotent; returns before instances are ready.
+    async fn apply(&self, desired: &DesiredDatabase) -> Result<(), PlatformError>;
+
+    /// What is there now; `None` if nothing is.
+    async fn observe(&self, key: &DatabaseKey) -> Result<Option<ObservedDatabase>, PlatformError>;
+
+    /// Stops every instance and takes the endpoints away. Data folders stay. Done when it returns `true`; call again until then.
+    async fn remove(&self, key: &DatabaseKey) -> Result<bool, PlatformError>;
+}

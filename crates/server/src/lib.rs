@@ -1,0 +1,1 @@
+//! kubedb-server. See ARCHITECTURE.md.
