@@ -1,1 +1,48 @@
-fn main() {}
+//! What a developer and CI run: `cargo xtask test`, `tidy`, `tools`.
+
+mod tidy;
+mod tiers;
+mod tools;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Usage: cargo xtask COMMAND
+
+Commands:
+  test [--tier unit|local]   install what the tests need and run the tiers (default: all)
+  tidy                       check the arrows between crates, file sizes and forbidden text
+  tools                      install what the tests need, and print where
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["test"] => tiers::run(&[tiers::Tier::Unit, tiers::Tier::Local]),
+        ["test", "--tier", name] => tiers::Tier::parse(name).and_then(|tier| tiers::run(&[tier])),
+        ["tidy"] => tidy::run(),
+        ["tools"] => tools::install().map(|tools| say(&format!("{}", tools.bin.display()))),
+        _ => {
+            say(HELP);
+            return if words.is_empty() || words == ["--help"] {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(2)
+            };
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            say(&format!("error: {reason}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a line of progress.
+#[expect(clippy::print_stderr, reason = "the one place where this program prints")]
+fn say(line: &str) {
+    eprintln!("{line}");
+}

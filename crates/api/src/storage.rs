@@ -1,6 +1,8 @@
 //! Where Snapshots go: the five stores of `SnapshotStorage`, inline in several specs.
 
-use k8s_openapi::api::core::v1::VolumeSource;
+use k8s_openapi::api::core::v1::{
+    EmptyDirVolumeSource, HostPathVolumeSource, NFSVolumeSource, PersistentVolumeClaimVolumeSource,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -38,10 +40,18 @@ pub struct LocalStorage {
     /// A folder below it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub_path: Option<String>,
-    /// What is mounted at `mountPath`.
-    #[serde(flatten)]
-    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
-    pub volume: VolumeSource,
+    /// A folder of the machine, mounted at `mountPath`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_path: Option<HostPathVolumeSource>,
+    /// An NFS share, mounted at `mountPath`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nfs: Option<NFSVolumeSource>,
+    /// A volume claim, mounted at `mountPath`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim: Option<PersistentVolumeClaimVolumeSource>,
+    /// Scratch space, gone with the pod: for trials only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub empty_dir: Option<EmptyDirVolumeSource>,
 }
 
 /// A bucket of S3.
