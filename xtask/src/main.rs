@@ -42,7 +42,10 @@ fn main() -> ExitCode {
 }
 
 /// Prints a line of progress.
-#[expect(clippy::print_stderr, reason = "the one place where this program prints")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place where this program prints"
+)]
 fn say(line: &str) {
     eprintln!("{line}");
 }

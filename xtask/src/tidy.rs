@@ -16,9 +16,15 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("kubedb-core", &[]),
     ("kubedb-api", &["kubedb-core"]),
     ("kubedb-engine", &["kubedb-core"]),
-    ("kubedb-agent", &["kubedb-core", "kubedb-api", "kubedb-engine"]),
+    (
+        "kubedb-agent",
+        &["kubedb-core", "kubedb-api", "kubedb-engine"],
+    ),
     ("kubedb-operator", &["kubedb-core", "kubedb-api"]),
-    ("kubedb-server", &["kubedb-core", "kubedb-api", "kubedb-operator"]),
+    (
+        "kubedb-server",
+        &["kubedb-core", "kubedb-api", "kubedb-operator"],
+    ),
     (
         "kubedb",
         &[
@@ -36,7 +42,17 @@ const ARROWS: [(&str, &[&str]); 9] = [
 
 /// What must not enter a crate, whatever the reason.
 const FORBIDDEN: [(&str, &[&str]); 3] = [
-    ("kubedb-core", &["tokio", "kube", "k8s-openapi", "object_store", "rand", "uuid"]),
+    (
+        "kubedb-core",
+        &[
+            "tokio",
+            "kube",
+            "k8s-openapi",
+            "object_store",
+            "rand",
+            "uuid",
+        ],
+    ),
     ("kubedb-engine", &["kube", "k8s-openapi"]),
     ("kubedb-operator", &["object_store", "tokio-postgres"]),
 ];
@@ -53,7 +69,10 @@ pub(crate) fn run() -> Result<(), String> {
     }
     sizes(&sources, &mut wrong)?;
     if wrong.is_empty() {
-        say(&format!("tidy: arrows and {} source files are in order", sources.len()));
+        say(&format!(
+            "tidy: arrows and {} source files are in order",
+            sources.len()
+        ));
         Ok(())
     } else {
         Err(format!("tidy found:\n  {}", wrong.join("\n  ")))
@@ -67,10 +86,13 @@ fn arrows(wrong: &mut Vec<String>) -> Result<(), String> {
         .output()
         .map_err(|e| format!("failed to run cargo metadata: {e}"))?;
     if !output.status.success() {
-        return Err(format!("failed to read metadata: {}", String::from_utf8_lossy(&output.stderr)));
+        return Err(format!(
+            "failed to read metadata: {}",
+            String::from_utf8_lossy(&output.stderr)
+        ));
     }
-    let metadata: Value =
-        serde_json::from_slice(&output.stdout).map_err(|e| format!("failed to parse metadata: {e}"))?;
+    let metadata: Value = serde_json::from_slice(&output.stdout)
+        .map_err(|e| format!("failed to parse metadata: {e}"))?;
     let allowed: BTreeMap<_, _> = ARROWS.into_iter().collect();
     let forbidden: BTreeMap<_, _> = FORBIDDEN.into_iter().collect();
     for package in metadata["packages"].as_array().into_iter().flatten() {
@@ -79,7 +101,14 @@ fn arrows(wrong: &mut Vec<String>) -> Result<(), String> {
             let target = dependency["name"].as_str().unwrap_or_default();
             let is_ours = dependency["path"].is_string();
             let is_normal = dependency["kind"].is_null();
-            wrong.extend(arrow_fault(name, target, is_ours && is_normal, is_normal, &allowed, &forbidden));
+            wrong.extend(arrow_fault(
+                name,
+                target,
+                is_ours && is_normal,
+                is_normal,
+                &allowed,
+                &forbidden,
+            ));
         }
     }
     Ok(())
@@ -94,11 +123,19 @@ fn arrow_fault(
     allowed: &BTreeMap<&str, &[&str]>,
     forbidden: &BTreeMap<&str, &[&str]>,
 ) -> Option<String> {
-    if is_arrow && !allowed.get(from).is_some_and(|targets| targets.contains(&to)) {
-        return Some(format!("{from} must not depend on {to}: arrows point down only (ARCHITECTURE.md)"));
+    if is_arrow
+        && !allowed
+            .get(from)
+            .is_some_and(|targets| targets.contains(&to))
+    {
+        return Some(format!(
+            "{from} must not depend on {to}: arrows point down only (ARCHITECTURE.md)"
+        ));
     }
     if is_normal && forbidden.get(from).is_some_and(|names| names.contains(&to)) {
-        return Some(format!("{from} must not use {to} (ARCHITECTURE.md, invariants)"));
+        return Some(format!(
+            "{from} must not use {to} (ARCHITECTURE.md, invariants)"
+        ));
     }
     None
 }
@@ -123,7 +160,10 @@ fn sizes(sources: &[PathBuf], wrong: &mut Vec<String>) -> Result<(), String> {
             .map_err(|e| format!("failed to read {}: {e}", path.display()))?;
         let lines = text.lines().count();
         if lines > LINES_MAX {
-            wrong.push(format!("{} has {lines} lines, more than {LINES_MAX}", path.display()));
+            wrong.push(format!(
+                "{} has {lines} lines, more than {LINES_MAX}",
+                path.display()
+            ));
         }
     }
     Ok(())
@@ -134,7 +174,14 @@ mod tests {
     use super::*;
 
     fn fault(from: &str, to: &str) -> Option<String> {
-        arrow_fault(from, to, true, true, &ARROWS.into_iter().collect(), &FORBIDDEN.into_iter().collect())
+        arrow_fault(
+            from,
+            to,
+            true,
+            true,
+            &ARROWS.into_iter().collect(),
+            &FORBIDDEN.into_iter().collect(),
+        )
     }
 
     #[test]

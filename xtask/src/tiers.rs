@@ -2,10 +2,7 @@
 
 use std::{env, process::Command};
 
-use crate::{
-    say, tidy,
-    tools::{self, run},
-};
+use crate::{say, tidy, tools};
 
 /// One tier of tests.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,15 +53,21 @@ pub(crate) fn run(tiers: &[Tier]) -> Result<(), String> {
         command.env("PATH", format!("{}:{path}", tools.bin.display()));
         failures.extend(run_command(&mut command));
     }
-    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(failures.join("\n"))
+    }
 }
 
 fn cargo_test() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(tools::workspace()).args(["test", "--no-fail-fast"]);
+    command
+        .current_dir(tools::workspace())
+        .args(["test", "--no-fail-fast"]);
     command
 }
 
 fn run_command(command: &mut Command) -> Option<String> {
-    run(command).err()
+    tools::run(command).err()
 }

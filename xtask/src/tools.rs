@@ -24,7 +24,9 @@ pub(crate) fn install() -> Result<Tools, String> {
     postgres()?;
     if !bin.join("fake-gcs-server").exists() {
         say("installing fake-gcs-server (about 3 minutes)");
-        run(Command::new("go").args(["install", FAKE_GCS_SERVER]).env("GOBIN", &bin))?;
+        run(Command::new("go")
+            .args(["install", FAKE_GCS_SERVER])
+            .env("GOBIN", &bin))?;
     }
     if !bin.join("kubectl").exists() {
         say("building kubectl (about 2 minutes)");
@@ -47,11 +49,22 @@ fn postgres() -> Result<(), String> {
     say("installing postgresql-15");
     let settings = Path::new("/etc/postgresql-common");
     fs::create_dir_all(settings)
-        .and_then(|()| fs::write(settings.join("createcluster.conf"), "create_main_cluster = false\n"))
+        .and_then(|()| {
+            fs::write(
+                settings.join("createcluster.conf"),
+                "create_main_cluster = false\n",
+            )
+        })
         .map_err(|e| format!("failed to write createcluster.conf: {e} (are you root?)"))?;
     run(Command::new("apt-get").args(["update", "-q"]))?;
     run(Command::new("apt-get")
-        .args(["install", "-qy", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold"])
+        .args([
+            "install",
+            "-qy",
+            "--no-install-recommends",
+            "-o",
+            "Dpkg::Options::=--force-confold",
+        ])
         .arg("postgresql-15")
         .env("DEBIAN_FRONTEND", "noninteractive"))
 }
@@ -67,11 +80,19 @@ pub(crate) fn cache_folder() -> Result<PathBuf, String> {
 
 /// Root of the workspace.
 pub(crate) fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
 /// Runs a command and turns its failure into words.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
-    let status = command.status().map_err(|e| format!("failed to start {command:?}: {e}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{command:?} ended with {status}")) }
+    let status = command
+        .status()
+        .map_err(|e| format!("failed to start {command:?}: {e}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{command:?} ended with {status}"))
+    }
 }
