@@ -1,0 +1,122 @@
+//! The real binary: a server of its own data folder, and commands against it.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use crate::process::{HelperError, Running};
+
+/// What a command printed, and how it ended.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// Exit code; -1 when a signal ended it.
+    pub code: i32,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: output.status.code().unwrap_or(-1),
+        }
+    }
+}
+
+/// A `kubedb server` with a data folder of its own.
+#[derive(Debug)]
+pub struct Server {
+    binary: PathBuf,
+    data_folder: PathBuf,
+    environment: Vec<(String, String)>,
+    running: Running,
+    kubeconfig: String,
+}
+
+impl Server {
+    /// Starts a server and waits until it prints its kubeconfig.
+    pub fn start(
+        binary: &Path,
+        data_folder: &Path,
+        environment: &[(&str, &str)],
+    ) -> Result<Self, HelperError> {
+        let environment: Vec<_> = environment
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let (running, kubeconfig) = launch(binary, data_folder, &environment)?;
+        Ok(Self {
+            binary: binary.to_owned(),
+            data_folder: data_folder.to_owned(),
+            environment,
+            running,
+            kubeconfig,
+        })
+    }
+
+    /// Path of the kubeconfig it printed.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &str {
+        &self.kubeconfig
+    }
+
+    /// Runs `kubedb ARGUMENTS` against this server.
+    pub fn kubedb(&self, arguments: &[&str], stdin: &str) -> Result<Ran, HelperError> {
+        run(
+            Command::new(&self.binary)
+                .args(arguments)
+                .env("KUBECONFIG", &self.kubeconfig),
+            stdin,
+        )
+    }
+
+    /// kill -9 of the server process alone, then a new one on the same folder.
+    pub fn kill_and_restart(&mut self) -> Result<(), HelperError> {
+        self.running.kill();
+        let (running, kubeconfig) = launch(&self.binary, &self.data_folder, &self.environment)?;
+        self.running = running;
+        self.kubeconfig = kubeconfig;
+        Ok(())
+    }
+}
+
+fn launch(
+    binary: &Path,
+    data_folder: &Path,
+    environment: &[(String, String)],
+) -> Result<(Running, String), HelperError> {
+    let running = Running::start(
+        Command::new(binary)
+            .args(["server", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data_folder)
+            .envs(environment.iter().map(|(k, v)| (k, v))),
+    )?;
+    let kubeconfig = running.wait_for_line("kubeconfig: ", Duration::from_secs(60))?;
+    Ok((running, kubeconfig))
+}
+
+/// Runs a command to its end with the given standard input.
+pub fn run(command: &mut Command, stdin: &str) -> Result<Ran, HelperError> {
+    let start = |source| HelperError::Start {
+        program: "command".to_owned(),
+        source,
+    };
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(start)?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A command that does not read its input closes the pipe; that is its right.
+        let _ = pipe.write_all(stdin.as_bytes());
+    }
+    child.wait_with_output().map(Ran::from).map_err(start)
+}

@@ -1,0 +1,135 @@
+//! A child process that cannot outlive its test.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Why a helper could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum HelperError {
+    /// The program is not installed.
+    #[error("failed to start {program}: is it installed? run: cargo xtask tools")]
+    Start {
+        /// The program.
+        program: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file or folder of the test could not be made.
+    #[error("failed to prepare {what}")]
+    Prepare {
+        /// What was to be made.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The program did not say it was ready in time.
+    #[error("failed to see {what} within {seconds} s")]
+    NotReady {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        seconds: u64,
+    },
+}
+
+/// A running program, ended on drop.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    /// Starts a program; its standard output can be read line by line.
+    pub fn start(command: &mut Command) -> Result<Self, HelperError> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|source| HelperError::Start {
+                program: command.get_program().to_string_lossy().into_owned(),
+                source,
+            })?;
+        let (sender, lines) = channel();
+        if let Some(stdout) = child.stdout.take() {
+            thread::spawn(move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    // The test may have stopped listening; the pipe must be drained all the same.
+                    let _ = sender.send(line);
+                }
+            });
+        }
+        Ok(Self { child, lines })
+    }
+
+    /// Process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a line of standard output that begins with `prefix`, and returns the rest of it.
+    pub fn wait_for_line(&self, prefix: &str, within: Duration) -> Result<String, HelperError> {
+        let end = Instant::now() + within;
+        while let Ok(line) = self
+            .lines
+            .recv_timeout(end.saturating_duration_since(Instant::now()))
+        {
+            if let Some(rest) = line.strip_prefix(prefix) {
+                return Ok(rest.trim().to_owned());
+            }
+        }
+        Err(HelperError::NotReady {
+            what: format!("a line beginning with {prefix:?}"),
+            seconds: within.as_secs(),
+        })
+    }
+
+    /// Asks the program to end (SIGTERM) and waits; kills it when it does not.
+    pub fn terminate(&mut self, within: Duration) -> Option<ExitStatus> {
+        signal(self.child.id(), libc::SIGTERM);
+        let end = Instant::now() + within;
+        while Instant::now() < end {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(status);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.kill();
+        None
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.terminate(Duration::from_secs(20));
+        }
+    }
+}
+
+/// Sends a signal to one process.
+#[expect(
+    unsafe_code,
+    reason = "kill(2) takes two integers and touches no memory"
+)]
+pub fn signal(id: u32, number: i32) {
+    let Ok(id) = i32::try_from(id) else { return };
+    // SAFETY: kill has no memory effects; a stale id gives ESRCH, which is what a test wants then.
+    unsafe {
+        libc::kill(id, number);
+    }
+}
