@@ -1,5 +1,19 @@
 //! The kinds, their defaults and validation, and the protocol between operator and agents.
 
 pub mod agent_config;
+pub mod catalogue;
+pub mod crd;
+pub mod dormant_database;
+pub mod labels;
+pub mod postgres;
+pub mod postgres_version;
 pub mod protocol;
+pub mod reasons;
+pub mod snapshot;
 pub mod storage;
+pub mod untyped;
+
+pub use dormant_database::DormantDatabase;
+pub use postgres::{Postgres, PostgresSpec, PostgresStatus};
+pub use postgres_version::PostgresVersion;
+pub use snapshot::{Snapshot, SnapshotSpec, SnapshotStatus};

@@ -1,0 +1,345 @@
+//! `Postgres`: a database.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::{InstanceStatus, RestoreSource, SnapshotTask};
+use crate::storage::SnapshotStorage;
+use crate::untyped::{Unbuilt, VersionText};
+
+/// What the user wants of a database.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "kubedb.com",
+    version = "v1alpha1",
+    kind = "Postgres",
+    plural = "postgreses",
+    singular = "postgres",
+    shortname = "pg",
+    namespaced,
+    status = "PostgresStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Version","type":"string","jsonPath":".spec.version"}"#,
+    printcolumn = r#"{"name":"Status","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct PostgresSpec {
+    /// Name of a PostgresVersion, as text or bare number.
+    #[serde(default)]
+    pub version: VersionText,
+    /// Primary and standbys together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Whether standbys answer queries; `Hot` and `Warm` are accepted too.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standby_mode: Option<StandbyMode>,
+    /// How commits reach standbys.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streaming_mode: Option<StreamingMode>,
+    /// Secret with the superuser's password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database_secret: Option<DatabaseSecret>,
+    /// Claim of each instance's data volume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<PersistentVolumeClaimSpec>,
+    /// What the database starts from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<InitSource>,
+    /// When Snapshots are taken, and where to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_schedule: Option<BackupSchedule>,
+    /// Refuses deletion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub do_not_pause: Option<bool>,
+    /// What deletion does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub termination_policy: Option<TerminationPolicy>,
+    /// Not built yet; refused by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archiver: Option<Unbuilt>,
+    /// Not built yet; refused by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<Unbuilt>,
+    /// Not built yet; refused by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<Unbuilt>,
+    /// Not built yet; refused by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Unbuilt>,
+    /// Not built yet; refused by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tolerations: Option<Unbuilt>,
+    /// Not built yet; refused by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduler_name: Option<Unbuilt>,
+    /// Not built yet; refused by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_pull_secrets: Option<Unbuilt>,
+    /// Not built yet; refused by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Unbuilt>,
+    /// Not built yet; refused by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<Unbuilt>,
+    /// Not built yet; refused by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_source: Option<Unbuilt>,
+    /// Not built yet; refused by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage_type: Option<Unbuilt>,
+    /// Not built yet; refused by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_template: Option<Unbuilt>,
+    /// Not built yet; refused by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replica_service_template: Option<Unbuilt>,
+    /// Not built yet; refused by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update_strategy: Option<Unbuilt>,
+    /// Not built yet; refused by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader_election: Option<Unbuilt>,
+}
+
+/// Fields of `spec` that are known and not built.
+pub const UNBUILT_FIELDS: &[&str] = &[
+    "archiver",
+    "monitor",
+    "nodeSelector",
+    "affinity",
+    "tolerations",
+    "schedulerName",
+    "imagePullSecrets",
+    "resources",
+    "podTemplate",
+    "configSource",
+    "storageType",
+    "serviceTemplate",
+    "replicaServiceTemplate",
+    "updateStrategy",
+    "leaderElection",
+];
+
+/// Whether standbys answer queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StandbyMode {
+    /// Read-only queries are answered.
+    #[serde(rename = "hot", alias = "Hot")]
+    Hot,
+    /// Standbys only follow.
+    #[serde(rename = "warm", alias = "Warm")]
+    Warm,
+}
+
+/// How commits reach standbys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StreamingMode {
+    /// Commits do not wait.
+    #[serde(rename = "asynchronous", alias = "Asynchronous")]
+    Asynchronous,
+}
+
+/// What deleting the database does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TerminationPolicy {
+    /// Keeps data and a DormantDatabase.
+    Pause,
+    /// Deletes data, keeps Snapshots.
+    Delete,
+    /// Deletes data and Snapshots.
+    WipeOut,
+    /// Refuses deletion.
+    DoNotTerminate,
+}
+
+/// Names the Secret with the superuser's password.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DatabaseSecret {
+    /// The Secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_name: Option<String>,
+}
+
+/// What a database starts from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InitSource {
+    /// Scripts, run once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script_source: Option<ScriptSource>,
+    /// A Snapshot to restore.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_source: Option<SnapshotSource>,
+    /// Not built yet; refused by name.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "postgresWAL")]
+    pub postgres_wal: Option<Unbuilt>,
+}
+
+/// Where scripts lie: `scriptPath` and one volume source.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScriptSource {
+    /// Path below the volume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script_path: Option<String>,
+    /// A ConfigMap whose keys are the scripts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<k8s_openapi::api::core::v1::ConfigMapVolumeSource>,
+    /// A Secret whose keys are the scripts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<k8s_openapi::api::core::v1::SecretVolumeSource>,
+    /// A folder of the machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_path: Option<k8s_openapi::api::core::v1::HostPathVolumeSource>,
+    /// A volume claim.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim:
+        Option<k8s_openapi::api::core::v1::PersistentVolumeClaimVolumeSource>,
+    /// An NFS share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nfs: Option<k8s_openapi::api::core::v1::NFSVolumeSource>,
+    /// A git repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub git_repo: Option<k8s_openapi::api::core::v1::GitRepoVolumeSource>,
+}
+
+/// Names the Snapshot to restore.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotSource {
+    /// Namespace of the Snapshot; the database's own when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The Snapshot.
+    #[serde(default)]
+    pub name: String,
+}
+
+/// When Snapshots are taken, and where to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupSchedule {
+    /// Expression such as `@every 6h` or `0 3 * * *`.
+    #[serde(default)]
+    pub cron_expression: String,
+    /// Where to.
+    #[serde(flatten)]
+    pub storage: SnapshotStorage,
+    /// Resources of the backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// IANA zone the expression is read in; UTC when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// Stops the schedule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+    /// Which Snapshots are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Unbuilt>,
+    /// How Snapshots are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<Unbuilt>,
+    /// Encryption of the data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Unbuilt>,
+    /// Which instance is read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<Unbuilt>,
+    /// How late a missed run may still start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub starting_deadline_seconds: Option<i64>,
+    /// Test restores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Unbuilt>,
+}
+
+/// Where a database stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PostgresPhase {
+    /// Comes into being.
+    Creating,
+    /// Restores or runs scripts.
+    Initializing,
+    /// Accepts connections.
+    Running,
+    /// `reason` says why.
+    Failed,
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoints {
+    /// `host:port` of the primary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub primary: Option<String>,
+    /// `host:port` of each standby.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standbys: Vec<String>,
+}
+
+/// What is known of a database.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PostgresStatus {
+    /// Where it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<PostgresPhase>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When the operator first saw it.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub creation_time: Option<Timestamp>,
+    /// Generation this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Conditions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Instance that is primary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub primary: Option<String>,
+    /// Where clients connect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Endpoints>,
+    /// Instances that accept connections in their role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
+    /// Last scheduled time that was served.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_schedule_time: Option<Timestamp>,
+    /// Next scheduled time.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_schedule_time: Option<Timestamp>,
+    /// Time that `@every` counts from.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule_anchor: Option<Timestamp>,
+    /// Full PostgreSQL version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postgres_version: Option<String>,
+    /// Resolved restore source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<RestoreSource>,
+    /// Assigned tasks, by Snapshot.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tasks: BTreeMap<String, SnapshotTask>,
+    /// Reports of the agents, by instance.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub instances: BTreeMap<String, InstanceStatus>,
+}

@@ -1,0 +1,64 @@
+//! Condition types, event reasons and their texts.
+
+/// Condition: the database accepts connections.
+pub const READY: &str = "Ready";
+/// Condition: the schedule is in force.
+pub const BACKUP_SCHEDULED: &str = "BackupScheduled";
+/// Condition: how the last Snapshot ended.
+pub const LAST_SNAPSHOT_SUCCEEDED: &str = "LastSnapshotSucceeded";
+
+/// Event reasons.
+pub mod event {
+    /// Something was created or patched.
+    pub const SUCCESSFUL: &str = "Successful";
+    /// Something failed.
+    pub const FAILED: &str = "Failed";
+    /// Validation refused the object.
+    pub const INVALID: &str = "Invalid";
+    /// A backup starts.
+    pub const STARTING: &str = "Starting";
+    /// Restore or scripts start.
+    pub const INITIALIZING: &str = "Initializing";
+    /// Restore or scripts ended well.
+    pub const SUCCESSFUL_INITIALIZE: &str = "SuccessfulInitialize";
+    /// A Snapshot succeeded.
+    pub const SUCCESSFUL_SNAPSHOT: &str = "SuccessfulSnapshot";
+    /// A Snapshot failed.
+    pub const SNAPSHOT_FAILED: &str = "SnapshotFailed";
+    /// A tick was skipped.
+    pub const IGNORED_SNAPSHOT: &str = "IgnoredSnapshot";
+}
+
+/// Event texts.
+pub mod text {
+    /// With `Successful`.
+    pub const CREATED_POSTGRES: &str = "Successfully created Postgres";
+    /// With `Successful`.
+    pub const CREATED_STATEFUL_SET: &str = "Successfully created StatefulSet";
+    /// With `Successful`.
+    pub const CREATED_SERVICE: &str = "Successfully created Service";
+    /// With `SuccessfulInitialize`.
+    pub const INITIALIZED: &str = "Successfully completed initialization";
+    /// With `Failed`.
+    pub const INITIALIZE_FAILED: &str = "Failed to complete initialization";
+    /// With `Starting`.
+    pub const BACKUP_RUNNING: &str = "Backup running";
+    /// With `SuccessfulSnapshot`.
+    pub const SNAPSHOT_COMPLETED: &str = "Successfully completed snapshot";
+    /// With `SnapshotFailed`.
+    pub const SNAPSHOT_FAILED: &str = "Failed to complete snapshot";
+    /// With `IgnoredSnapshot`.
+    pub const BACKUP_SKIPPED: &str = "Skipping scheduled Backup. One is still active.";
+}
+
+/// Event source components.
+pub mod component {
+    /// Events on databases.
+    pub const POSTGRES_OPERATOR: &str = "Postgres operator";
+    /// Events of backups and restores.
+    pub const JOB_CONTROLLER: &str = "Job Controller";
+    /// Events of Snapshots.
+    pub const SNAPSHOT_CONTROLLER: &str = "Snapshot Controller";
+    /// Events of the schedule.
+    pub const CRON_CONTROLLER: &str = "Cron controller";
+}

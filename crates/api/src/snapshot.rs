@@ -1,0 +1,110 @@
+//! `Snapshot`: one backup of a database.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::{Progress, SnapshotResult};
+use crate::storage::SnapshotStorage;
+use crate::untyped::Unbuilt;
+
+/// What the user wants of a Snapshot.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "kubedb.com",
+    version = "v1alpha1",
+    kind = "Snapshot",
+    plural = "snapshots",
+    singular = "snapshot",
+    shortname = "snap",
+    namespaced,
+    status = "SnapshotStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"DatabaseName","type":"string","jsonPath":".spec.databaseName"}"#,
+    printcolumn = r#"{"name":"Status","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotSpec {
+    /// The database, in the same namespace.
+    #[serde(default)]
+    pub database_name: String,
+    /// Where to.
+    #[serde(flatten)]
+    pub storage: SnapshotStorage,
+    /// Resources of the backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// How it is taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<Unbuilt>,
+    /// What deletion does with the data; Delete when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+    /// Other namespaces that may restore it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_namespaces: Option<Vec<String>>,
+}
+
+/// What deletion does with the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// Deletes it.
+    Delete,
+    /// Keeps it.
+    Retain,
+}
+
+/// Where a Snapshot stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SnapshotPhase {
+    /// Waits for its turn.
+    Pending,
+    /// In work.
+    Running,
+    /// The manifest was read back.
+    Succeeded,
+    /// `reason` says why.
+    Failed,
+}
+
+/// What is known of a Snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotStatus {
+    /// Where it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<SnapshotPhase>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it started.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Timestamp>,
+    /// When it ended.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Timestamp>,
+    /// Current attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// Instance that runs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Generation this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// How far it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// What was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<SnapshotResult>,
+    /// Conditions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
