@@ -1,1 +1,3 @@
-//! kubedb-core. See ARCHITECTURE.md.
+//! Decisions and values. No IO, no clock, no randomness, no Kubernetes: time and ids are arguments.
+
+pub mod schedule;
