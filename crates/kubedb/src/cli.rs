@@ -1,0 +1,87 @@
+//! The command line, as clap sees it.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// PostgreSQL databases with scheduled backups that people can trust
+#[derive(Debug, Parser)]
+#[command(name = "kubedb", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show when a schedule fires, or say it in words
+    Schedule(ScheduleArgs),
+    /// Tell the story of a scheduled backup on this machine
+    Demo,
+    /// Print the version
+    Version,
+    /// Print a completion script for a shell
+    #[command(after_help = "Examples:\n  kubedb completion bash > /etc/bash_completion.d/kubedb")]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+const FORMS: &str = "\
+Forms:
+  minute hour day-of-month month day-of-week     0 2 * * 1-5
+  second minute hour day-of-month month dow      */30 * * * * *
+  @yearly @monthly @weekly @daily @hourly        @daily
+  @every DURATION                                @every 6h
+  TZ=ZONE before any of them                     TZ=Asia/Tokyo 0 5 * * *
+
+Examples:
+  kubedb schedule next '0 2 * * *' --count 3
+  kubedb schedule next '@every 6h' --after 2018-02-08T10:53:41Z -o json
+  kubedb schedule explain '*/15 8-18 * * 1-5' --time-zone Europe/Berlin";
+
+#[derive(Debug, Args)]
+#[command(after_help = FORMS)]
+pub(crate) struct ScheduleArgs {
+    #[command(subcommand)]
+    pub(crate) command: ScheduleCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ScheduleCommand {
+    /// Print the next times, in UTC
+    #[command(after_help = FORMS)]
+    Next {
+        /// The schedule
+        #[arg(value_name = "EXPR")]
+        expression: String,
+        /// Count from this time (RFC 3339); default now
+        #[arg(long, value_name = "TIME")]
+        after: Option<String>,
+        /// How many times to print
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        count: u16,
+        /// Zone of the expression; default UTC
+        #[arg(long, value_name = "ZONE")]
+        time_zone: Option<String>,
+        /// How to print
+        #[arg(short, long)]
+        output: Option<ListOutput>,
+    },
+    /// Say a schedule in words
+    #[command(after_help = FORMS)]
+    Explain {
+        /// The schedule
+        #[arg(value_name = "EXPR")]
+        expression: String,
+        /// Zone of the expression; default UTC
+        #[arg(long, value_name = "ZONE")]
+        time_zone: Option<String>,
+    },
+}
+
+/// Formats of a plain list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListOutput {
+    /// A JSON array of strings
+    Json,
+}
