@@ -1,3 +1,5 @@
 //! Decisions and values. No IO, no clock, no randomness, no Kubernetes: time and ids are arguments.
 
+pub mod lsn;
+pub mod names;
 pub mod schedule;

@@ -1,0 +1,148 @@
+//! Names of objects: what Kubernetes accepts, and what a scheduled Snapshot is called.
+
+use jiff::{Timestamp, tz::TimeZone};
+
+/// Longest name of a label value, and so of our objects.
+pub const NAME_LENGTH_MAX: usize = 63;
+
+/// Characters of the hash that stands in for what was cut off.
+const HASH_LENGTH: usize = 6;
+
+/// Why a name is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing there.
+    #[error("a name must not be empty")]
+    Empty,
+    /// Longer than a label value may be.
+    #[error("name {name:?} has {length} characters, more than {NAME_LENGTH_MAX}")]
+    TooLong {
+        /// The name.
+        name: String,
+        /// Its length.
+        length: usize,
+    },
+    /// A character that is not allowed where it stands.
+    #[error(
+        "name {name:?} must begin with a lower-case letter, end with a letter or digit, and hold only lower-case letters, digits and hyphens"
+    )]
+    Characters {
+        /// The name.
+        name: String,
+    },
+}
+
+/// Checks a name against `^[a-z]([-a-z0-9]*[a-z0-9])?$` and the length that labels allow.
+pub fn check(name: &str) -> Result<(), NameError> {
+    if name.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if name.len() > NAME_LENGTH_MAX {
+        return Err(NameError::TooLong {
+            name: name.to_owned(),
+            length: name.chars().count(),
+        });
+    }
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_good = name.as_bytes()[0].is_ascii_lowercase()
+        && name.bytes().all(is_inner)
+        && !name.ends_with('-');
+    if is_good {
+        Ok(())
+    } else {
+        Err(NameError::Characters {
+            name: name.to_owned(),
+        })
+    }
+}
+
+/// `<database>-YYYYMMDD-HHMMSS` in UTC. A database name that leaves no room is cut, and a hash of the whole name follows
+/// the cut, so that two databases of a common beginning do not meet.
+#[must_use]
+pub fn scheduled_snapshot(database: &str, tick: Timestamp) -> String {
+    let suffix = tick
+        .to_zoned(TimeZone::UTC)
+        .strftime("-%Y%m%d-%H%M%S")
+        .to_string();
+    let room = NAME_LENGTH_MAX - suffix.len();
+    if database.len() <= room {
+        return format!("{database}{suffix}");
+    }
+    let cut: String = database.chars().take(room - HASH_LENGTH - 1).collect();
+    let hash = format!("{:016x}", fnv1a(database.as_bytes()));
+    format!(
+        "{}-{}{suffix}",
+        cut.trim_end_matches('-'),
+        &hash[..HASH_LENGTH]
+    )
+}
+
+/// FNV-1a: the same on every machine and in every version, which std's hasher does not promise.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tick() -> Timestamp {
+        "2018-02-08T10:53:41Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_scheduled_snapshot_carries_its_tick() {
+        assert_eq!(
+            scheduled_snapshot("scheduled-pg", tick()),
+            "scheduled-pg-20180208-105341"
+        );
+    }
+
+    #[test]
+    fn a_long_database_name_is_cut_and_stays_distinct() {
+        let one = format!("{}-a", "d".repeat(58));
+        let other = format!("{}-b", "d".repeat(58));
+        let (first, second) = (
+            scheduled_snapshot(&one, tick()),
+            scheduled_snapshot(&other, tick()),
+        );
+        assert_ne!(first, second);
+        for name in [&first, &second] {
+            assert!(name.len() <= NAME_LENGTH_MAX, "{name}");
+            check(name).unwrap();
+            assert!(name.ends_with("-20180208-105341"), "{name}");
+        }
+        assert_eq!(first, scheduled_snapshot(&one, tick()));
+    }
+
+    #[test]
+    fn the_longest_name_that_fits_is_not_cut() {
+        let name = "d".repeat(47);
+        assert_eq!(
+            scheduled_snapshot(&name, tick()),
+            format!("{name}-20180208-105341")
+        );
+    }
+
+    #[test]
+    fn names_are_those_of_the_original() {
+        for good in ["a", "pg", "scheduled-pg", "a1-2"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "1a",
+            "-a",
+            "a-",
+            "A",
+            "a_b",
+            "a.b",
+            "é",
+            &"a".repeat(64),
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+}
