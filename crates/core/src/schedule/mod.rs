@@ -8,6 +8,7 @@ mod every;
 mod explain;
 mod next;
 mod parse;
+pub mod plan;
 mod queue;
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};

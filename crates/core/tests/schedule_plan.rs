@@ -1,0 +1,161 @@
+//! When a Snapshot is made: at once, at each tick, once after a downtime, never twice.
+
+use jiff::Timestamp;
+use kubedb_core::schedule::{
+    Schedule,
+    plan::{ScheduleAction, ScheduleState, due},
+};
+
+const START: &str = "2018-02-08T10:53:41Z";
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn every_6h() -> Schedule {
+    Schedule::parse("@every 6h", None).unwrap()
+}
+
+fn started(schedule: &Schedule) -> ScheduleState {
+    due(at(START), schedule, &ScheduleState::default(), false, false).state
+}
+
+fn run(tick: &str, missed: u32) -> ScheduleAction {
+    ScheduleAction::Run {
+        tick: at(tick),
+        missed,
+    }
+}
+
+#[test]
+fn a_new_schedule_runs_at_once_also_beside_an_instant_snapshot() {
+    for active in [false, true] {
+        let now = at("2018-02-08T10:53:41.75Z");
+        let decision = due(now, &every_6h(), &ScheduleState::default(), active, false);
+        assert_eq!(decision.action, run(START, 0));
+        assert_eq!(decision.state.next, Some(at("2018-02-08T16:53:41Z")));
+    }
+}
+
+#[test]
+fn a_restart_repeats_nothing_and_resets_nothing() {
+    let schedule = every_6h();
+    let state = started(&schedule);
+    let decision = due(at("2018-02-08T16:53:40Z"), &schedule, &state, false, false);
+    assert_eq!(decision.action, ScheduleAction::Wait);
+    assert_eq!(decision.state, state);
+}
+
+#[test]
+fn a_late_tick_keeps_the_anchor() {
+    let schedule = every_6h();
+    let decision = due(
+        at("2018-02-08T16:54:30Z"),
+        &schedule,
+        &started(&schedule),
+        false,
+        false,
+    );
+    assert_eq!(decision.action, run("2018-02-08T16:53:41Z", 0));
+    assert_eq!(decision.state.next, Some(at("2018-02-08T22:53:41Z")));
+}
+
+#[test]
+fn one_snapshot_makes_up_for_a_downtime() {
+    let schedule = every_6h();
+    let decision = due(
+        at("2018-02-10T00:00:00Z"),
+        &schedule,
+        &started(&schedule),
+        false,
+        false,
+    );
+    assert_eq!(decision.action, run("2018-02-09T22:53:41Z", 5));
+    assert_eq!(decision.state.next, Some(at("2018-02-10T04:53:41Z")));
+    let again = due(
+        at("2018-02-10T00:00:01Z"),
+        &schedule,
+        &decision.state,
+        false,
+        false,
+    );
+    assert_eq!(again.action, ScheduleAction::Wait);
+}
+
+#[test]
+fn a_long_downtime_of_a_fast_schedule_is_bounded() {
+    let schedule = Schedule::parse("@every 7s", None).unwrap();
+    let decision = due(
+        at("2019-02-08T10:53:41Z"),
+        &schedule,
+        &started(&schedule),
+        false,
+        false,
+    );
+    let ScheduleAction::Run { tick, missed } = decision.action else {
+        panic!("{decision:?}")
+    };
+    assert_eq!(missed, 1_000);
+    assert_eq!((tick.as_second() - at(START).as_second()) % 7, 0);
+    assert!(at("2019-02-08T10:53:41Z").as_second() - tick.as_second() < 7);
+}
+
+#[test]
+fn a_tick_beside_an_active_snapshot_is_skipped_for_good() {
+    let schedule = every_6h();
+    let decision = due(
+        at("2018-02-08T16:53:41Z"),
+        &schedule,
+        &started(&schedule),
+        true,
+        false,
+    );
+    assert_eq!(
+        decision.action,
+        ScheduleAction::Skip {
+            tick: at("2018-02-08T16:53:41Z")
+        }
+    );
+    let later = due(
+        at("2018-02-08T17:00:00Z"),
+        &schedule,
+        &decision.state,
+        false,
+        false,
+    );
+    assert_eq!(later.action, ScheduleAction::Wait);
+}
+
+#[test]
+fn changing_only_the_expression_makes_no_snapshot() {
+    let state = started(&every_6h());
+    let daily = Schedule::parse("@daily", None).unwrap();
+    let decision = due(at("2018-02-08T23:00:00Z"), &daily, &state, false, false);
+    assert_eq!(decision.action, ScheduleAction::Wait);
+    assert_eq!(decision.state.next, Some(at("2018-02-09T00:00:00Z")));
+}
+
+#[test]
+fn a_suspended_schedule_does_not_catch_up_when_it_goes_on() {
+    let schedule = every_6h();
+    let suspended = due(
+        at("2018-02-08T12:00:00Z"),
+        &schedule,
+        &started(&schedule),
+        false,
+        true,
+    );
+    assert_eq!(
+        (suspended.action, suspended.state.next),
+        (ScheduleAction::Wait, None)
+    );
+    let resumed = due(
+        at("2018-02-10T00:00:00Z"),
+        &schedule,
+        &suspended.state,
+        false,
+        false,
+    );
+    assert_eq!(resumed.action, ScheduleAction::Wait);
+    assert_eq!(resumed.state.next, Some(at("2018-02-10T04:53:41Z")));
+}
