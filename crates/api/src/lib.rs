@@ -3,6 +3,7 @@
 pub mod agent_config;
 pub mod catalogue;
 pub mod crd;
+pub mod defaults;
 pub mod dormant_database;
 pub mod labels;
 pub mod postgres;
@@ -12,6 +13,7 @@ pub mod reasons;
 pub mod snapshot;
 pub mod storage;
 pub mod untyped;
+pub mod validate;
 
 pub use dormant_database::DormantDatabase;
 pub use postgres::{Postgres, PostgresSpec, PostgresStatus};
