@@ -1,1 +1,3 @@
-//! kubedb-engine. See ARCHITECTURE.md.
+//! Repository, base backup and restore of PostgreSQL. Knows no Kubernetes. See ARCHITECTURE.md.
+
+pub mod postgres;

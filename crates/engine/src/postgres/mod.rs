@@ -1,0 +1,3 @@
+//! What the engine knows of PostgreSQL itself.
+
+pub mod page;
