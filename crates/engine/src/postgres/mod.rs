@@ -1,3 +1,4 @@
 //! What the engine knows of PostgreSQL itself.
 
+pub mod dialect;
 pub mod page;

@@ -1,0 +1,193 @@
+//! What differs between the majors of PostgreSQL, in one place.
+
+use std::fmt;
+
+/// A major that this engine runs: `9.6`, or 10 and later by one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PgDialect {
+    major: u32,
+}
+
+/// Majors that are built and tested. 9.6 is written as 9 here; there was no later 9.
+const MAJORS: [u32; 2] = [9, 15];
+
+/// Why a version has no dialect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("failed to choose a dialect for PostgreSQL {version:?}: 9.6 and 15 are built")]
+pub struct ChooseDialectError {
+    /// The version asked for.
+    pub version: String,
+}
+
+/// How a recovering server is told so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecoveryFiles {
+    /// A file of its own holds the settings.
+    RecoveryConf,
+    /// A signal file; the settings stand in the server's configuration.
+    SignalFile,
+}
+
+impl PgDialect {
+    /// Chooses by a version such as `9.6.24` or `15.18 (Debian 15.18-0+deb12u1)`.
+    pub fn of(version: &str) -> Result<Self, ChooseDialectError> {
+        let wrong = || ChooseDialectError {
+            version: version.to_owned(),
+        };
+        let number = version.split_whitespace().next().unwrap_or_default();
+        let mut parts = number.split('.');
+        let major: u32 = parts
+            .next()
+            .and_then(|part| part.parse().ok())
+            .ok_or_else(wrong)?;
+        let is_old = major == 9 && parts.next() != Some("6");
+        if is_old || !MAJORS.contains(&major) {
+            Err(wrong())
+        } else {
+            Ok(Self { major })
+        }
+    }
+
+    /// `wal` from 10 on, `xlog` before, as in function names.
+    fn wal(self) -> &'static str {
+        if self.major >= 10 { "wal" } else { "xlog" }
+    }
+
+    /// `lsn` from 10 on, `location` before, as in function names.
+    fn lsn(self) -> &'static str {
+        if self.major >= 10 { "lsn" } else { "location" }
+    }
+
+    /// Folder of the write-ahead log below the data folder.
+    #[must_use]
+    pub fn wal_folder(self) -> &'static str {
+        if self.major >= 10 {
+            "pg_wal"
+        } else {
+            "pg_xlog"
+        }
+    }
+
+    /// Query for the write position of a primary.
+    #[must_use]
+    pub fn current_lsn(self) -> String {
+        format!(
+            "SELECT pg_catalog.pg_current_{}_{}()::text",
+            self.wal(),
+            self.lsn()
+        )
+    }
+
+    /// Query for the replay position of a standby; null before anything was replayed.
+    #[must_use]
+    pub fn replay_lsn(self) -> String {
+        format!(
+            "SELECT pg_catalog.pg_last_{}_replay_{}()::text",
+            self.wal(),
+            self.lsn()
+        )
+    }
+
+    /// Query that begins an online backup in this session; gives the start LSN. `$1` is the label, `$2` whether to checkpoint at once.
+    #[must_use]
+    pub fn start_backup(self) -> &'static str {
+        if self.major >= 15 {
+            "SELECT pg_catalog.pg_backup_start($1, $2)::text"
+        } else {
+            "SELECT pg_catalog.pg_start_backup($1, $2, false)::text"
+        }
+    }
+
+    /// Query that ends it; gives stop LSN, `backup_label` and `tablespace_map`. It does not wait for an archive: the
+    /// Snapshot carries the WAL it needs, and 9.6 has no such wait to switch off.
+    #[must_use]
+    pub fn stop_backup(self) -> &'static str {
+        match self.major {
+            15.. => "SELECT lsn::text, labelfile, spcmapfile FROM pg_catalog.pg_backup_stop(false)",
+            10..15 => {
+                "SELECT lsn::text, labelfile, spcmapfile FROM pg_catalog.pg_stop_backup(false, false)"
+            }
+            _ => "SELECT lsn::text, labelfile, spcmapfile FROM pg_catalog.pg_stop_backup(false)",
+        }
+    }
+
+    /// How recovery is configured.
+    #[must_use]
+    pub fn recovery_files(self) -> RecoveryFiles {
+        if self.major >= 12 {
+            RecoveryFiles::SignalFile
+        } else {
+            RecoveryFiles::RecoveryConf
+        }
+    }
+
+    /// Setting that keeps `megabytes` of WAL for standbys. Before 13 it counts segments of 16 MiB, and rounds up.
+    #[must_use]
+    pub fn wal_keep(self, megabytes: u32) -> String {
+        if self.major >= 13 {
+            format!("wal_keep_size = '{megabytes}MB'")
+        } else {
+            format!("wal_keep_segments = {}", megabytes.div_ceil(16))
+        }
+    }
+
+    /// Password method for `pg_hba.conf`.
+    #[must_use]
+    pub fn password_method(self) -> &'static str {
+        if self.major >= 10 {
+            "scram-sha-256"
+        } else {
+            "md5"
+        }
+    }
+
+    /// Whether BASE_BACKUP takes a list in parentheses and sends one archive after another in one stream.
+    #[must_use]
+    pub fn base_backup_has_option_list(self) -> bool {
+        self.major >= 15
+    }
+}
+
+impl fmt::Display for PgDialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.major == 9 {
+            f.write_str("9.6")
+        } else {
+            write!(f, "{}", self.major)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_choose_their_dialect() {
+        let name = |version: &str| PgDialect::of(version).map(|dialect| dialect.to_string());
+        assert_eq!(name("9.6.24").unwrap(), "9.6");
+        assert_eq!(name("9.6").unwrap(), "9.6");
+        assert_eq!(name("15.18 (Debian 15.18-0+deb12u1)").unwrap(), "15");
+        for bad in ["", "9", "9.5.1", "8.4", "14.2", "15devel", "x"] {
+            assert!(name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn old_names_stay_old() {
+        let old = PgDialect::of("9.6.24").unwrap();
+        assert_eq!(
+            old.replay_lsn(),
+            "SELECT pg_catalog.pg_last_xlog_replay_location()::text"
+        );
+        assert_eq!(old.wal_keep(100), "wal_keep_segments = 7");
+        assert_eq!(old.recovery_files(), RecoveryFiles::RecoveryConf);
+        let new = PgDialect::of("15.2").unwrap();
+        assert_eq!(
+            new.current_lsn(),
+            "SELECT pg_catalog.pg_current_wal_lsn()::text"
+        );
+        assert_eq!(new.wal_keep(100), "wal_keep_size = '100MB'");
+        assert_eq!(new.wal_folder(), "pg_wal");
+    }
+}
