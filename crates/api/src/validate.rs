@@ -98,3 +98,21 @@ pub fn validate_delete(postgres: &Postgres) -> Option<FieldError> {
         error("spec.doNotPause", message)
     })
 }
+
+/// Checks a Snapshot as it was sent.
+#[must_use]
+pub fn validate_snapshot(raw: &Value) -> Vec<FieldError> {
+    let spec = &raw["spec"];
+    let mut errors = Vec::new();
+    if spec["databaseName"].as_str().is_none_or(str::is_empty) {
+        let message = format!("object 'DatabaseName' is missing in '{spec}'");
+        errors.push(error("spec.databaseName", message));
+    }
+    errors
+}
+
+/// Checks what an update of a Postgres changes. Both as they were sent and stored, status left out of sight.
+#[must_use]
+pub fn validate_postgres_update(_old: &Value, _new: &Value) -> Vec<FieldError> {
+    Vec::new()
+}
