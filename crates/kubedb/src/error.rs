@@ -1,7 +1,8 @@
-//! From errors to what a user reads and a script sees.
+//! From errors to what a user reads and a script sees: words, hints that name a command, exit codes.
 
-use std::process::ExitCode;
+use std::{error::Error, io, process::ExitCode};
 
+use kube::core::Status;
 use kubedb_core::schedule::ScheduleError;
 
 /// Why a command failed.
@@ -29,26 +30,231 @@ pub(crate) enum CommandError {
         /// The command.
         command: &'static str,
     },
+    /// Flags and arguments that do not fit together; the whole message.
+    #[error("{message}")]
+    Usage {
+        /// What does not fit.
+        message: String,
+    },
+    /// No kind is called so.
+    #[error("kubedb doesn't support a resource type \"{typed}\"")]
+    UnknownKind {
+        /// As typed.
+        typed: String,
+    },
+    /// No configuration was found.
+    #[error("failed to find a server: no configuration at {}", .tried.join(", "))]
+    NoServer {
+        /// The places.
+        tried: Vec<String>,
+    },
+    /// A configuration is there and of no use.
+    #[error("failed to use the configuration {origin}")]
+    UseKubeconfig {
+        /// The file or files.
+        origin: String,
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The server does not answer, or not as one.
+    #[error("failed to reach the server at {url}")]
+    ReachServer {
+        /// Its address.
+        url: String,
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The server answered with something that is no object.
+    #[error("failed to read the answer of the server at {url}")]
+    ReadAnswer {
+        /// Its address.
+        url: String,
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The server refused. Printed without `error: `, as kubectl does.
+    #[error("Error from server ({}): {}{}", .status.reason, .doing.as_deref().map(|doing| format!("{doing}: ")).unwrap_or_default(), .status.message)]
+    Refused {
+        /// What was tried, such as `error when creating "f"`.
+        doing: Option<String>,
+        /// The answer.
+        status: Box<Status>,
+    },
+    /// A manifest cannot be read or sent; the whole message.
+    #[error("{message}")]
+    Manifest {
+        /// What is wrong, and where.
+        message: String,
+        #[source]
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
+    /// A file or a program.
+    #[error("failed to {doing}")]
+    Local {
+        /// Verb and object.
+        doing: String,
+        #[source]
+        source: io::Error,
+    },
+    /// An object is not in the state the command needs; the whole message.
+    #[error("{message}")]
+    State {
+        /// What is missing.
+        message: String,
+        /// What to run.
+        hint: Option<String>,
+    },
+    /// Time ran out; the work goes on in the server.
+    #[error("timed out waiting for {what}")]
+    TimedOut {
+        /// What was waited for.
+        what: String,
+    },
+    /// Everything that went wrong was printed already.
+    #[error("some objects failed")]
+    Reported,
 }
 
 impl CommandError {
+    /// Sorts what the client reports.
+    pub(crate) fn from_kube(error: kube::Error, url: &str, doing: Option<String>) -> Self {
+        let url = url.to_owned();
+        match error {
+            kube::Error::Api(mut status) => {
+                if status.reason.is_empty() {
+                    status.reason = format!("HTTP {}", status.code);
+                }
+                Self::Refused { doing, status }
+            }
+            kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => Self::ReadAnswer {
+                url,
+                source: Box::new(error),
+            },
+            other => Self::ReachServer {
+                url,
+                source: Box::new(other),
+            },
+        }
+    }
+
+    /// Flags and arguments that do not fit together.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::Usage {
+            message: message.into(),
+        }
+    }
+
+    /// A manifest that cannot be read or sent.
+    pub(crate) fn manifest(message: impl Into<String>) -> Self {
+        Self::Manifest {
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// HTTP status of a refusal.
+    pub(crate) fn status_code(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(status.code),
+            _ => None,
+        }
+    }
+
     /// 2 for what was typed wrongly, 1 for everything else.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::ReadSchedule { .. } | Self::ReadTime { .. } => ExitCode::from(2),
-            Self::NotBuilt { .. } => ExitCode::FAILURE,
+            Self::ReadSchedule { .. }
+            | Self::ReadTime { .. }
+            | Self::Usage { .. }
+            | Self::UnknownKind { .. } => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+
+    /// The message with its prefix; nothing when it was printed already.
+    pub(crate) fn line(&self) -> Option<String> {
+        match self {
+            Self::Reported => None,
+            Self::Refused { .. } => Some(self.to_string()),
+            _ => Some(format!("error: {self}")),
         }
     }
 
     /// What to do about it, with the command to run.
     pub(crate) fn hint(&self) -> Option<String> {
-        match self {
-            Self::ReadSchedule { .. } => Some(
+        let hint = match self {
+            Self::ReadSchedule { .. } => {
                 "kubedb schedule next '0 2 * * *' shows when an expression fires; kubedb schedule --help lists the forms"
-                    .to_owned(),
-            ),
-            Self::ReadTime { .. } => None,
-            Self::NotBuilt { .. } => Some("CHANGELOG.md says what works".to_owned()),
+            }
+            Self::NotBuilt { .. } => "CHANGELOG.md says what works",
+            Self::UnknownKind { .. } => {
+                "kubedb get --help lists the types; pg, snap and drmn are the short ones"
+            }
+            Self::NoServer { .. } => {
+                "kubedb server starts one on this machine; --kubeconfig FILE names the configuration of another"
+            }
+            Self::UseKubeconfig { .. } => {
+                "--kubeconfig FILE names another file, --context NAME another context"
+            }
+            Self::ReachServer { .. } => {
+                "kubedb server starts a server on this machine; --kubeconfig FILE names another one"
+            }
+            Self::Refused { status, .. } => return refusal_hint(status),
+            Self::State { hint, .. } => return hint.clone(),
+            Self::TimedOut { .. } => "the server goes on; kubedb get --watch follows it",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+fn refusal_hint(status: &Status) -> Option<String> {
+    let hint = match status.code {
+        401 => "the server does not know this token: is --kubeconfig the one it wrote?",
+        404 if status.message.contains("could not find the requested resource") => {
+            "this server has no such kind: kubedb server has it; on Kubernetes the CustomResourceDefinitions come first"
         }
+        404 if status.message.starts_with("namespaces ") => {
+            let name = status.details.as_ref().map_or("NAME", |details| &details.name);
+            return Some(format!(
+                "kubectl create namespace {name}, or a manifest of kind Namespace through kubedb create -f"
+            ));
+        }
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16, reason: &str, message: &str) -> CommandError {
+        let status = Status {
+            code,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            ..Status::default()
+        };
+        CommandError::from_kube(kube::Error::Api(Box::new(status)), "https://s/", None)
+    }
+
+    #[test]
+    fn the_servers_words_come_through() {
+        let error = refused(404, "NotFound", "postgreses.kubedb.com \"x\" not found");
+        let line = "Error from server (NotFound): postgreses.kubedb.com \"x\" not found";
+        assert_eq!(error.line().as_deref(), Some(line));
+        assert_eq!(error.hint(), None);
+        assert_eq!(refused(502, "", "bad gateway").line().unwrap(), "Error from server (HTTP 502): bad gateway");
+    }
+
+    #[test]
+    fn hints_name_what_to_run() {
+        assert!(refused(401, "Unauthorized", "Unauthorized").hint().unwrap().contains("--kubeconfig"));
+        let error = refused(404, "NotFound", "namespaces \"demo\" not found");
+        assert!(error.hint().unwrap().contains("kubectl create namespace"));
+        let error = CommandError::NoServer { tried: vec!["/a".to_owned(), "/b".to_owned()] };
+        assert_eq!(error.to_string(), "failed to find a server: no configuration at /a, /b");
+        assert!(error.hint().unwrap().contains("kubedb server"));
     }
 }

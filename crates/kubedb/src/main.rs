@@ -1,8 +1,10 @@
 //! The `kubedb` command: what users type, and what machines run.
 
 mod cli;
+mod client;
 mod commands;
 mod error;
+mod table;
 mod ui;
 
 use std::process::ExitCode;

@@ -9,22 +9,40 @@ use crate::error::CommandError;
 pub(crate) struct Ui;
 
 impl Ui {
-    /// Prints data. A reader that went away (`| head`) is not an error.
+    /// Prints a line of data. A reader that went away (`| head`) is not an error.
     pub(crate) fn data(self, text: &str) {
         let _ = writeln!(io::stdout(), "{text}");
     }
 
+    /// Prints data that brings its own line ends.
+    pub(crate) fn block(self, text: &str) {
+        let mut stdout = io::stdout();
+        let _ = stdout.write_all(text.as_bytes());
+        let _ = stdout.flush();
+    }
+
+    /// Prints a line about the work.
+    pub(crate) fn note(self, text: &str) {
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+
     /// Prints an error, its causes and its hint.
     pub(crate) fn error(self, error: &CommandError) {
-        let mut stderr = io::stderr();
-        let _ = writeln!(stderr, "error: {error}");
+        let Some(line) = error.line() else { return };
+        self.note(&line);
+        let mut said = line;
         let mut cause = std::error::Error::source(error);
         while let Some(next) = cause {
-            let _ = writeln!(stderr, "  caused by: {next}");
+            let text = next.to_string();
+            // Wrappers that repeat their source would say everything twice.
+            if !said.ends_with(&text) {
+                self.note(&format!("  caused by: {text}"));
+                said = text;
+            }
             cause = next.source();
         }
         if let Some(hint) = error.hint() {
-            let _ = writeln!(stderr, "\nhint: {hint}");
+            self.note(&format!("\nhint: {hint}"));
         }
     }
 }

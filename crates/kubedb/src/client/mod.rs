@@ -1,0 +1,148 @@
+//! Which server a command talks to, and how.
+
+pub(crate) mod kinds;
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Args;
+use kube::{
+    Api, Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+    core::DynamicObject,
+};
+use nix::unistd::Uid;
+
+use self::kinds::Kind;
+use crate::error::CommandError;
+
+/// A server that does not take a connection within this time is down: servers of ours are on the same machine.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Namespace of commands and manifests that name none.
+pub(crate) const DEFAULT_NAMESPACE: &str = "default";
+
+/// Flags of every command that talks to a server.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ServerArgs {
+    /// Configuration file that says where the server is
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Server")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the configuration file
+    #[arg(long, global = true, value_name = "NAME", alias = "kube-context", help_heading = "Server")]
+    pub(crate) context: Option<String>,
+}
+
+/// A server and the way to it.
+#[derive(Clone)]
+pub(crate) struct Session {
+    /// The client.
+    pub(crate) client: Client,
+    /// Address, for messages.
+    pub(crate) url: String,
+}
+
+impl Session {
+    /// Reads the configuration. Nothing is sent yet.
+    pub(crate) async fn open(arguments: &ServerArgs) -> Result<Self, CommandError> {
+        // Fails when one is installed already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (origin, kubeconfig) = read_kubeconfig(arguments)?;
+        let options = KubeConfigOptions {
+            context: arguments.context.clone(),
+            ..KubeConfigOptions::default()
+        };
+        let use_kubeconfig = |source| CommandError::UseKubeconfig {
+            origin: origin.clone(),
+            source: Box::new(source),
+        };
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .map_err(|source| use_kubeconfig(kube::Error::InferKubeconfig(source)))?;
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        let url = config.cluster_url.to_string();
+        let client = Client::try_from(config).map_err(use_kubeconfig)?;
+        Ok(Self { client, url })
+    }
+
+    /// Objects of a kind: of one namespace, or of all.
+    pub(crate) fn api(&self, kind: &Kind, namespace: Option<&str>) -> Api<DynamicObject> {
+        let resource = kind.api_resource();
+        match namespace.filter(|_| kind.namespaced) {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        }
+    }
+
+    /// Says what the server answered. `doing` is put before its words.
+    pub(crate) fn fail(&self, error: kube::Error, doing: Option<String>) -> CommandError {
+        CommandError::from_kube(error, &self.url, doing)
+    }
+}
+
+/// The first place that holds a configuration, and what it is called.
+fn read_kubeconfig(arguments: &ServerArgs) -> Result<(String, Kubeconfig), CommandError> {
+    if let Some(path) = &arguments.kubeconfig {
+        return read_file(path);
+    }
+    let mut tried = Vec::new();
+    if let Some(paths) = env::var_os("KUBECONFIG").filter(|value| !value.is_empty()) {
+        let mut merged: Option<(String, Kubeconfig)> = None;
+        for path in env::split_paths(&paths).filter(|path| !path.as_os_str().is_empty()) {
+            if !path.is_file() {
+                tried.push(format!("{} (KUBECONFIG)", path.display()));
+                continue;
+            }
+            let (name, next) = read_file(&path)?;
+            merged = Some(match merged {
+                None => (name, next),
+                Some((names, earlier)) => {
+                    let both = earlier.merge(next).map_err(|source| use_failed(&name, source))?;
+                    (format!("{names}, {name}"), both)
+                }
+            });
+        }
+        if let Some(found) = merged {
+            return Ok(found);
+        }
+    } else if let Some(home) = env::home_dir() {
+        let path = home.join(".kube/config");
+        if path.is_file() {
+            return read_file(&path);
+        }
+        tried.push(path.display().to_string());
+    }
+    let path = default_data_folder().join("kubeconfig");
+    if path.is_file() {
+        return read_file(&path);
+    }
+    tried.push(path.display().to_string());
+    Err(CommandError::NoServer { tried })
+}
+
+fn read_file(path: &Path) -> Result<(String, Kubeconfig), CommandError> {
+    let name = path.display().to_string();
+    let kubeconfig = Kubeconfig::read_from(path).map_err(|source| use_failed(&name, source))?;
+    Ok((name, kubeconfig))
+}
+
+fn use_failed(origin: &str, source: kube::config::KubeconfigError) -> CommandError {
+    CommandError::UseKubeconfig {
+        origin: origin.to_owned(),
+        source: Box::new(kube::Error::InferKubeconfig(source)),
+    }
+}
+
+/// Where `kubedb server` keeps its data unless it is told another place.
+pub(crate) fn default_data_folder() -> PathBuf {
+    if Uid::effective().is_root() {
+        return PathBuf::from("/var/lib/kubedb");
+    }
+    let data_home = env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| env::home_dir().map(|home| home.join(".local/share")));
+    data_home.unwrap_or_default().join("kubedb")
+}
