@@ -4,3 +4,4 @@ pub mod instance;
 pub mod lsn;
 pub mod names;
 pub mod schedule;
+pub mod snapshot;
