@@ -2,16 +2,22 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::{client::ServerArgs, commands::GetArgs};
+
 /// PostgreSQL databases with scheduled backups that people can trust
 #[derive(Debug, Parser)]
 #[command(name = "kubedb", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Print objects
+    Get(GetArgs),
     /// Show when a schedule fires, or say it in words
     Schedule(ScheduleArgs),
     /// Tell the story of a scheduled backup on this machine

@@ -211,11 +211,17 @@ impl CommandError {
 fn refusal_hint(status: &Status) -> Option<String> {
     let hint = match status.code {
         401 => "the server does not know this token: is --kubeconfig the one it wrote?",
-        404 if status.message.contains("could not find the requested resource") => {
+        404 if status
+            .message
+            .contains("could not find the requested resource") =>
+        {
             "this server has no such kind: kubedb server has it; on Kubernetes the CustomResourceDefinitions come first"
         }
         404 if status.message.starts_with("namespaces ") => {
-            let name = status.details.as_ref().map_or("NAME", |details| &details.name);
+            let name = status
+                .details
+                .as_ref()
+                .map_or("NAME", |details| &details.name);
             return Some(format!(
                 "kubectl create namespace {name}, or a manifest of kind Namespace through kubedb create -f"
             ));
@@ -245,16 +251,29 @@ mod tests {
         let line = "Error from server (NotFound): postgreses.kubedb.com \"x\" not found";
         assert_eq!(error.line().as_deref(), Some(line));
         assert_eq!(error.hint(), None);
-        assert_eq!(refused(502, "", "bad gateway").line().unwrap(), "Error from server (HTTP 502): bad gateway");
+        assert_eq!(
+            refused(502, "", "bad gateway").line().unwrap(),
+            "Error from server (HTTP 502): bad gateway"
+        );
     }
 
     #[test]
     fn hints_name_what_to_run() {
-        assert!(refused(401, "Unauthorized", "Unauthorized").hint().unwrap().contains("--kubeconfig"));
+        assert!(
+            refused(401, "Unauthorized", "Unauthorized")
+                .hint()
+                .unwrap()
+                .contains("--kubeconfig")
+        );
         let error = refused(404, "NotFound", "namespaces \"demo\" not found");
         assert!(error.hint().unwrap().contains("kubectl create namespace"));
-        let error = CommandError::NoServer { tried: vec!["/a".to_owned(), "/b".to_owned()] };
-        assert_eq!(error.to_string(), "failed to find a server: no configuration at /a, /b");
+        let error = CommandError::NoServer {
+            tried: vec!["/a".to_owned(), "/b".to_owned()],
+        };
+        assert_eq!(
+            error.to_string(),
+            "failed to find a server: no configuration at /a, /b"
+        );
         assert!(error.hint().unwrap().contains("kubedb server"));
     }
 }

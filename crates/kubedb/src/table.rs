@@ -33,7 +33,10 @@ impl Table {
             line.push_str(cell);
             if column + 1 < row.len() {
                 let width = self.widths.get(column).copied().unwrap_or_default();
-                line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
+                line.extend(std::iter::repeat_n(
+                    ' ',
+                    width.saturating_sub(cell.chars().count()),
+                ));
             }
         }
         line
@@ -72,7 +75,12 @@ mod tests {
     fn the_guides_tables_come_out() {
         let rows = rows(&[
             &["NAME", "DATABASE", "STATUS", "AGE"],
-            &["scheduled-pg-20180208-105341", "pg/scheduled-pg", "Succeeded", "32s"],
+            &[
+                "scheduled-pg-20180208-105341",
+                "pg/scheduled-pg",
+                "Succeeded",
+                "32s",
+            ],
         ]);
         assert_eq!(
             Table::default().render(&rows),
@@ -98,7 +106,10 @@ mod tests {
     fn later_rows_line_up_with_earlier_ones() {
         let mut table = Table::default();
         table.render(&rows(&[&["a-rather-long-name", "x"]]));
-        assert_eq!(table.render(&rows(&[&["b", "y"]])), "b                    y\n");
+        assert_eq!(
+            table.render(&rows(&[&["b", "y"]])),
+            "b                    y\n"
+        );
     }
 
     #[test]
@@ -109,8 +120,17 @@ mod tests {
             age(Some(then), now)
         };
         let steps = [
-            (-2, "<invalid>"), (-1, "0s"), (0, "0s"), (59, "59s"), (60, "1m"), (3_599, "59m"),
-            (3_600, "1h"), (86_399, "23h"), (86_400, "1d"), (31_535_999, "364d"), (31_536_000, "1y"),
+            (-2, "<invalid>"),
+            (-1, "0s"),
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (3_599, "59m"),
+            (3_600, "1h"),
+            (86_399, "23h"),
+            (86_400, "1d"),
+            (31_535_999, "364d"),
+            (31_536_000, "1y"),
         ];
         for (seconds, text) in steps {
             assert_eq!(ago(seconds), text, "{seconds}");

@@ -150,7 +150,11 @@ impl Kind {
 /// Reads `pg`, `pg,snap` or `all`, in any case and spelling, without doubles.
 pub(crate) fn parse_kinds(typed: &str) -> Result<Vec<&'static Kind>, CommandError> {
     let mut kinds: Vec<&'static Kind> = Vec::new();
-    for part in typed.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+    for part in typed
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
         let named: Vec<&'static Kind> = if part.eq_ignore_ascii_case("all") {
             vec![&POSTGRES, &SNAPSHOT, &DORMANT_DATABASE]
         } else {
@@ -163,7 +167,9 @@ pub(crate) fn parse_kinds(typed: &str) -> Result<Vec<&'static Kind>, CommandErro
         }
     }
     if kinds.is_empty() {
-        return Err(CommandError::UnknownKind { typed: typed.to_owned() });
+        return Err(CommandError::UnknownKind {
+            typed: typed.to_owned(),
+        });
     }
     Ok(kinds)
 }
@@ -177,7 +183,9 @@ pub(crate) fn parse_kind(typed: &str) -> Result<&'static Kind, CommandError> {
                     .split_once('.')
                     .is_some_and(|(name, group)| kind.is_called(name) && group == kind.group)
         })
-        .ok_or_else(|| CommandError::UnknownKind { typed: typed.to_owned() })
+        .ok_or_else(|| CommandError::UnknownKind {
+            typed: typed.to_owned(),
+        })
 }
 
 /// Finds the kind of a manifest by its `apiVersion` and `kind`.
@@ -192,7 +200,13 @@ mod tests {
 
     #[test]
     fn every_spelling_means_the_kind() {
-        for typed in ["pg", "PG", "postgres", "Postgreses", "postgreses.kubedb.com"] {
+        for typed in [
+            "pg",
+            "PG",
+            "postgres",
+            "Postgreses",
+            "postgreses.kubedb.com",
+        ] {
             assert_eq!(parse_kind(typed).unwrap(), &POSTGRES, "{typed}");
         }
         assert!(parse_kind("postgreses.example.com").is_err());
@@ -203,14 +217,20 @@ mod tests {
     #[test]
     fn an_unknown_kind_is_named() {
         let error = parse_kinds("pg,mongo").unwrap_err();
-        assert_eq!(error.to_string(), "kubedb doesn't support a resource type \"mongo\"");
+        assert_eq!(
+            error.to_string(),
+            "kubedb doesn't support a resource type \"mongo\""
+        );
         assert!(parse_kinds(",").is_err());
     }
 
     #[test]
     fn manifests_are_matched_by_group_too() {
         assert_eq!(by_manifest("v1", "Secret"), Some(&SECRET));
-        assert_eq!(by_manifest("kubedb.com/v1alpha1", "Postgres"), Some(&POSTGRES));
+        assert_eq!(
+            by_manifest("kubedb.com/v1alpha1", "Postgres"),
+            Some(&POSTGRES)
+        );
         assert_eq!(by_manifest("v1", "Postgres"), None);
     }
 }

@@ -31,7 +31,13 @@ pub(crate) struct ServerArgs {
     #[arg(long, global = true, value_name = "FILE", help_heading = "Server")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Context of the configuration file
-    #[arg(long, global = true, value_name = "NAME", alias = "kube-context", help_heading = "Server")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        alias = "kube-context",
+        help_heading = "Server"
+    )]
     pub(crate) context: Option<String>,
 }
 
@@ -99,7 +105,9 @@ fn read_kubeconfig(arguments: &ServerArgs) -> Result<(String, Kubeconfig), Comma
             merged = Some(match merged {
                 None => (name, next),
                 Some((names, earlier)) => {
-                    let both = earlier.merge(next).map_err(|source| use_failed(&name, source))?;
+                    let both = earlier
+                        .merge(next)
+                        .map_err(|source| use_failed(&name, source))?;
                     (format!("{names}, {name}"), both)
                 }
             });

@@ -1,8 +1,10 @@
 //! One file per command.
 
+mod get;
 mod schedule;
+mod selection;
 
-use std::io;
+use std::{future::Future, io};
 
 use clap::CommandFactory as _;
 
@@ -12,9 +14,13 @@ use crate::{
     ui::Ui,
 };
 
+pub(crate) use get::GetArgs;
+
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
+    let server = cli.server;
     match cli.command {
+        Command::Get(arguments) => online(get::run(arguments, &server, ui)),
         Command::Schedule(arguments) => schedule::run(arguments.command, ui),
         Command::Demo => Err(CommandError::NotBuilt { command: "demo" }),
         Command::Version => {
@@ -26,4 +32,19 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
             Ok(())
         }
     }
+}
+
+/// Runs a command that talks to a server, on this thread: starting more costs more than they would save.
+fn online(command: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| CommandError::Local {
+            doing: "start the runtime".to_owned(),
+            source,
+        })?;
+    let result = runtime.block_on(command);
+    // A read of standard input cannot be cancelled; it must not hold up the end.
+    runtime.shutdown_background();
+    result
 }
