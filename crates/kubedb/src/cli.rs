@@ -2,7 +2,10 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{client::ServerArgs, commands::GetArgs};
+use crate::{
+    client::ServerArgs,
+    commands::{CreateArgs, GetArgs},
+};
 
 /// PostgreSQL databases with scheduled backups that people can trust
 #[derive(Debug, Parser)]
@@ -16,6 +19,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Create objects from manifests
+    Create(CreateArgs),
     /// Print objects
     Get(GetArgs),
     /// Show when a schedule fires, or say it in words

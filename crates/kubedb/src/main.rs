@@ -4,6 +4,7 @@ mod cli;
 mod client;
 mod commands;
 mod error;
+mod manifest;
 mod table;
 mod ui;
 

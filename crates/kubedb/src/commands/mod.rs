@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod create;
 mod get;
 mod schedule;
 mod selection;
@@ -14,12 +15,14 @@ use crate::{
     ui::Ui,
 };
 
+pub(crate) use create::CreateArgs;
 pub(crate) use get::GetArgs;
 
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
     let server = cli.server;
     match cli.command {
+        Command::Create(arguments) => online(create::run(arguments, &server, ui)),
         Command::Get(arguments) => online(get::run(arguments, &server, ui)),
         Command::Schedule(arguments) => schedule::run(arguments.command, ui),
         Command::Demo => Err(CommandError::NotBuilt { command: "demo" }),
