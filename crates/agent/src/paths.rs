@@ -1,0 +1,69 @@
+//! Where an instance keeps what.
+
+use std::path::{Path, PathBuf};
+
+/// Files and folders of one instance, all below its directory but the socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    directory: PathBuf,
+    socket_directory: PathBuf,
+}
+
+impl Paths {
+    /// From the agent's configuration.
+    #[must_use]
+    pub fn new(directory: &Path, socket_directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            socket_directory: socket_directory.to_owned(),
+        }
+    }
+
+    /// The data folder of PostgreSQL.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// A data folder in the making; what lies there was never used by anybody.
+    #[must_use]
+    pub fn new_data(&self) -> PathBuf {
+        self.directory.join("data.new")
+    }
+
+    /// Tablespaces of the data folder.
+    #[must_use]
+    pub fn tablespaces(&self) -> PathBuf {
+        self.directory.join("tablespaces")
+    }
+
+    /// Configuration files; outside the data folder, so that a restored or copied cluster brings none of its own.
+    #[must_use]
+    pub fn conf(&self) -> PathBuf {
+        self.directory.join("conf")
+    }
+
+    /// Logs of PostgreSQL.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    /// What the agent remembers beside the data.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.directory.join("kubedb-instance.json")
+    }
+
+    /// Folder of the Unix socket, short enough for its 107 bytes.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket_directory
+    }
+
+    /// Passwords for connections that PostgreSQL itself makes.
+    #[must_use]
+    pub fn passfile(&self) -> PathBuf {
+        self.conf().join("pgpass")
+    }
+}

@@ -1,0 +1,211 @@
+//! The files PostgreSQL is started with. Written whole before every start, by this agent alone.
+
+use std::{collections::BTreeMap, fs, io, path::Path};
+
+use kubedb_engine::postgres::dialect::{PgDialect, RecoveryFiles};
+
+use crate::{paths::Paths, state::replace};
+
+/// Role that standbys connect as.
+pub const REPLICATION_ROLE: &str = "kubedb_replication";
+/// A volume below this gets small WAL settings: the guide's has 50 MiB.
+const SMALL_VOLUME_BYTES: u64 = 1 << 30;
+
+/// What decides the files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Configuration {
+    /// Differences of the major.
+    pub dialect: PgDialect,
+    /// Address to listen on; none for a server that only the agent may reach.
+    pub listen: Option<(String, u16)>,
+    /// Port that names the Unix socket.
+    pub socket_port: u16,
+    /// Whether users may connect: not to a warm standby.
+    pub accepts_users: bool,
+    /// The primary to follow; none on a primary and while restoring.
+    pub follow: Option<Follow>,
+    /// Whether to stay in recovery.
+    pub is_standby: bool,
+    /// Size of the volume, when the user said one.
+    pub volume_bytes: Option<u64>,
+    /// Lower bounds of settings that recovery needs, such as `max_connections` of the server that wrote the WAL.
+    pub at_least: BTreeMap<String, u64>,
+}
+
+/// How a standby reaches its primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Follow {
+    /// Host.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Name shown in `pg_stat_replication`: the instance.
+    pub application_name: String,
+    /// Slot on the primary.
+    pub slot: String,
+}
+
+/// Quotes a value of `postgresql.conf`.
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', "''"))
+}
+
+/// Text of `postgresql.conf`.
+#[must_use]
+pub fn postgresql_conf(paths: &Paths, data: &Path, configuration: &Configuration) -> String {
+    let path = |path: &Path| quoted(&path.display().to_string());
+    let small = configuration
+        .volume_bytes
+        .is_some_and(|bytes| bytes < SMALL_VOLUME_BYTES);
+    let at_least = |name: &str, value: u64| {
+        let bound = configuration.at_least.get(name).copied().unwrap_or(0);
+        format!("{name} = {}", value.max(bound))
+    };
+    let (address, port) = match &configuration.listen {
+        Some((address, port)) => (address.as_str(), *port),
+        None => ("", configuration.socket_port),
+    };
+    let mut lines = vec![
+        "# Written by kubedb before every start. Use ALTER SYSTEM for settings of your own."
+            .to_owned(),
+        format!("data_directory = {}", path(data)),
+        format!("hba_file = {}", path(&paths.conf().join("pg_hba.conf"))),
+        format!("ident_file = {}", path(&paths.conf().join("pg_ident.conf"))),
+        format!("listen_addresses = {}", quoted(address)),
+        format!("port = {port}"),
+        format!("unix_socket_directories = {}", path(paths.socket())),
+        "unix_socket_permissions = 0700".to_owned(),
+        at_least("max_connections", 100),
+        at_least("max_worker_processes", 8),
+        at_least("max_prepared_transactions", 0),
+        at_least("max_locks_per_transaction", 64),
+        at_least("max_wal_senders", 20),
+        "max_replication_slots = 20".to_owned(),
+        "shared_buffers = '128MB'".to_owned(),
+        "timezone = 'UTC'".to_owned(),
+        "wal_level = replica".to_owned(),
+        "wal_log_hints = on".to_owned(),
+        "hot_standby = on".to_owned(),
+        // Turning archive_mode on later costs a restart; a command that does nothing costs nothing.
+        "archive_mode = on".to_owned(),
+        "archive_command = 'true'".to_owned(),
+        configuration.dialect.wal_keep(if small { 0 } else { 256 }),
+        format!("min_wal_size = '{}'", if small { "32MB" } else { "80MB" }),
+        format!("max_wal_size = '{}'", if small { "64MB" } else { "1GB" }),
+        format!(
+            "password_encryption = {}",
+            match configuration.dialect.password_method() {
+                "md5" => "on",
+                method => method,
+            }
+        ),
+        "logging_collector = on".to_owned(),
+        format!("log_directory = {}", path(&paths.log())),
+        // Seven files that overwrite themselves: a log never fills the volume for good.
+        "log_filename = 'postgresql-%a.log'".to_owned(),
+        "log_truncate_on_rotation = on".to_owned(),
+        "log_rotation_age = '1d'".to_owned(),
+        "log_rotation_size = 0".to_owned(),
+        "log_line_prefix = '%m [%p] %q%u@%d '".to_owned(),
+        "log_timezone = 'UTC'".to_owned(),
+    ];
+    if configuration.dialect.recovery_files() == RecoveryFiles::SignalFile {
+        lines.extend(recovery_settings(configuration));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn recovery_settings(configuration: &Configuration) -> Vec<String> {
+    let mut lines = vec!["recovery_target_timeline = 'latest'".to_owned()];
+    if let Some(follow) = &configuration.follow {
+        let conninfo = format!(
+            "host={} port={} user={REPLICATION_ROLE} application_name={} connect_timeout=10 keepalives_idle=10 keepalives_interval=5 keepalives_count=3",
+            follow.host, follow.port, follow.application_name
+        );
+        lines.push(format!("primary_conninfo = {}", quoted(&conninfo)));
+        lines.push(format!("primary_slot_name = {}", quoted(&follow.slot)));
+    }
+    lines
+}
+
+/// Text of `pg_hba.conf`. The socket lies in a folder that only the agent's user can enter, hence `trust`.
+#[must_use]
+pub fn pg_hba(configuration: &Configuration) -> String {
+    let method = configuration.dialect.password_method();
+    let users = if configuration.accepts_users {
+        method
+    } else {
+        "reject"
+    };
+    let mut text =
+        String::from("# Written by kubedb.\nlocal all all trust\nlocal replication all trust\n");
+    for address in ["0.0.0.0/0", "::/0"] {
+        text += &format!("host replication {REPLICATION_ROLE} {address} {method}\n");
+        text += &format!("host all {REPLICATION_ROLE} {address} reject\n");
+        text += &format!("host all all {address} {users}\n");
+    }
+    text
+}
+
+/// Writes all files, and the recovery files into the data folder.
+pub fn write(
+    paths: &Paths,
+    data: &Path,
+    configuration: &Configuration,
+    replication_password: Option<&str>,
+) -> io::Result<()> {
+    let conf = paths.conf();
+    make_private(&conf)?;
+    make_private(&paths.log())?;
+    make_private(paths.socket())?;
+    replace(
+        &conf.join("postgresql.conf"),
+        postgresql_conf(paths, data, configuration).as_bytes(),
+    )?;
+    replace(&conf.join("pg_hba.conf"), pg_hba(configuration).as_bytes())?;
+    replace(&conf.join("pg_ident.conf"), b"# Written by kubedb.\n")?;
+    if let Some(password) = replication_password {
+        let escaped = password.replace('\\', "\\\\").replace(':', "\\:");
+        let line = format!("*:*:*:{REPLICATION_ROLE}:{escaped}\n");
+        replace(&paths.passfile(), line.as_bytes())?;
+    }
+    write_recovery_files(data, configuration)
+}
+
+fn write_recovery_files(data: &Path, configuration: &Configuration) -> io::Result<()> {
+    match configuration.dialect.recovery_files() {
+        RecoveryFiles::SignalFile => {
+            let signal = data.join("standby.signal");
+            if configuration.is_standby {
+                replace(&signal, b"")
+            } else {
+                remove_if_there(&signal)
+            }
+        }
+        RecoveryFiles::RecoveryConf => {
+            let file = data.join("recovery.conf");
+            if configuration.is_standby {
+                let mut lines = vec!["standby_mode = on".to_owned()];
+                lines.extend(recovery_settings(configuration));
+                replace(&file, (lines.join("\n") + "\n").as_bytes())
+            } else {
+                remove_if_there(&file)
+            }
+        }
+    }
+}
+
+fn make_private(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

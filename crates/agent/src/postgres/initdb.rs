@@ -1,0 +1,92 @@
+//! A new cluster.
+
+use std::{fs, io, path::Path, process::Stdio, time::Duration};
+
+use tokio::process::Command;
+
+/// initdb takes seconds; a disk that needs minutes is broken.
+const INITDB_LIMIT: Duration = Duration::from_secs(300);
+/// End of initdb's output that goes into an error.
+const OUTPUT_MAX: usize = 2_000;
+
+/// Why there is no new cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum InitdbError {
+    /// The program could not be run.
+    #[error("failed to run {program}")]
+    Run {
+        /// The program.
+        program: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The program said no.
+    #[error("failed to make a cluster: {output}")]
+    Initdb {
+        /// What it said, last lines.
+        output: String,
+    },
+    /// It did not end.
+    #[error("failed to make a cluster within {} s", INITDB_LIMIT.as_secs())]
+    Hang,
+    /// The folder could not be cleared.
+    #[error("failed to clear {folder}")]
+    Clear {
+        /// The folder.
+        folder: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Makes a cluster in `data`, which is cleared first. Checksums and UTF8 are set here because later is too late; the
+/// locale is pinned, because an index built under another one is wrong.
+pub async fn initdb(bin_directory: &Path, data: &Path) -> Result<(), InitdbError> {
+    clear(data)?;
+    let program = bin_directory.join("initdb");
+    let run = |source| InitdbError::Run {
+        program: program.display().to_string(),
+        source,
+    };
+    let child = Command::new(&program)
+        .arg("--pgdata")
+        .arg(data)
+        .args(["--username=postgres", "--encoding=UTF8", "--data-checksums"])
+        .args(["--locale=C.UTF-8", "--lc-messages=C"])
+        .args(["--auth-local=trust", "--auth-host=reject"])
+        .env_remove("PGDATA")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(run)?;
+    let output = tokio::time::timeout(INITDB_LIMIT, child.wait_with_output())
+        .await
+        .map_err(|_| InitdbError::Hang)?
+        .map_err(run)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let start = text.len().saturating_sub(OUTPUT_MAX);
+    let output = text
+        .get(start..)
+        .unwrap_or(&text)
+        .trim()
+        .replace('\n', "; ");
+    Err(InitdbError::Initdb { output })
+}
+
+/// Removes a folder and what is in it.
+pub fn clear(folder: &Path) -> Result<(), InitdbError> {
+    match fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(InitdbError::Clear {
+            folder: folder.display().to_string(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}

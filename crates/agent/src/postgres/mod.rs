@@ -1,0 +1,5 @@
+//! PostgreSQL as a program: its configuration, its process, its first cluster.
+
+pub mod configuration;
+pub mod initdb;
+pub mod process;

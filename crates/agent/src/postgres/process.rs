@@ -1,0 +1,206 @@
+//! The postmaster: started as a child, or adopted when a killed agent left it running.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::process::{Child, Command};
+
+use crate::paths::Paths;
+
+/// How long a fast shutdown may take before the immediate one: a checkpoint of a busy server takes minutes.
+const FAST_LIMIT: Duration = Duration::from_secs(120);
+/// How long an immediate shutdown may take before kill -9.
+const IMMEDIATE_LIMIT: Duration = Duration::from_secs(10);
+/// How often an adopted process is looked at; it is not our child, so nobody tells us.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Why the postmaster could not be started or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// It did not start.
+    #[error("failed to start {program}")]
+    Start {
+        /// The program.
+        program: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It does not end, not even by kill -9.
+    #[error("failed to stop PostgreSQL (process {pid})")]
+    Stop {
+        /// Process id.
+        pid: i32,
+    },
+}
+
+/// How to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopMode {
+    /// Sessions are ended, a checkpoint is made.
+    Fast,
+    /// At once; the next start recovers.
+    Immediate,
+}
+
+/// A running postmaster.
+#[derive(Debug)]
+pub struct Postmaster {
+    pid: Pid,
+    data: PathBuf,
+    child: Option<Child>,
+}
+
+impl Postmaster {
+    /// Starts PostgreSQL. Its own log collector takes over soon; what it says before that goes to `startup.log`.
+    pub fn start(bin_directory: &Path, paths: &Paths, data: &Path) -> Result<Self, ProcessError> {
+        let program = bin_directory.join("postgres");
+        let start = |source| ProcessError::Start {
+            program: program.display().to_string(),
+            source,
+        };
+        let log = fs::File::create(startup_log(paths)).map_err(start)?;
+        let mut config_file = std::ffi::OsString::from("config_file=");
+        config_file.push(paths.conf().join("postgresql.conf"));
+        let child = Command::new(&program)
+            .arg("-D")
+            .arg(data)
+            .arg("-c")
+            .arg(config_file)
+            // libpq of 9.6 knows no `passfile` in a connection string.
+            .env("PGPASSFILE", paths.passfile())
+            .env_remove("PGDATA")
+            .env("LC_ALL", "C.UTF-8")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(start)?)
+            .stderr(log)
+            // A signal to the agent's group, such as Ctrl-C, is the agent's to pass on.
+            .process_group(0)
+            .spawn()
+            .map_err(start)?;
+        let pid = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .ok_or_else(|| start(io::Error::other("it ended at once")))?;
+        Ok(Self {
+            pid: Pid::from_raw(pid),
+            data: data.to_owned(),
+            child: Some(child),
+        })
+    }
+
+    /// Finds the postmaster that an earlier agent started on this data folder. `postmaster.pid` alone is not believed: the
+    /// number may be another process's by now.
+    #[must_use]
+    pub fn adopt(data: &Path) -> Option<Self> {
+        let text = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+        let pid: i32 = text.lines().next()?.trim().parse().ok()?;
+        is_postmaster_of(pid, data).then(|| Self {
+            pid: Pid::from_raw(pid),
+            data: data.to_owned(),
+            child: None,
+        })
+    }
+
+    /// Process id.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    /// Whether it runs. A child that ended is reaped here.
+    pub fn is_running(&mut self) -> bool {
+        match &mut self.child {
+            Some(child) => matches!(child.try_wait(), Ok(None)),
+            None => is_postmaster_of(self.pid.as_raw(), &self.data),
+        }
+    }
+
+    /// Reads its configuration anew.
+    pub fn reload(&self) {
+        // A process that is gone is noticed by the next observation.
+        let _ = kill(self.pid, Signal::SIGHUP);
+    }
+
+    /// Stops it, harder and harder; returns when it is gone.
+    pub async fn stop(&mut self, mode: StopMode) -> Result<(), ProcessError> {
+        let steps = [
+            (Signal::SIGINT, FAST_LIMIT),
+            (Signal::SIGQUIT, IMMEDIATE_LIMIT),
+            (Signal::SIGKILL, IMMEDIATE_LIMIT),
+        ];
+        let skip = usize::from(mode == StopMode::Immediate);
+        for (signal, limit) in steps.into_iter().skip(skip) {
+            let _ = kill(self.pid, signal);
+            if self.is_gone_within(limit).await {
+                return Ok(());
+            }
+        }
+        Err(ProcessError::Stop {
+            pid: self.pid.as_raw(),
+        })
+    }
+
+    async fn is_gone_within(&mut self, limit: Duration) -> bool {
+        let end = tokio::time::Instant::now() + limit;
+        while tokio::time::Instant::now() < end {
+            if !self.is_running() {
+                return true;
+            }
+            tokio::time::sleep(POLL / 5).await;
+        }
+        !self.is_running()
+    }
+}
+
+/// Last words of a server that did not come up.
+#[must_use]
+pub fn last_words(paths: &Paths) -> String {
+    let newest = fs::read_dir(paths.log())
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .max();
+    let text = newest
+        .and_then(|(_, path)| fs::read(path).ok())
+        .map(|bytes| {
+            let start = bytes.len().saturating_sub(4_096);
+            String::from_utf8_lossy(&bytes[start..]).into_owned()
+        })
+        .unwrap_or_default();
+    let is_telling = |line: &&str| line.contains("FATAL:") || line.contains("PANIC:");
+    text.lines()
+        .rev()
+        .find(is_telling)
+        .or_else(|| text.lines().last())
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn startup_log(paths: &Paths) -> PathBuf {
+    paths.log().join("startup.log")
+}
+
+/// Whether this process is a postmaster of this data folder, by its command line and its working folder.
+fn is_postmaster_of(pid: i32, data: &Path) -> bool {
+    if pid <= 1 {
+        return false;
+    }
+    let Ok(command) = fs::read(format!("/proc/{pid}/cmdline")) else {
+        return false;
+    };
+    let mut words = command.split(|byte| *byte == 0);
+    let is_postgres = words.next().is_some_and(|word| word.ends_with(b"postgres"));
+    let cwd = fs::read_link(format!("/proc/{pid}/cwd"));
+    let folder = fs::canonicalize(data);
+    is_postgres && matches!((cwd, folder), (Ok(cwd), Ok(folder)) if cwd == folder)
+}

@@ -1,0 +1,215 @@
+//! What the agent asks of its own PostgreSQL, over the Unix socket.
+
+use std::time::Duration;
+
+use kubedb_core::lsn::Lsn;
+use kubedb_engine::postgres::dialect::PgDialect;
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, Config, NoTls};
+
+use crate::{paths::Paths, postgres::configuration::REPLICATION_ROLE};
+
+/// A local server answers at once, or it is not well.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// The agent's own statements are small.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
+/// Role for monitoring.
+const MONITOR_ROLE: &str = "kubedb_monitor";
+
+/// Why PostgreSQL did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SqlError {
+    /// No connection.
+    #[error("failed to connect to PostgreSQL")]
+    Connect(#[source] tokio_postgres::Error),
+    /// A statement was refused.
+    #[error("failed to {action}")]
+    Run {
+        /// What was tried.
+        action: &'static str,
+        /// What PostgreSQL said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// No answer in time.
+    #[error("failed to {action} in time")]
+    Hang {
+        /// What was tried.
+        action: &'static str,
+    },
+    /// An answer that makes no sense.
+    #[error("failed to understand PostgreSQL's answer {text:?}")]
+    Understand {
+        /// The answer.
+        text: String,
+    },
+}
+
+/// A session of the superuser, with `search_path` pinned so that nothing a user made can take a name's place.
+#[derive(Debug)]
+pub struct Session {
+    client: Client,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// What a running server says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerView {
+    /// Whether it is in recovery.
+    pub in_recovery: bool,
+    /// Write position of a primary, replay position of a standby.
+    pub lsn: Option<Lsn>,
+    /// Whether the WAL receiver streams.
+    pub streaming: bool,
+}
+
+/// How to reach the local server as superuser.
+#[must_use]
+pub fn local(paths: &Paths, port: u16) -> Config {
+    let mut config = Config::new();
+    config
+        .host_path(paths.socket())
+        .port(port)
+        .user("postgres")
+        .dbname("postgres")
+        .application_name("kubedb agent")
+        .connect_timeout(CONNECT_LIMIT);
+    config
+}
+
+impl Session {
+    /// Connects.
+    pub async fn connect(config: &Config) -> Result<Self, SqlError> {
+        let action = "connect to PostgreSQL";
+        let (client, connection) = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls))
+            .await
+            .map_err(|_| SqlError::Hang { action })?
+            .map_err(SqlError::Connect)?;
+        let driver = tokio::spawn(async move {
+            // Its end is seen by whoever asks next.
+            let _ = connection.await;
+        });
+        let session = Self { client, driver };
+        session
+            .run(
+                "prepare the session",
+                "SET search_path = pg_catalog; SET statement_timeout = '15s'",
+            )
+            .await?;
+        Ok(session)
+    }
+
+    /// Runs statements without a result.
+    pub async fn run(&self, action: &'static str, statements: &str) -> Result<(), SqlError> {
+        tokio::time::timeout(STATEMENT_LIMIT, self.client.batch_execute(statements))
+            .await
+            .map_err(|_| SqlError::Hang { action })?
+            .map_err(|source| SqlError::Run { action, source })
+    }
+
+    /// First column of the only row of a query.
+    async fn text(&self, action: &'static str, query: &str) -> Result<Option<String>, SqlError> {
+        let row = tokio::time::timeout(STATEMENT_LIMIT, self.client.query_one(query, &[]))
+            .await
+            .map_err(|_| SqlError::Hang { action })?
+            .map_err(|source| SqlError::Run { action, source })?;
+        row.try_get(0)
+            .map_err(|source| SqlError::Run { action, source })
+    }
+
+    /// What the server says of itself.
+    pub async fn view(&self, dialect: PgDialect) -> Result<ServerView, SqlError> {
+        let action = "observe the server";
+        let recovery = self
+            .text(action, "SELECT pg_is_in_recovery()::text")
+            .await?;
+        let in_recovery = recovery.as_deref() == Some("true");
+        let query = if in_recovery {
+            dialect.replay_lsn()
+        } else {
+            dialect.current_lsn()
+        };
+        let lsn = match self.text(action, &query).await? {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| SqlError::Understand { text })?),
+        };
+        let receivers =
+            "SELECT count(*)::text FROM pg_stat_wal_receiver WHERE status = 'streaming'";
+        let streaming = in_recovery && self.text(action, receivers).await?.as_deref() == Some("1");
+        Ok(ServerView {
+            in_recovery,
+            lsn,
+            streaming,
+        })
+    }
+
+    /// Makes the roles, and sets their passwords. Passwords travel hashed, so that no log of statements can hold one.
+    pub async fn ensure_roles(
+        &self,
+        dialect: PgDialect,
+        superuser: &str,
+        replication: &str,
+    ) -> Result<(), SqlError> {
+        let quiet = "SET log_statement = 'none'; SET log_min_error_statement = 'panic'; SET log_min_duration_statement = -1;";
+        let make = |role: &str, options: &str| {
+            format!(
+                "DO $do$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN CREATE ROLE {role} {options}; END IF; END $do$;"
+            )
+        };
+        let statements = [
+            quiet.to_owned(),
+            make(REPLICATION_ROLE, "LOGIN REPLICATION"),
+            make(MONITOR_ROLE, "NOLOGIN"),
+            if dialect.password_method() == "md5" {
+                String::new()
+            } else {
+                format!("GRANT pg_monitor TO {MONITOR_ROLE};")
+            },
+            set_password(dialect, "postgres", superuser),
+            set_password(dialect, REPLICATION_ROLE, replication),
+        ];
+        self.run("set up roles", &statements.join("\n")).await
+    }
+
+    /// Makes the slots of the standbys, and drops those of instances that are gone, which would keep WAL for ever.
+    pub async fn ensure_slots(&self, slots: &[String]) -> Result<(), SqlError> {
+        let list = slots
+            .iter()
+            .map(|slot| format!("'{slot}'"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let make = format!(
+            "SELECT pg_create_physical_replication_slot(s) FROM unnest(ARRAY[{list}]::name[]) s WHERE s NOT IN (SELECT slot_name FROM pg_replication_slots)"
+        );
+        self.run("make replication slots", &make).await?;
+        let drop = format!(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE '{SLOT_PREFIX}%' AND NOT active AND slot_name <> ALL (ARRAY[{list}]::name[])"
+        );
+        self.run("drop replication slots", &drop).await
+    }
+}
+
+/// Slots of standbys begin so; others are not ours to drop.
+const SLOT_PREFIX: &str = "kubedb_standby_";
+
+/// Slot of the standby with this ordinal. Instance names may hold characters that slot names may not.
+#[must_use]
+pub fn standby_slot(ordinal: u32) -> String {
+    format!("{SLOT_PREFIX}{ordinal}")
+}
+
+fn set_password(dialect: PgDialect, role: &str, password: &str) -> String {
+    use postgres_protocol::password::{md5, scram_sha_256};
+    let hashed = match dialect.password_method() {
+        "md5" => md5(password.as_bytes(), role),
+        _ => scram_sha_256(password.as_bytes()),
+    };
+    // Hashes hold letters, digits and `+/=$:-` only, so they need no escape.
+    format!("ALTER ROLE {role} LOGIN PASSWORD '{hashed}';")
+}

@@ -1,0 +1,150 @@
+//! What an agent remembers beside the data, so that it can go on without the API.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Largest state file that is read; a real one has a few hundred bytes.
+const BYTES_MAX: u64 = 64 * 1024;
+
+/// `kubedb-instance.json`. Written last when a cluster has been made, so its presence says that the data is whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceState {
+    /// UID of the Postgres object the data belongs to.
+    pub database_uid: String,
+    /// Repository lineage, minted when the database began.
+    pub lineage: String,
+    /// Identifier that initdb gave the cluster.
+    pub system_identifier: u64,
+    /// Last known timeline.
+    pub timeline: u32,
+    /// The Lease's transitions when this instance last held or saw it.
+    pub epoch: i32,
+    /// Role the data has.
+    pub role: StoredRole,
+    /// `host:port` of the primary that was followed last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_primary: Option<String>,
+    /// Full version of the build that made the data.
+    pub postgres_version: String,
+}
+
+/// Role the data has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoredRole {
+    /// Accepted writes.
+    Primary,
+    /// Followed a primary.
+    Standby,
+}
+
+/// Why the state could not be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The file is there and says nothing that can be understood.
+    #[error("failed to read {path}: {reason}")]
+    Read {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file could not be written.
+    #[error("failed to write {path}")]
+    Write {
+        /// The file.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Reads the state; `None` when there is none.
+pub fn read(path: &Path) -> Result<Option<InstanceState>, StateError> {
+    let wrong = |reason: String| StateError::Read {
+        path: path.display().to_string(),
+        reason,
+    };
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(wrong(error.to_string())),
+        Ok(metadata) if metadata.len() > BYTES_MAX => {
+            return Err(wrong(format!("it has {} bytes", metadata.len())));
+        }
+        Ok(_) => {}
+    }
+    let bytes = fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| wrong(error.to_string()))
+}
+
+/// Writes the state so that a power cut leaves either the old or the new one.
+pub fn write(path: &Path, state: &InstanceState) -> Result<(), StateError> {
+    let bytes = serde_json::to_vec_pretty(state).map_err(|error| StateError::Write {
+        path: path.display().to_string(),
+        source: io::Error::other(error),
+    })?;
+    replace(path, &bytes).map_err(|source| StateError::Write {
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+/// Replaces a file by rename, with content and name on disk before it returns. Mode 0600.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let folder = path
+        .parent()
+        .ok_or_else(|| io::Error::other("the path has no folder"))?;
+    let mut name = path
+        .file_name()
+        .ok_or_else(|| io::Error::other("the path has no name"))?
+        .to_owned();
+    name.push(".new");
+    let temporary = folder.join(name);
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_survives_and_damage_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubedb-instance.json");
+        assert_eq!(read(&path).unwrap(), None);
+        let state = InstanceState {
+            database_uid: "u".to_owned(),
+            lineage: "l".to_owned(),
+            system_identifier: u64::MAX,
+            timeline: 1,
+            epoch: 0,
+            role: StoredRole::Primary,
+            last_primary: None,
+            postgres_version: "9.6.24".to_owned(),
+        };
+        write(&path, &state).unwrap();
+        assert_eq!(read(&path).unwrap(), Some(state));
+        fs::write(&path, b"{\"databaseUid\":").unwrap();
+        // A damaged file must never look like an absent one: that would begin the database anew.
+        assert!(matches!(read(&path), Err(StateError::Read { .. })));
+    }
+}
