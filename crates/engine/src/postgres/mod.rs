@@ -1,4 +1,5 @@
 //! What the engine knows of PostgreSQL itself.
 
+pub mod control;
 pub mod dialect;
 pub mod page;
