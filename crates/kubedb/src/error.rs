@@ -5,6 +5,9 @@ use std::{error::Error, io, process::ExitCode};
 use kube::core::Status;
 use kubedb_core::schedule::ScheduleError;
 
+/// What shells give for Ctrl-C: 128 and the signal's number.
+const INTERRUPTED: u8 = 130;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
@@ -110,6 +113,9 @@ pub(crate) enum CommandError {
         /// What was waited for.
         what: String,
     },
+    /// Ctrl-C, while something else went on.
+    #[error("interrupted")]
+    Interrupted,
     /// Everything that went wrong was printed already.
     #[error("some objects failed")]
     Reported,
@@ -160,13 +166,14 @@ impl CommandError {
         }
     }
 
-    /// 2 for what was typed wrongly, 1 for everything else.
+    /// 2 for what was typed wrongly, 130 for Ctrl-C, 1 for everything else.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::ReadSchedule { .. }
             | Self::ReadTime { .. }
             | Self::Usage { .. }
             | Self::UnknownKind { .. } => ExitCode::from(2),
+            Self::Interrupted => ExitCode::from(INTERRUPTED),
             _ => ExitCode::FAILURE,
         }
     }
@@ -174,7 +181,7 @@ impl CommandError {
     /// The message with its prefix; nothing when it was printed already.
     pub(crate) fn line(&self) -> Option<String> {
         match self {
-            Self::Reported => None,
+            Self::Reported | Self::Interrupted => None,
             Self::Refused { .. } => Some(self.to_string()),
             _ => Some(format!("error: {self}")),
         }

@@ -112,10 +112,10 @@ fn read_kubeconfig(arguments: &ServerArgs) -> Result<(String, Kubeconfig), Comma
                 }
             });
         }
-        if let Some(found) = merged {
-            return Ok(found);
-        }
-    } else if let Some(home) = env::home_dir() {
+        // Whoever names files does not mean another server when they are missing.
+        return merged.ok_or(CommandError::NoServer { tried });
+    }
+    if let Some(home) = env::home_dir() {
         let path = home.join(".kube/config");
         if path.is_file() {
             return read_file(&path);

@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod create;
+mod delete;
 mod get;
 mod schedule;
 mod selection;
@@ -16,6 +17,7 @@ use crate::{
 };
 
 pub(crate) use create::CreateArgs;
+pub(crate) use delete::DeleteArgs;
 pub(crate) use get::GetArgs;
 
 /// Runs what was typed.
@@ -23,6 +25,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
     let server = cli.server;
     match cli.command {
         Command::Create(arguments) => online(create::run(arguments, &server, ui)),
+        Command::Delete(arguments) => online(delete::run(arguments, &server, ui)),
         Command::Get(arguments) => online(get::run(arguments, &server, ui)),
         Command::Schedule(arguments) => schedule::run(arguments.command, ui),
         Command::Demo => Err(CommandError::NotBuilt { command: "demo" }),
