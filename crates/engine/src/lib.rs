@@ -1,3 +1,4 @@
 //! Repository, base backup and restore of PostgreSQL. Knows no Kubernetes. See ARCHITECTURE.md.
 
 pub mod postgres;
+pub mod store;

@@ -1,0 +1,189 @@
+//! One request to the JSON API, with its retries.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use reqwest::{Client, RequestBuilder, Response};
+use serde::Deserialize;
+
+use super::auth::TokenSource;
+use crate::store::error::{AdapterFailure, chain};
+
+/// Retries of one request.
+const RETRIES: u32 = 5;
+
+/// No retry begins later than this after the first try.
+const RETRY_SPAN: Duration = Duration::from_secs(30);
+
+/// The pauses are 0.25, 0.5, 1, 2 and 4 seconds, and up to a quarter more so that many writers do not march in step.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// A connection is made within this or not at all.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// A whole request: 8 MiB, the largest body, at a little over 1 Mbit/s.
+const REQUEST: Duration = Duration::from_secs(60);
+
+/// Silence within an answer.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// Bytes of an error's body that are read.
+const ERROR_BODY: usize = 16 << 10;
+
+/// How a request ended when it did not succeed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The server answered, and trying again will not help.
+    Status { status: StatusCode, message: String },
+    /// No answer, or "later" until the retries were used up.
+    Unreachable { reason: String },
+    /// We could not prove who we are.
+    Credential { reason: String },
+}
+
+/// The client, and what it signs with.
+#[derive(Debug)]
+pub(super) struct Api {
+    client: Client,
+    tokens: Option<TokenSource>,
+}
+
+impl Api {
+    /// `is_plain` leaves out certificates, which take a while to load and are not on every machine.
+    pub(super) fn new(tokens: Option<TokenSource>, is_plain: bool) -> Result<Self, reqwest::Error> {
+        let mut builder = Client::builder()
+            .connect_timeout(CONNECT)
+            .read_timeout(SILENCE)
+            .timeout(REQUEST)
+            .user_agent(concat!("kubedb/", env!("CARGO_PKG_VERSION")));
+        if is_plain {
+            builder = builder.tls_certs_only(std::iter::empty());
+        }
+        let client = builder.build()?;
+        Ok(Self { client, tokens })
+    }
+
+    /// Sends what `build` makes until it is answered for good. 308 counts as an answer: resumable uploads use it.
+    pub(super) async fn send(
+        &self,
+        build: impl Fn(&Client) -> RequestBuilder + Send + Sync,
+    ) -> Result<Response, Failure> {
+        let begun = Instant::now();
+        let mut reason = String::new();
+        for attempt in 0..=RETRIES {
+            if attempt > 0 {
+                if begun.elapsed() > RETRY_SPAN {
+                    break;
+                }
+                tracing::debug!(attempt, reason, "asking the store again");
+                tokio::time::sleep(pause(attempt)).await;
+            }
+            let mut request = build(&self.client);
+            if let Some(tokens) = &self.tokens {
+                match tokens.token(&self.client).await {
+                    Ok(token) => request = request.bearer_auth(token),
+                    Err(Failure::Unreachable { reason: told }) => {
+                        reason = told;
+                        continue;
+                    }
+                    Err(failure) => return Err(failure),
+                }
+            }
+            match request.send().await {
+                Ok(response) if is_final(response.status()) => return answer(response).await,
+                Ok(response) => reason = format!("the store answers {}", response.status()),
+                Err(error) if error.is_builder() => {
+                    return Err(Failure::Status {
+                        status: StatusCode::BAD_REQUEST,
+                        message: chain(&error),
+                    });
+                }
+                Err(error) => reason = chain(&error.without_url()),
+            }
+        }
+        Err(Failure::Unreachable { reason })
+    }
+}
+
+impl Failure {
+    /// The same as an error of `object_store`.
+    pub(super) fn into_error(self, path: &str) -> object_store::Error {
+        let path = path.to_owned();
+        let generic = |failure| object_store::Error::Generic {
+            store: "gcs",
+            source: Box::new(failure),
+        };
+        match self {
+            Self::Unreachable { reason } => generic(AdapterFailure::Unreachable { reason }),
+            Self::Credential { reason } => object_store::Error::Unauthenticated {
+                path,
+                source: reason.into(),
+            },
+            Self::Status { status, message } => match status {
+                StatusCode::NOT_FOUND => object_store::Error::NotFound {
+                    path,
+                    source: message.into(),
+                },
+                StatusCode::PRECONDITION_FAILED => object_store::Error::AlreadyExists {
+                    path,
+                    source: message.into(),
+                },
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                    object_store::Error::PermissionDenied {
+                        path,
+                        source: message.into(),
+                    }
+                }
+                _ => generic(AdapterFailure::Refused {
+                    reason: format!("the store answers {status}: {message}"),
+                }),
+            },
+        }
+    }
+}
+
+fn pause(attempt: u32) -> Duration {
+    let base = FIRST_PAUSE * 2_u32.pow(attempt.saturating_sub(1));
+    let dice = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
+    base + base * dice / 1_024
+}
+
+fn is_final(status: StatusCode) -> bool {
+    !(status == StatusCode::REQUEST_TIMEOUT
+        || status == StatusCode::TOO_MANY_REQUESTS
+        || status.is_server_error())
+}
+
+async fn answer(response: Response) -> Result<Response, Failure> {
+    let status = response.status();
+    if status.is_success() || status == StatusCode::PERMANENT_REDIRECT {
+        return Ok(response);
+    }
+    Err(Failure::Status {
+        status,
+        message: message(response).await,
+    })
+}
+
+/// The words of an error answer, cut short.
+pub(super) async fn message(mut response: Response) -> String {
+    #[derive(Deserialize)]
+    struct Envelope {
+        error: Words,
+    }
+    #[derive(Deserialize)]
+    struct Words {
+        message: String,
+    }
+    let mut body = Vec::new();
+    while let Ok(Some(part)) = response.chunk().await {
+        body.extend_from_slice(&part);
+        if body.len() > ERROR_BODY {
+            break;
+        }
+    }
+    serde_json::from_slice::<Envelope>(&body).map_or_else(
+        |_| String::from_utf8_lossy(&body).chars().take(200).collect(),
+        |envelope| envelope.error.message.chars().take(400).collect(),
+    )
+}

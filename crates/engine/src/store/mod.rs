@@ -1,0 +1,282 @@
+//! Where Snapshots are kept: one small set of operations over every kind of object store.
+//!
+//! Objects are created and never overwritten. Keys are relative to the store's root, which is the bucket or folder and the
+//! prefix the user chose.
+
+mod error;
+mod gcs;
+mod local;
+
+use std::{collections::BTreeMap, fmt, ops::Range, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, path::Path};
+
+pub use error::StoreError;
+use error::{Named, classify};
+
+/// Objects that one listing may give: a terabyte in packs of 32 MiB is 32 768, and a database keeps some dozens of Snapshots.
+const LISTED_OBJECTS: usize = 4_000_000;
+
+/// Where a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A folder of this machine.
+    Local {
+        /// Absolute path; made when absent.
+        folder: PathBuf,
+    },
+    /// Google Cloud Storage, or an emulator of it.
+    Gcs {
+        /// Base URL; absent means `STORAGE_EMULATOR_HOST`, and without that Google. An endpoint is asked without credentials.
+        endpoint: Option<String>,
+        /// Name of the bucket.
+        bucket: String,
+        /// Folder within the bucket.
+        prefix: Option<String>,
+    },
+    /// Amazon S3 or what speaks like it.
+    S3 {
+        /// Base URL; absent means Amazon.
+        endpoint: Option<String>,
+        /// Name of the bucket.
+        bucket: String,
+        /// Folder within the bucket.
+        prefix: Option<String>,
+    },
+    /// Azure Blob Storage or an emulator of it.
+    Azure {
+        /// Base URL of the account; absent means Azure.
+        endpoint: Option<String>,
+        /// Name of the container.
+        container: String,
+        /// Folder within the container.
+        prefix: Option<String>,
+    },
+}
+
+/// The data of the Secret that the user named, under the original's keys, such as `GOOGLE_SERVICE_ACCOUNT_JSON_KEY`.
+pub type Credentials = BTreeMap<String, Vec<u8>>;
+
+/// An opened store. Cloning is cheap.
+#[derive(Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    root: Path,
+    label: Arc<str>,
+    bucket: Arc<str>,
+}
+
+/// An object found by listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Key relative to the store's root.
+    pub key: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.label).finish()
+    }
+}
+
+impl Store {
+    /// Opens a store. Remote stores are not contacted yet; a local folder is made, for its owner alone.
+    pub fn open(location: &Location, credentials: &Credentials) -> Result<Self, StoreError> {
+        match location {
+            Location::Local { folder } => {
+                let label = format!("local:{}", folder.display());
+                let objects = local::open(folder, &label)?;
+                Self::over(Arc::new(objects), &label, &folder.to_string_lossy(), None)
+            }
+            Location::Gcs {
+                endpoint,
+                bucket,
+                prefix,
+            } => {
+                let label = label("gs", bucket, prefix.as_deref());
+                let objects = gcs::Gcs::open(endpoint.as_deref(), bucket, credentials, &label)?;
+                Self::over(Arc::new(objects), &label, bucket, prefix.as_deref())
+            }
+            Location::S3 { bucket, prefix, .. } => Err(StoreError::Configure {
+                label: label("s3", bucket, prefix.as_deref()),
+                reason: "S3 is not built yet".to_owned(),
+            }),
+            Location::Azure {
+                container, prefix, ..
+            } => Err(StoreError::Configure {
+                label: label("azure", container, prefix.as_deref()),
+                reason: "Azure is not built yet".to_owned(),
+            }),
+        }
+    }
+
+    /// A store over any implementation of `object_store`'s trait; tests put faults between.
+    pub fn over(
+        objects: Arc<dyn ObjectStore>,
+        label: &str,
+        bucket: &str,
+        prefix: Option<&str>,
+    ) -> Result<Self, StoreError> {
+        let trimmed = prefix.unwrap_or_default().trim_matches('/');
+        let root = Path::parse(trimmed).map_err(|source| StoreError::Configure {
+            label: label.to_owned(),
+            reason: format!("prefix {trimmed:?} is not usable: {source}"),
+        })?;
+        Ok(Self {
+            objects,
+            root,
+            label: label.into(),
+            bucket: bucket.into(),
+        })
+    }
+
+    /// How users know this store: `gs:kubedb/prefix`, `local:/backups`.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Creates an object. If one of this name exists with the same content, an earlier try of ours arrived and all is well;
+    /// with other content it is a [`StoreError::Conflict`].
+    pub async fn create(&self, key: &str, content: PutPayload) -> Result<(), StoreError> {
+        let path = self.path(key)?;
+        let options = PutOptions {
+            mode: PutMode::Create,
+            ..PutOptions::default()
+        };
+        match self.objects.put_opts(&path, content.clone(), options).await {
+            Ok(_) => Ok(()),
+            Err(object_store::Error::AlreadyExists { .. }) => {
+                let limit = u64::try_from(content.content_length()).unwrap_or(u64::MAX);
+                match self.read(key, limit).await {
+                    Ok(existing) if same(&existing, &content) => Ok(()),
+                    Ok(_) | Err(StoreError::TooLarge { .. }) => {
+                        Err(classify_conflict(&self.label, key))
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Err(error) => Err(classify(self.named(key, true), error)),
+        }
+    }
+
+    /// Reads a whole object of at most `limit` bytes.
+    pub async fn read(&self, key: &str, limit: u64) -> Result<Bytes, StoreError> {
+        let path = self.path(key)?;
+        let fail = |error| classify(self.named(key, false), error);
+        let got = self.objects.get(&path).await.map_err(fail)?;
+        if got.meta.size > limit {
+            return Err(StoreError::TooLarge {
+                label: self.label.to_string(),
+                object: key.to_owned(),
+                limit,
+            });
+        }
+        got.bytes().await.map_err(fail)
+    }
+
+    /// Reads exactly the bytes of `range`, or fails.
+    pub async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let path = self.path(key)?;
+        self.objects
+            .get_range(&path, range)
+            .await
+            .map_err(|error| classify(self.named(key, false), error))
+    }
+
+    /// Size of an object in bytes.
+    pub async fn size(&self, key: &str) -> Result<u64, StoreError> {
+        let path = self.path(key)?;
+        let meta = self.objects.head(&path).await;
+        meta.map(|meta| meta.size)
+            .map_err(|error| classify(self.named(key, false), error))
+    }
+
+    /// All objects below a folder, sorted by key. A folder that does not exist is empty.
+    pub async fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        let path = self.path(folder)?;
+        let root = self.root.as_ref();
+        let strip = |key: &str| {
+            key.strip_prefix(root)
+                .map(|key| key.trim_start_matches('/').to_owned())
+        };
+        let mut found = self.objects.list(Some(&path));
+        let mut all = Vec::new();
+        let fail = |error| classify(self.named(folder, false), error);
+        while let Some(meta) = found.try_next().await.map_err(fail)? {
+            if all.len() == LISTED_OBJECTS {
+                return Err(StoreError::TooLarge {
+                    label: self.label.to_string(),
+                    object: folder.to_owned(),
+                    limit: LISTED_OBJECTS as u64,
+                });
+            }
+            all.extend(strip(meta.location.as_ref()).map(|key| Listed {
+                key,
+                bytes: meta.size,
+            }));
+        }
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(all)
+    }
+
+    /// Deletes an object; one that is absent is deleted already.
+    pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let path = self.path(key)?;
+        match self.objects.delete(&path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(classify(self.named(key, false), error)),
+        }
+    }
+
+    fn path(&self, key: &str) -> Result<Path, StoreError> {
+        let whole = if self.root.as_ref().is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}/{key}", self.root)
+        };
+        Path::parse(&whole).map_err(|source| StoreError::Refused {
+            label: self.label.to_string(),
+            object: key.to_owned(),
+            reason: source.to_string(),
+            source: Box::new(source),
+        })
+    }
+
+    fn named<'a>(&'a self, object: &'a str, is_write: bool) -> Named<'a> {
+        Named {
+            label: &self.label,
+            bucket: &self.bucket,
+            object,
+            is_write,
+        }
+    }
+}
+
+fn label(kind: &str, bucket: &str, prefix: Option<&str>) -> String {
+    match prefix.map(|prefix| prefix.trim_matches('/')) {
+        None | Some("") => format!("{kind}:{bucket}"),
+        Some(prefix) => format!("{kind}:{bucket}/{prefix}"),
+    }
+}
+
+fn classify_conflict(label: &str, object: &str) -> StoreError {
+    StoreError::Conflict {
+        label: label.to_owned(),
+        object: object.to_owned(),
+    }
+}
+
+fn same(existing: &Bytes, content: &PutPayload) -> bool {
+    let mut rest = existing.as_ref();
+    existing.len() == content.content_length()
+        && content.iter().all(|part| {
+            let (head, tail) = rest.split_at(part.len().min(rest.len()));
+            rest = tail;
+            head == part.as_ref()
+        })
+}
