@@ -18,8 +18,10 @@ pub struct AgentConfig {
     pub instance: String,
     /// Ordinal; 0 may bootstrap the database.
     pub ordinal: u32,
-    /// Folder of the instance; the agent puts `data/`, `run/` (socket), `log/` and `kubedb-instance.json` below it.
+    /// Folder of the instance; the agent puts `data/`, `conf/`, `log/` and `kubedb-instance.json` below it.
     pub directory: PathBuf,
+    /// Folder of PostgreSQL's Unix socket, short enough for a socket's 107 bytes; only the agent's user may enter it.
+    pub socket_directory: PathBuf,
     /// Folder that holds `postgres` and `initdb`.
     pub bin_directory: PathBuf,
     /// Full PostgreSQL version of that folder, such as `9.6.24`.

@@ -1,0 +1,243 @@
+//! What an agent may ask of the Kubernetes API: its own Postgres, its Lease, the Secrets it was named.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        coordination::v1::{Lease, LeaseSpec},
+        core::v1::{ConfigMap, Secret},
+    },
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference},
+};
+use kube::{
+    Api, Client, Config,
+    api::{Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use kubedb_api::{Postgres, agent_config::AgentConfig, labels};
+use serde_json::{Value, json};
+
+/// How long the API may take to answer: a heartbeat's interval.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// How long a Lease holds without a renewal.
+const LEASE_SECONDS: i32 = 15;
+
+/// Why the API did not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The kubeconfig cannot be used.
+    #[error("failed to read kubeconfig {path}")]
+    ReadKubeconfig {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        #[source]
+        source: kube::config::KubeconfigError,
+    },
+    /// The API refused, or could not be reached.
+    #[error("failed to {action}")]
+    Request {
+        /// What was tried.
+        action: String,
+        /// What it said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// A Secret lacks a key.
+    #[error("failed to find key {key} in Secret {name}")]
+    FindKey {
+        /// The Secret.
+        name: String,
+        /// The key.
+        key: String,
+    },
+}
+
+/// The API as this instance sees it.
+#[derive(Clone)]
+pub struct OwnApi {
+    kubeconfig: PathBuf,
+    client: Client,
+    namespace: String,
+    database: String,
+    instance: String,
+}
+
+impl fmt::Debug for OwnApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnApi")
+            .field("namespace", &self.namespace)
+            .field("database", &self.database)
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OwnApi {
+    /// Reads the kubeconfig; no request is made.
+    pub async fn open(config: &AgentConfig) -> Result<Self, ApiError> {
+        Ok(Self {
+            client: connect(&config.kubeconfig).await?,
+            kubeconfig: config.kubeconfig.clone(),
+            namespace: config.namespace.clone(),
+            database: config.database.clone(),
+            instance: config.instance.clone(),
+        })
+    }
+
+    /// Reads the kubeconfig anew: a restarted server has another port.
+    pub async fn reopen(&mut self) -> Result<(), ApiError> {
+        self.client = connect(&self.kubeconfig).await?;
+        Ok(())
+    }
+
+    /// Access to Postgres objects of the own namespace, for the watch.
+    #[must_use]
+    pub fn postgreses(&self) -> Api<Postgres> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    fn request(action: impl Into<String>) -> impl FnOnce(kube::Error) -> ApiError {
+        let action = action.into();
+        move |source| ApiError::Request {
+            action,
+            source: Box::new(source),
+        }
+    }
+
+    /// The own Postgres; `None` when there is none.
+    pub async fn postgres(&self) -> Result<Option<Postgres>, ApiError> {
+        self.postgreses()
+            .get_opt(&self.database)
+            .await
+            .map_err(Self::request(format!("get postgres {}", self.database)))
+    }
+
+    /// Reports the own instance. `report` is merged into `status.instances.<instance>`; `null` removes a key.
+    pub async fn report(&self, report: &Value) -> Result<(), ApiError> {
+        let patch = json!({ "status": { "instances": { &self.instance: report } } });
+        self.postgreses()
+            .patch_status(
+                &self.database,
+                &PatchParams::default(),
+                &Patch::Merge(patch),
+            )
+            .await
+            .map(drop)
+            .map_err(Self::request("report the instance's status"))
+    }
+
+    /// Data of a Secret.
+    pub async fn secret(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<BTreeMap<String, Vec<u8>>, ApiError> {
+        let secret = Api::<Secret>::namespaced(self.client.clone(), namespace)
+            .get(name)
+            .await
+            .map_err(Self::request(format!("get Secret {name}")))?;
+        let data = secret.data.unwrap_or_default();
+        Ok(data
+            .into_iter()
+            .map(|(key, value)| (key, value.0))
+            .collect())
+    }
+
+    /// One value of a Secret of the own namespace, as text.
+    pub async fn secret_text(&self, name: &str, key: &str) -> Result<String, ApiError> {
+        self.secret(&self.namespace, name)
+            .await?
+            .remove(key)
+            .and_then(|value| String::from_utf8(value).ok())
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| ApiError::FindKey {
+                name: name.to_owned(),
+                key: key.to_owned(),
+            })
+    }
+
+    /// Data of a ConfigMap of the own namespace.
+    pub async fn config_map(&self, name: &str) -> Result<BTreeMap<String, String>, ApiError> {
+        let map = Api::<ConfigMap>::namespaced(self.client.clone(), &self.namespace)
+            .get(name)
+            .await
+            .map_err(Self::request(format!("get ConfigMap {name}")))?;
+        Ok(map.data.unwrap_or_default())
+    }
+
+    fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The database's Lease; `None` when there is none.
+    pub async fn lease(&self) -> Result<Option<Lease>, ApiError> {
+        self.leases()
+            .get_opt(&self.database)
+            .await
+            .map_err(Self::request("get the Lease"))
+    }
+
+    /// Creates the Lease with this instance as holder. Somebody who was faster is an error, and seen by the next look.
+    pub async fn create_lease(&self, owner_uid: &str, now: Timestamp) -> Result<Lease, ApiError> {
+        let owner = OwnerReference {
+            api_version: "kubedb.com/v1alpha1".to_owned(),
+            kind: "Postgres".to_owned(),
+            name: self.database.clone(),
+            uid: owner_uid.to_owned(),
+            ..OwnerReference::default()
+        };
+        let labels = BTreeMap::from([
+            (labels::KIND.to_owned(), "Postgres".to_owned()),
+            (labels::NAME.to_owned(), self.database.clone()),
+        ]);
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.database.clone()),
+                labels: Some(labels),
+                owner_references: Some(vec![owner]),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(self.instance.clone()),
+                lease_duration_seconds: Some(LEASE_SECONDS),
+                acquire_time: Some(MicroTime(now)),
+                renew_time: Some(MicroTime(now)),
+                lease_transitions: Some(0),
+                ..LeaseSpec::default()
+            }),
+            ..Lease::default()
+        };
+        self.leases()
+            .create(&PostParams::default(), &lease)
+            .await
+            .map_err(Self::request("create the Lease"))
+    }
+
+    /// Renews a Lease that this instance holds. The resourceVersion of what was read goes along, so a change in between refuses it.
+    pub async fn renew_lease(&self, mut lease: Lease, now: Timestamp) -> Result<Lease, ApiError> {
+        if let Some(spec) = &mut lease.spec {
+            spec.renew_time = Some(MicroTime(now));
+        }
+        self.leases()
+            .replace(&self.database, &PostParams::default(), &lease)
+            .await
+            .map_err(Self::request("renew the Lease"))
+    }
+}
+
+async fn connect(path: &std::path::Path) -> Result<Client, ApiError> {
+    let read = |source| ApiError::ReadKubeconfig {
+        path: path.display().to_string(),
+        source,
+    };
+    let kubeconfig = Kubeconfig::read_from(path).map_err(read)?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(read)?;
+    config.connect_timeout = Some(REQUEST_LIMIT);
+    config.write_timeout = Some(REQUEST_LIMIT);
+    // The agent has its own rhythm of retries; the client's would only add to it.
+    Client::try_from(config).map_err(OwnApi::request("use the kubeconfig"))
+}

@@ -1,0 +1,173 @@
+//! How a data folder comes into being. Each way builds `data.new`, which nobody uses, and ends with one rename.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::PathBuf,
+    time::Duration,
+};
+
+use kubedb_engine::postgres::{control::ControlFile, dialect::PgDialect};
+use tokio::time::Instant;
+
+use crate::{
+    paths::Paths,
+    postgres::{
+        configuration::{self, Configuration},
+        initdb::{InitdbError, clear, initdb},
+        process::{Postmaster, ProcessError, StopMode, last_words},
+    },
+    scripts::{RunScriptsError, Script, run_scripts},
+    sql::{Session, SqlError, local},
+    state::{self, InstanceState, StateError},
+};
+
+/// How long a server that only the agent uses may take to come up; recovery of a large Snapshot takes its time.
+const START_LIMIT: Duration = Duration::from_secs(3_600);
+
+/// Why no data folder came into being.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// initdb or clearing failed.
+    #[error(transparent)]
+    Initdb(#[from] InitdbError),
+    /// The postmaster could not be run.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The server did not answer as it should.
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+    /// A script failed.
+    #[error(transparent)]
+    Scripts(#[from] RunScriptsError),
+    /// The state could not be kept.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The server ended while coming up.
+    #[error("failed to start PostgreSQL: {last_words}")]
+    Start {
+        /// Last line of its log that tells.
+        last_words: String,
+    },
+    /// The control file says nothing.
+    #[error("failed to read the new cluster's control file")]
+    Control(#[source] kubedb_engine::postgres::control::ReadControlError),
+    /// A file could not be written.
+    #[error("failed to {action}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What every way needs.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Folders of the instance.
+    pub paths: Paths,
+    /// Folder of `postgres` and `initdb`.
+    pub bin_directory: PathBuf,
+    /// Differences of the major.
+    pub dialect: PgDialect,
+    /// Port that names the Unix socket.
+    pub socket_port: u16,
+    /// Size of the volume.
+    pub volume_bytes: Option<u64>,
+}
+
+impl Place {
+    /// Configuration of a server that only the agent can reach.
+    #[must_use]
+    pub fn private_configuration(&self) -> Configuration {
+        Configuration {
+            dialect: self.dialect,
+            listen: None,
+            socket_port: self.socket_port,
+            accepts_users: false,
+            follow: None,
+            is_standby: false,
+            volume_bytes: self.volume_bytes,
+            at_least: std::collections::BTreeMap::new(),
+        }
+    }
+
+    /// Starts a server on the folder in the making and waits until it answers.
+    pub async fn start_private(
+        &self,
+        configuration: &Configuration,
+    ) -> Result<(Postmaster, Session), BootstrapError> {
+        let data = self.paths.new_data();
+        configuration::write(&self.paths, &data, configuration, None).map_err(|source| {
+            BootstrapError::File {
+                action: "write the configuration",
+                source,
+            }
+        })?;
+        let mut postmaster = Postmaster::start(&self.bin_directory, &self.paths, &data)?;
+        let end = Instant::now() + START_LIMIT;
+        loop {
+            match Session::connect(&local(&self.paths, self.socket_port)).await {
+                Ok(session) => return Ok((postmaster, session)),
+                Err(error) if Instant::now() >= end => {
+                    postmaster.stop(StopMode::Immediate).await?;
+                    return Err(error.into());
+                }
+                Err(_) if !postmaster.is_running() => {
+                    return Err(BootstrapError::Start {
+                        last_words: last_words(&self.paths),
+                    });
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    /// Reads the new cluster's identity.
+    pub fn new_control(&self) -> Result<ControlFile, BootstrapError> {
+        ControlFile::read(&self.paths.new_data()).map_err(BootstrapError::Control)
+    }
+
+    /// Puts the finished folder in place. The state file comes last: with it the instance exists.
+    pub fn finish(&self, state: &InstanceState) -> Result<(), BootstrapError> {
+        let file = |action| move |source| BootstrapError::File { action, source };
+        let data = self.paths.data();
+        if data.exists() {
+            // A folder without a state file was never used by anybody that we know of; it is kept all the same.
+            let aside = self
+                .paths
+                .new_data()
+                .with_file_name(format!("data.unclaimed-{}", state.lineage));
+            fs::rename(&data, aside).map_err(file("set an unclaimed data folder aside"))?;
+        }
+        fs::rename(self.paths.new_data(), &data).map_err(file("put the data folder in place"))?;
+        if let Some(folder) = data.parent() {
+            File::open(folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(file("sync the instance's folder"))?;
+        }
+        Ok(state::write(&self.paths.state(), state)?)
+    }
+}
+
+/// Makes a new cluster and runs the scripts in it.
+pub async fn initialise(
+    place: &Place,
+    scripts: &[Script],
+    state: impl FnOnce(&ControlFile) -> InstanceState,
+) -> Result<(), BootstrapError> {
+    initdb(&place.bin_directory, &place.paths.new_data()).await?;
+    if !scripts.is_empty() {
+        let (mut postmaster, session) = place.start_private(&place.private_configuration()).await?;
+        drop(session);
+        let ran = run_scripts(place, scripts).await;
+        postmaster.stop(StopMode::Fast).await?;
+        if let Err(error) = ran {
+            clear(&place.paths.new_data())?;
+            return Err(error.into());
+        }
+    }
+    place.finish(&state(&place.new_control()?))
+}
