@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     client::ServerArgs,
-    commands::{CreateArgs, DeleteArgs, GetArgs},
+    commands::{CreateArgs, DeleteArgs, DescribeArgs, GetArgs},
 };
 
 /// PostgreSQL databases with scheduled backups that people can trust
@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Create(CreateArgs),
     /// Print objects
     Get(GetArgs),
+    /// Show all that is known of objects
+    Describe(DescribeArgs),
     /// Delete objects and wait until they are gone
     Delete(DeleteArgs),
     /// Show when a schedule fires, or say it in words

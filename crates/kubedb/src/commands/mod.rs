@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod describe;
 mod get;
 mod schedule;
 mod selection;
@@ -18,6 +19,7 @@ use crate::{
 
 pub(crate) use create::CreateArgs;
 pub(crate) use delete::DeleteArgs;
+pub(crate) use describe::DescribeArgs;
 pub(crate) use get::GetArgs;
 
 /// Runs what was typed.
@@ -26,6 +28,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
     match cli.command {
         Command::Create(arguments) => online(create::run(arguments, &server, ui)),
         Command::Delete(arguments) => online(delete::run(arguments, &server, ui)),
+        Command::Describe(arguments) => online(describe::run(arguments, &server, ui)),
         Command::Get(arguments) => online(get::run(arguments, &server, ui)),
         Command::Schedule(arguments) => schedule::run(arguments.command, ui),
         Command::Demo => Err(CommandError::NotBuilt { command: "demo" }),

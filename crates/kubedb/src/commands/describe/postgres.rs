@@ -1,0 +1,396 @@
+//! `kubedb describe pg`.
+
+use jiff::Timestamp;
+use kube::{api::ListParams, core::DynamicObject};
+use kubedb_api::{
+    Postgres, PostgresSpec, PostgresStatus, Snapshot, labels,
+    postgres::{BackupSchedule, Endpoints, InitSource},
+    protocol::InstanceRole,
+};
+use kubedb_core::schedule::Schedule;
+
+use super::{Show, parse, secret, text::Description};
+use crate::{
+    client::{Session, kinds},
+    commands::selection,
+    error::CommandError,
+};
+
+pub(super) async fn describe(
+    session: &Session,
+    postgres: Postgres,
+    show: Show,
+    text: &mut Description,
+) -> Result<(), CommandError> {
+    let name = postgres.metadata.name.clone().unwrap_or_default();
+    let namespace = postgres.metadata.namespace.clone().unwrap_or_default();
+    let status = postgres.status.clone().unwrap_or_default();
+    head(&postgres, &status, text);
+    workload(&status, show.workload, text);
+    let secret_name = postgres
+        .spec
+        .database_secret
+        .as_ref()
+        .and_then(|secret| secret.secret_name.clone());
+    if let Some(secret_name) = secret_name {
+        if show.secret {
+            secret(session, &namespace, &secret_name, "Database Secret", text).await?;
+        } else {
+            text.pair("Secrets", secret_name);
+        }
+    }
+    topology(&status, text);
+    text.conditions(&status.conditions);
+    let selector = format!("{}=Postgres,{}={name}", labels::KIND, labels::NAME);
+    let parameters = ListParams::default().labels(&selector);
+    let (found, _) =
+        selection::list(session, &kinds::SNAPSHOT, Some(&namespace), &parameters).await?;
+    let found = found
+        .into_iter()
+        .map(|object: DynamicObject| parse(session, object));
+    snapshots(found.collect::<Result<_, _>>()?, text);
+    Ok(())
+}
+
+/// Everything that does not need another object.
+fn head(postgres: &Postgres, status: &PostgresStatus, text: &mut Description) {
+    let spec = &postgres.spec;
+    text.metadata(&postgres.metadata, "StartTimestamp");
+    text.labels(&postgres.metadata);
+    text.pair("Version", version(spec, status));
+    if let Some(replicas) = spec.replicas {
+        let ready = status.ready_replicas.unwrap_or_default();
+        text.pair("Replicas", format!("{replicas}  total, {ready} ready"));
+    }
+    let phase = status.phase.map(|phase| format!("{phase:?}"));
+    text.pair("Status", phase.unwrap_or_else(|| "Unknown".to_owned()));
+    text.maybe("Reason", status.reason.clone());
+    text.maybe("Deletion", deletion(spec));
+    if let Some(schedule) = &spec.backup_schedule {
+        backup_schedule(schedule, status, text);
+    }
+    if let Some(init) = &spec.init {
+        init_source(init, text);
+    }
+    volume(spec, text);
+}
+
+/// As wished, and as it runs.
+fn version(spec: &PostgresSpec, status: &PostgresStatus) -> String {
+    let wished = spec.version.text();
+    match status.postgres_version.as_deref() {
+        Some(running) if running != wished => format!("{wished} (PostgreSQL {running})"),
+        _ => wished,
+    }
+}
+
+fn deletion(spec: &PostgresSpec) -> Option<String> {
+    if spec.do_not_pause == Some(true) {
+        return Some("refused while spec.doNotPause is true".to_owned());
+    }
+    spec.termination_policy.map(|policy| format!("{policy:?}"))
+}
+
+/// The schedule as written, in words, and its times.
+fn backup_schedule(schedule: &BackupSchedule, status: &PostgresStatus, text: &mut Description) {
+    text.line("Schedule:");
+    text.pair("  Expression", schedule.cron_expression.clone());
+    let parsed = Schedule::parse(&schedule.cron_expression, schedule.time_zone.as_deref());
+    text.pair(
+        "  In words",
+        parsed.map_or_else(
+            |error| format!("invalid: {error}"),
+            |schedule| schedule.explain(),
+        ),
+    );
+    if schedule.suspend == Some(true) {
+        text.pair("  Suspended", "true");
+    }
+    text.time("  Last", status.last_schedule_time);
+    text.time("  Next", status.next_schedule_time);
+    text.storage("  ", &schedule.storage);
+}
+
+fn init_source(init: &InitSource, text: &mut Description) {
+    text.line("Init:");
+    if let Some(snapshot) = &init.snapshot_source {
+        text.line("  snapshotSource:");
+        text.maybe("    namespace", snapshot.namespace.clone());
+        text.pair("    name", snapshot.name.clone());
+    }
+    if let Some(script) = &init.script_source {
+        text.line("  scriptSource:");
+        if let Some(map) = &script.config_map {
+            text.pair("    Type", "ConfigMap (a volume populated by a ConfigMap)");
+            text.pair("    Name", map.name.clone());
+        }
+        if let Some(secret) = &script.secret {
+            text.pair("    Type", "Secret (a volume populated by a Secret)");
+            text.maybe("    SecretName", secret.secret_name.clone());
+        }
+        if let Some(folder) = &script.host_path {
+            text.pair("    Type", "HostPath (bare host directory volume)");
+            text.pair("    Path", folder.path.clone());
+        }
+        if let Some(claim) = &script.persistent_volume_claim {
+            text.pair("    Type", "PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)");
+            text.pair("    ClaimName", claim.claim_name.clone());
+        }
+        if let Some(nfs) = &script.nfs {
+            text.pair(
+                "    Type",
+                "NFS (an NFS mount that lasts the lifetime of a pod)",
+            );
+            text.pair("    Server", nfs.server.clone());
+            text.pair("    Path", nfs.path.clone());
+        }
+        if let Some(git) = &script.git_repo {
+            text.pair(
+                "    Type",
+                "GitRepo (a volume that is pulled from git when the pod is created)",
+            );
+            text.pair("    Repository", git.repository.clone());
+            text.maybe("    Revision", git.revision.clone());
+            text.maybe("    Directory", git.directory.clone());
+        }
+        text.maybe("    scriptPath", script.script_path.clone());
+    }
+}
+
+fn volume(spec: &PostgresSpec, text: &mut Description) {
+    let Some(storage) = &spec.storage else {
+        return text.line("No volumes.");
+    };
+    text.line("Volume:");
+    text.maybe("  StorageClass", storage.storage_class_name.clone());
+    let requests = storage
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.requests.as_ref());
+    let capacity = requests.and_then(|requests| requests.get("storage"));
+    text.maybe("  Capacity", capacity.map(|quantity| quantity.0.clone()));
+    let modes = storage.access_modes.iter().flatten();
+    let modes: Vec<&str> = modes.map(|mode| short_mode(mode)).collect();
+    text.pair("  Access Modes", modes.join(","));
+}
+
+fn short_mode(mode: &str) -> &str {
+    match mode {
+        "ReadWriteOnce" => "RWO",
+        "ReadOnlyMany" => "ROX",
+        "ReadWriteMany" => "RWX",
+        other => other,
+    }
+}
+
+/// Where clients connect.
+fn workload(status: &PostgresStatus, full: bool, text: &mut Description) {
+    let Endpoints { primary, standbys } = status.endpoints.clone().unwrap_or_default();
+    if !full {
+        let all: Vec<String> = primary.into_iter().chain(standbys).collect();
+        return text.maybe("Endpoints", (!all.is_empty()).then(|| all.join(", ")));
+    }
+    text.line("");
+    if primary.is_none() && standbys.is_empty() {
+        return text.line("No Endpoints.");
+    }
+    text.line("Endpoints:");
+    text.maybe("  Primary", primary);
+    text.list("  Standbys", standbys);
+}
+
+fn topology(status: &PostgresStatus, text: &mut Description) {
+    let unknown = || "<unknown>".to_owned();
+    let rows = status.instances.iter().map(|(name, instance)| {
+        let role = match instance.role {
+            Some(InstanceRole::Primary) => "primary",
+            // The original's word.
+            Some(InstanceRole::Standby) => "replica",
+            None => "unknown",
+        };
+        let lsn = instance.lsn.clone().unwrap_or_else(unknown);
+        let position = match (instance.role, instance.streaming) {
+            (Some(InstanceRole::Standby), Some(false)) => format!("{lsn} (not streaming)"),
+            _ => lsn,
+        };
+        vec![
+            role.to_owned(),
+            name.clone(),
+            instance
+                .start_time
+                .map_or_else(unknown, |time| text.say_time(time)),
+            format!("{:?}", instance.phase),
+            instance.ready.to_string(),
+            position,
+            instance.reason.clone().unwrap_or_default(),
+        ]
+    });
+    let rows = rows.collect();
+    let titles = [
+        "Type",
+        "Instance",
+        "StartTime",
+        "Phase",
+        "Ready",
+        "LSN",
+        "Reason",
+    ];
+    text.table("Topology", &titles, rows);
+}
+
+fn snapshots(mut snapshots: Vec<Snapshot>, text: &mut Description) {
+    snapshots.sort_by_key(|snapshot| {
+        snapshot
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|time| time.0)
+    });
+    let say = |time: Option<Timestamp>| time.map(|time| text.say_time(time)).unwrap_or_default();
+    let rows = snapshots.into_iter().map(|snapshot| {
+        let status = snapshot.status.unwrap_or_default();
+        let phase = status.phase.map(|phase| format!("{phase:?}"));
+        vec![
+            snapshot.metadata.name.unwrap_or_default(),
+            snapshot.spec.storage.bucket_label(),
+            say(status.start_time),
+            say(status.completion_time),
+            phase.unwrap_or_else(|| "Unknown".to_owned()),
+        ]
+    });
+    let rows = rows.collect();
+    let titles = ["Name", "Bucket", "StartTime", "CompletionTime", "Phase"];
+    text.table("Snapshots", &titles, rows);
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn database() -> Value {
+        json!({
+            "apiVersion": "kubedb.com/v1alpha1", "kind": "Postgres",
+            "metadata": {
+                "name": "scheduled-pg", "namespace": "demo",
+                "creationTimestamp": "2018-02-08T10:50:00Z",
+                "labels": { "team": "a", "empty": "" }
+            },
+            "spec": {
+                "version": 9.6, "replicas": 2, "doNotPause": true,
+                "storage": {
+                    "storageClassName": "standard", "accessModes": ["ReadWriteOnce"],
+                    "resources": { "requests": { "storage": "50Mi" } }
+                },
+                "init": { "snapshotSource": { "namespace": "demo", "name": "instant-snapshot" } },
+                "backupSchedule": {
+                    "cronExpression": "@every 6h", "storageSecretName": "gcs-secret",
+                    "gcs": { "bucket": "kubedb" }
+                }
+            },
+            "status": {
+                "phase": "Running", "postgresVersion": "9.6.24", "readyReplicas": 2,
+                "endpoints": { "primary": "127.0.0.1:5433", "standbys": ["127.0.0.1:5434", "127.0.0.1:5435"] },
+                "lastScheduleTime": "2018-02-08T10:53:41Z", "nextScheduleTime": "2018-02-08T16:53:41Z",
+                "conditions": [{
+                    "type": "Ready", "status": "True", "reason": "PrimaryReady", "message": "accepts connections",
+                    "lastTransitionTime": "2018-02-08T10:51:00Z"
+                }],
+                "instances": {
+                    "scheduled-pg-0": {
+                        "role": "primary", "phase": "Running", "ready": true, "session": "s",
+                        "startTime": "2018-02-08T10:50:30Z", "lsn": "0/3000060"
+                    },
+                    "scheduled-pg-1": {
+                        "role": "standby", "phase": "Running", "ready": false, "session": "s",
+                        "lsn": "0/3000000", "streaming": false, "reason": "waiting for the primary"
+                    }
+                }
+            }
+        })
+    }
+
+    fn render(database: Value, full: bool) -> String {
+        let postgres: Postgres = serde_json::from_value(database).unwrap();
+        let status = postgres.status.clone().unwrap_or_default();
+        let mut text = Description::new(TimeZone::UTC);
+        head(&postgres, &status, &mut text);
+        workload(&status, full, &mut text);
+        topology(&status, &mut text);
+        text.conditions(&status.conditions);
+        snapshots(Vec::new(), &mut text);
+        text.finish()
+    }
+
+    #[test]
+    fn a_running_database_is_told_whole() {
+        insta::assert_snapshot!(render(database(), true), @r#"
+        Name:           scheduled-pg
+        Namespace:      demo
+        StartTimestamp: Thu, 08 Feb 2018 10:50:00 +0000
+        Labels:         empty
+                        team=a
+        Version:        9.6 (PostgreSQL 9.6.24)
+        Replicas:       2  total, 2 ready
+        Status:         Running
+        Deletion:       refused while spec.doNotPause is true
+        Schedule:
+          Expression: @every 6h
+          In words:   every 6 hours after the run before
+          Last:       Thu, 08 Feb 2018 10:53:41 +0000
+          Next:       Thu, 08 Feb 2018 16:53:41 +0000
+          Type:       GCS
+          Bucket:     kubedb
+          Secret:     gcs-secret
+        Init:
+          snapshotSource:
+            namespace: demo
+            name:      instant-snapshot
+        Volume:
+          StorageClass: standard
+          Capacity:     50Mi
+          Access Modes: RWO
+
+        Endpoints:
+          Primary:  127.0.0.1:5433
+          Standbys: 127.0.0.1:5434
+                    127.0.0.1:5435
+
+        Topology:
+          Type      Instance         StartTime                         Phase     Ready     LSN                         Reason
+          ----      --------         ---------                         -----     -----     ---                         ------
+          primary   scheduled-pg-0   Thu, 08 Feb 2018 10:50:30 +0000   Running   true      0/3000060
+          replica   scheduled-pg-1   <unknown>                         Running   false     0/3000000 (not streaming)   waiting for the primary
+
+        Conditions:
+          Type    Status    Since                             Reason         Message
+          ----    ------    -----                             ------         -------
+          Ready   True      Thu, 08 Feb 2018 10:51:00 +0000   PrimaryReady   accepts connections
+
+        No Snapshots.
+        "#);
+    }
+
+    #[test]
+    fn a_new_database_is_told_too() {
+        let mut new = database();
+        new["status"] = Value::Null;
+        new["spec"] = json!({ "version": "9.6" });
+        insta::assert_snapshot!(render(new, false), @r#"
+        Name:           scheduled-pg
+        Namespace:      demo
+        StartTimestamp: Thu, 08 Feb 2018 10:50:00 +0000
+        Labels:         empty
+                        team=a
+        Version:        9.6
+        Status:         Unknown
+        No volumes.
+
+        No Topology.
+
+        No Snapshots.
+        "#);
+    }
+}
