@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     client::ServerArgs,
-    commands::{CreateArgs, DeleteArgs, DescribeArgs, GetArgs},
+    commands::{ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, GetArgs},
 };
 
 /// PostgreSQL databases with scheduled backups that people can trust
@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Describe(DescribeArgs),
     /// Delete objects and wait until they are gone
     Delete(DeleteArgs),
+    /// Open psql on a database
+    Connect(ConnectArgs),
     /// Show when a schedule fires, or say it in words
     Schedule(ScheduleArgs),
     /// Tell the story of a scheduled backup on this machine

@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod connect;
 mod create;
 mod delete;
 mod describe;
@@ -17,6 +18,7 @@ use crate::{
     ui::Ui,
 };
 
+pub(crate) use connect::ConnectArgs;
 pub(crate) use create::CreateArgs;
 pub(crate) use delete::DeleteArgs;
 pub(crate) use describe::DescribeArgs;
@@ -29,6 +31,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
         Command::Create(arguments) => online(create::run(arguments, &server, ui)),
         Command::Delete(arguments) => online(delete::run(arguments, &server, ui)),
         Command::Describe(arguments) => online(describe::run(arguments, &server, ui)),
+        Command::Connect(arguments) => online(connect::run(arguments, &server, ui)),
         Command::Get(arguments) => online(get::run(arguments, &server, ui)),
         Command::Schedule(arguments) => schedule::run(arguments.command, ui),
         Command::Demo => Err(CommandError::NotBuilt { command: "demo" }),
