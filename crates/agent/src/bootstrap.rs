@@ -63,6 +63,14 @@ pub enum BootstrapError {
     },
 }
 
+impl BootstrapError {
+    /// Whether another try cannot help: a script that fails once fails again, and may have had effects outside.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Scripts(_))
+    }
+}
+
 /// What every way needs.
 #[derive(Clone, Debug)]
 pub struct Place {

@@ -1,9 +1,18 @@
 //! The life of one instance: `observe` → `decide` (in core) → `act`.
 
+pub mod agent;
 pub mod api;
+mod backup;
 pub mod bootstrap;
+mod copy;
+mod observe;
 pub mod paths;
 pub mod postgres;
+mod report;
 pub mod scripts;
+mod serve;
 pub mod sql;
 pub mod state;
+mod tasks;
+
+pub use agent::{AgentError, run};

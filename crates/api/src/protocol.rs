@@ -165,6 +165,9 @@ pub struct TaskStatus {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether another attempt can help; absent while it runs and when it succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retryable: Option<bool>,
 }
 
 /// Where a task stands.

@@ -1,0 +1,359 @@
+//! The loop of an agent.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kubedb_api::{
+    Postgres,
+    agent_config::AgentConfig,
+    protocol::{InstancePhase, InstanceRole},
+};
+use kubedb_core::instance::{self, Action, DataState, ProcessState, Role, Seen};
+use kubedb_engine::postgres::dialect::{ChooseDialectError, PgDialect};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{ApiError, OwnApi},
+    bootstrap::{BootstrapError, Place},
+    observe::{self, Facts},
+    paths::Paths,
+    postgres::process::{Postmaster, StopMode},
+    report::Reporter,
+    sql::{ServerView, Session},
+    state::{self, InstanceState, StateError, StoredRole},
+};
+
+/// Look again this soon while something is about to change.
+const SOON: Duration = Duration::from_millis(100);
+/// Look again this late when nothing is.
+const LATE: Duration = Duration::from_secs(2);
+/// The Lease is looked at, and renewed by its holder, at a third of its duration.
+const LEASE_EVERY: Duration = Duration::from_secs(5);
+/// Longest pause between tries of something that failed.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// Why an agent cannot run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// No dialect.
+    #[error(transparent)]
+    Dialect(#[from] ChooseDialectError),
+    /// No kubeconfig.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The state file is damaged: nothing is done to the data then.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// PostgreSQL could not be stopped at the end.
+    #[error(transparent)]
+    Process(#[from] crate::postgres::process::ProcessError),
+}
+
+/// Something that failed, and when to try again.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) reason: String,
+    pub(crate) is_final: bool,
+    count: u32,
+    retry_at: Instant,
+}
+
+/// A job that takes long, while the loop goes on.
+pub(crate) struct Job {
+    pub(crate) phase: InstancePhase,
+    handle: JoinHandle<Result<(), BootstrapError>>,
+}
+
+/// One instance's agent.
+pub(crate) struct Agent {
+    pub(crate) config: AgentConfig,
+    pub(crate) place: Place,
+    pub(crate) api: OwnApi,
+    pub(crate) session_id: String,
+    pub(crate) state: Option<InstanceState>,
+    pub(crate) postmaster: Option<Postmaster>,
+    pub(crate) started: Option<Timestamp>,
+    pub(crate) sql: Option<Session>,
+    pub(crate) view: Option<ServerView>,
+    pub(crate) lease: Seen<Option<Lease>>,
+    lease_due: Instant,
+    pub(crate) follows: Option<String>,
+    pub(crate) job: Option<Job>,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) prepared: Option<crate::serve::Prepared>,
+    pub(crate) reason: String,
+}
+
+/// Runs an instance until `shutdown`; PostgreSQL is stopped then.
+pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(), AgentError> {
+    let dialect = PgDialect::of(&config.postgres_version)?;
+    let paths = Paths::new(&config.directory, &config.socket_directory);
+    let state = state::read(&paths.state())?;
+    let postmaster = Postmaster::adopt(&paths.data());
+    if let Some(postmaster) = &postmaster {
+        tracing::info!(pid = postmaster.pid(), "adopted a running PostgreSQL");
+    }
+    let api = OwnApi::open(&config).await?;
+    let (objects, latest) = watch::channel(None);
+    let watcher = tokio::spawn(watch_own(api.clone(), config.clone(), objects));
+    let mut agent = Agent {
+        place: Place {
+            paths,
+            bin_directory: config.bin_directory.clone(),
+            dialect,
+            socket_port: config.port,
+            volume_bytes: None,
+        },
+        api,
+        session_id: uuid::Uuid::new_v4().to_string(),
+        state,
+        postmaster,
+        started: None,
+        sql: None,
+        view: None,
+        lease: Seen::Unknown,
+        lease_due: Instant::now(),
+        follows: None,
+        job: None,
+        failure: None,
+        prepared: None,
+        reason: String::new(),
+        config,
+    };
+    let result = agent.serve(latest, &shutdown).await;
+    watcher.abort();
+    result
+}
+
+impl Agent {
+    async fn serve(
+        &mut self,
+        mut latest: watch::Receiver<Option<Postgres>>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), AgentError> {
+        let mut reporter = Reporter::new();
+        let mut tasks = crate::tasks::Tasks::new(self.session_id.clone());
+        loop {
+            let database = latest.borrow_and_update().clone();
+            let next = self.step(database.as_ref()).await;
+            if let Some(database) = &database {
+                tasks.follow(self, database);
+            }
+            reporter.send(self, &tasks).await;
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = sleep_until(next) => {}
+                () = tasks.changed() => {}
+                changed = latest.changed() => if changed.is_err() { break },
+            }
+        }
+        tasks.cancel().await;
+        if let Some(job) = self.job.take() {
+            job.handle.abort();
+        }
+        self.sql = None;
+        if let Some(mut postmaster) = self.postmaster.take() {
+            tracing::info!("stops PostgreSQL");
+            postmaster.stop(StopMode::Fast).await?;
+        }
+        Ok(())
+    }
+
+    /// One round; returns when to look again.
+    async fn step(&mut self, database: Option<&Postgres>) -> Instant {
+        self.look_at_lease().await;
+        self.look_at_server().await;
+        self.end_job().await;
+        if self.job.is_some() {
+            return Instant::now() + SOON;
+        }
+        if let Some(failure) = &self.failure
+            && (failure.is_final || Instant::now() < failure.retry_at)
+        {
+            return if failure.is_final {
+                Instant::now() + LATE
+            } else {
+                failure.retry_at
+            };
+        }
+        let facts = Facts::of(self, database);
+        let decision = instance::decide(&observe::observation(self, &facts));
+        if self.reason != decision.reason {
+            tracing::info!(action = ?decision.action, reason = decision.reason, "decides");
+            self.reason.clone_from(&decision.reason);
+        }
+        let is_settled = matches!(decision.action, Action::Keep);
+        if let Err(error) = self.act(decision.action, &facts).await {
+            self.fail(&error, false);
+        } else if self.failure.is_some() && is_settled {
+            self.failure = None;
+        }
+        Instant::now()
+            + if is_settled && self.prepared.is_some() {
+                LATE
+            } else {
+                SOON
+            }
+    }
+
+    /// Notes a failure; tries come further and further apart.
+    pub(crate) fn fail(&mut self, error: &(dyn std::error::Error + 'static), is_final: bool) {
+        let mut reason = error.to_string();
+        let mut cause = error.source();
+        while let Some(next) = cause {
+            reason += &format!(": {next}");
+            cause = next.source();
+        }
+        let count = self.failure.as_ref().map_or(0, |failure| failure.count) + 1;
+        let pause = Duration::from_secs(1 << count.min(6)).min(RETRY_MAX);
+        tracing::warn!(reason, count, ?pause, "failed");
+        self.failure = Some(Failure {
+            reason,
+            is_final,
+            count,
+            retry_at: Instant::now() + pause,
+        });
+    }
+
+    /// Begins a job.
+    pub(crate) fn begin(
+        &mut self,
+        phase: InstancePhase,
+        job: impl Future<Output = Result<(), BootstrapError>> + Send + 'static,
+    ) {
+        self.job = Some(Job {
+            phase,
+            handle: tokio::spawn(job),
+        });
+    }
+
+    async fn end_job(&mut self) {
+        if !self
+            .job
+            .as_ref()
+            .is_some_and(|job| job.handle.is_finished())
+        {
+            return;
+        }
+        let Some(job) = self.job.take() else { return };
+        match job.handle.await {
+            Ok(Ok(())) => match state::read(&self.place.paths.state()) {
+                Ok(state) => {
+                    self.state = state;
+                    self.failure = None;
+                }
+                Err(error) => self.fail(&error, true),
+            },
+            Ok(Err(error)) => {
+                let is_final = error.is_final();
+                self.fail(&error, is_final);
+            }
+            Err(error) => self.fail(&error, false),
+        }
+    }
+
+    async fn look_at_lease(&mut self) {
+        if Instant::now() < self.lease_due {
+            return;
+        }
+        let seen = match self.api.lease().await {
+            Ok(Some(lease)) if self.holds(&lease) => self
+                .api
+                .renew_lease(lease, Timestamp::now())
+                .await
+                .map(Some),
+            other => other,
+        };
+        let is_settled = self.prepared.is_some();
+        let pause = if is_settled { LEASE_EVERY } else { 3 * SOON };
+        match seen {
+            Ok(lease) => {
+                self.lease = Seen::Known(lease);
+                self.lease_due = Instant::now() + pause;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the Lease is unknown");
+                self.lease = Seen::Unknown;
+                self.lease_due = Instant::now() + LEASE_EVERY / 5;
+                if let Err(error) = self.api.reopen().await {
+                    tracing::warn!(%error, "the kubeconfig cannot be read");
+                }
+            }
+        }
+    }
+
+    pub(crate) fn holds(&self, lease: &Lease) -> bool {
+        observe::holder(lease).as_deref() == Some(self.config.instance.as_str())
+    }
+
+    /// Looks again at the Lease in the next round.
+    pub(crate) fn lease_now(&mut self) {
+        self.lease_due = Instant::now();
+    }
+
+    pub(crate) fn data_state(&self) -> DataState {
+        match self.state.as_ref().map(|state| state.role) {
+            None => DataState::Empty,
+            Some(StoredRole::Primary) => DataState::Initialised(Role::Primary),
+            Some(StoredRole::Standby) => DataState::Initialised(Role::Standby),
+        }
+    }
+
+    pub(crate) fn process_state(&self) -> ProcessState {
+        match (&self.postmaster, &self.view) {
+            (None, _) => ProcessState::Down,
+            (Some(_), None) => ProcessState::Starting,
+            (Some(_), Some(view)) => ProcessState::Up {
+                in_recovery: view.in_recovery,
+            },
+        }
+    }
+
+    pub(crate) fn role(&self) -> Option<InstanceRole> {
+        self.state.as_ref().map(|state| match state.role {
+            StoredRole::Primary => InstanceRole::Primary,
+            StoredRole::Standby => InstanceRole::Standby,
+        })
+    }
+}
+
+/// Keeps the own Postgres object up to date; survives a server that comes back at another port.
+async fn watch_own(mut api: OwnApi, config: AgentConfig, objects: watch::Sender<Option<Postgres>>) {
+    loop {
+        let stream = kube::runtime::watcher::watch_object(api.postgreses(), &config.database);
+        let mut stream = std::pin::pin!(stream);
+        while let Some(item) = stream.next().await {
+            match item {
+                // "Not there" is asked again by name: a watch that begins anew may say so wrongly.
+                Ok(None) => {
+                    if let Ok(object) = api.postgres().await {
+                        objects.send_replace(Some(object.unwrap_or_else(gone)));
+                    }
+                }
+                Ok(Some(object)) => {
+                    objects.send_replace(Some(object));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the watch of the own Postgres ended");
+                    break;
+                }
+            }
+        }
+        tokio::time::sleep(LATE / 2).await;
+        if let Err(error) = api.reopen().await {
+            tracing::warn!(%error, "the kubeconfig cannot be read");
+        }
+    }
+}
+
+/// Stands for an object that the API says is not there: its UID is nobody's.
+fn gone() -> Postgres {
+    Postgres::new("gone", kubedb_api::PostgresSpec::default())
+}

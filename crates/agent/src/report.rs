@@ -1,0 +1,168 @@
+//! What the agent tells the API: at once when something changed, every ten seconds otherwise, never twice a second.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kubedb_api::protocol::{InstancePhase, InstanceRole, InstanceStatus, TaskStatus};
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use crate::{agent::Agent, tasks::Tasks};
+
+/// Sign of life when nothing changes; the operator waits for three of them.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Shortest pause between two reports.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Remembers what was sent.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    sent: Option<InstanceStatus>,
+    sent_at: Option<Instant>,
+}
+
+impl Reporter {
+    pub(crate) fn new() -> Self {
+        Self {
+            sent: None,
+            sent_at: None,
+        }
+    }
+
+    /// Sends a report if one is due. A failure is only logged: the next round tries again.
+    pub(crate) async fn send(&mut self, agent: &Agent, tasks: &Tasks) {
+        let now = Instant::now();
+        let mut status = status_of(agent, tasks);
+        let is_due = match (&self.sent, self.sent_at) {
+            (Some(sent), Some(at)) => {
+                let silent = now.duration_since(at);
+                silent >= HEARTBEAT || (silent >= PAUSE && without_pulse(sent) != without_pulse(&status))
+                    // A change of phase or readiness is what people wait for.
+                    || (sent.phase, sent.ready) != (status.phase, status.ready)
+            }
+            _ => true,
+        };
+        if !is_due {
+            return;
+        }
+        status.heartbeat_time = Some(Timestamp::now());
+        let patch = patch(self.sent.as_ref(), &status);
+        match agent.api.report(&patch).await {
+            Ok(()) => self.sent = Some(status),
+            Err(error) => {
+                tracing::warn!(%error, "the report was not taken");
+                self.sent = None;
+            }
+        }
+        // Also after a failure, so that an API in trouble is not asked all the time.
+        self.sent_at = Some(now);
+    }
+}
+
+/// Without what changes all the time and interests nobody by itself.
+fn without_pulse(status: &InstanceStatus) -> InstanceStatus {
+    let mut status = status.clone();
+    status.heartbeat_time = None;
+    status.lsn = None;
+    for task in status.tasks.values_mut() {
+        task.heartbeat_time = Timestamp::UNIX_EPOCH;
+    }
+    status
+}
+
+fn status_of(agent: &Agent, tasks: &Tasks) -> InstanceStatus {
+    let role = agent.role();
+    let is_up = agent.view.is_some();
+    let is_primary = role == Some(InstanceRole::Primary);
+    let in_role = agent
+        .view
+        .as_ref()
+        .is_some_and(|view| view.in_recovery != is_primary);
+    let phase = match (&agent.job, &agent.failure) {
+        (Some(job), _) => job.phase,
+        (None, Some(failure)) if failure.is_final => InstancePhase::Failed,
+        _ if is_up => InstancePhase::Running,
+        _ if agent.postmaster.is_some() => InstancePhase::Starting,
+        _ => InstancePhase::Waiting,
+    };
+    InstanceStatus {
+        role,
+        phase,
+        ready: in_role && agent.prepared.is_some(),
+        reason: match &agent.failure {
+            Some(failure) => Some(failure.reason.clone()),
+            None => (!is_up).then(|| agent.reason.clone()),
+        },
+        session: agent.session_id.clone(),
+        heartbeat_time: None,
+        start_time: agent.started,
+        endpoint: Some(format!(
+            "{}:{}",
+            agent.config.listen_address, agent.config.port
+        )),
+        postgres_version: Some(agent.config.postgres_version.clone()),
+        system_identifier: agent
+            .state
+            .as_ref()
+            .map(|state| state.system_identifier.to_string()),
+        lineage: agent.state.as_ref().map(|state| state.lineage.clone()),
+        timeline: agent.state.as_ref().map(|state| state.timeline),
+        lsn: agent
+            .view
+            .as_ref()
+            .and_then(|view| view.lsn)
+            .map(|lsn| lsn.to_string()),
+        streaming: agent
+            .view
+            .as_ref()
+            .filter(|view| view.in_recovery)
+            .map(|view| view.streaming),
+        tasks: tasks.statuses(),
+    }
+}
+
+/// A merge patch: what vanished becomes `null`. After a failure everything is sent, and unknown keys of an earlier session
+/// are removed by the operator's own clean-up of finished tasks.
+fn patch(sent: Option<&InstanceStatus>, status: &InstanceStatus) -> Value {
+    let mut new = to_map(status);
+    let old = sent.map(to_map).unwrap_or_else(|| to_map(&all_fields()));
+    fill_nulls(&old, &mut new);
+    Value::Object(new)
+}
+
+fn fill_nulls(old: &Map<String, Value>, new: &mut Map<String, Value>) {
+    for (key, value) in old {
+        match (value, new.get_mut(key)) {
+            (_, None) => {
+                new.insert(key.clone(), Value::Null);
+            }
+            (Value::Object(old), Some(Value::Object(new))) => fill_nulls(old, new),
+            _ => {}
+        }
+    }
+}
+
+fn to_map(status: &InstanceStatus) -> Map<String, Value> {
+    match serde_json::to_value(status) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    }
+}
+
+/// Every field set once, so that a first report clears what an earlier session left behind.
+fn all_fields() -> InstanceStatus {
+    InstanceStatus {
+        role: Some(InstanceRole::Standby),
+        reason: Some(String::new()),
+        start_time: Some(Timestamp::UNIX_EPOCH),
+        system_identifier: Some(String::new()),
+        lineage: Some(String::new()),
+        timeline: Some(0),
+        lsn: Some(String::new()),
+        streaming: Some(false),
+        ..InstanceStatus::default()
+    }
+}
+
+/// Keeps the type in sight of `tasks`.
+pub(crate) type TaskStatuses = std::collections::BTreeMap<String, TaskStatus>;

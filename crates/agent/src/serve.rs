@@ -1,0 +1,341 @@
+//! Carrying out a decision.
+
+use jiff::Timestamp;
+use kubedb_api::{Postgres, protocol::InstancePhase};
+use kubedb_core::instance::Action;
+
+use crate::{
+    agent::Agent,
+    api::ApiError,
+    bootstrap::{self, BootstrapError},
+    observe::Facts,
+    postgres::{
+        configuration::{self, Configuration, Follow},
+        process::{Postmaster, StopMode, last_words},
+    },
+    scripts::Script,
+    sql::{Session, local, standby_slot},
+    state::{self, InstanceState, StoredRole},
+};
+
+/// What was made ready in a running primary or standby; made anew when it changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Prepared {
+    replicas: u32,
+}
+
+/// Why a decision could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ActError {
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    #[error(transparent)]
+    Process(#[from] crate::postgres::process::ProcessError),
+    #[error(transparent)]
+    Sql(#[from] crate::sql::SqlError),
+    #[error(transparent)]
+    State(#[from] state::StateError),
+    #[error("failed to write the configuration")]
+    Configure(#[source] std::io::Error),
+    #[error("failed to read the primary's address {0:?}")]
+    Address(String),
+    #[error("{0} is not built yet")]
+    NotBuilt(&'static str),
+    #[error("failed to use init.scriptSource: {0}")]
+    Scripts(&'static str),
+}
+
+impl Agent {
+    pub(crate) async fn act(&mut self, action: Action, facts: &Facts) -> Result<(), ActError> {
+        self.place.volume_bytes = facts.volume_bytes;
+        match action {
+            Action::Wait => Ok(()),
+            Action::Keep => self.prepare(facts).await,
+            Action::TakeLease => self.take_lease().await,
+            Action::Initialise => self.initialise(facts).await,
+            Action::Restore => self.restore(facts).await,
+            Action::Clone { primary } => self.copy(facts, &primary).await,
+            Action::StartPrimary => self.start(facts, None).await,
+            Action::StartStandby { primary } => self.start(facts, Some(primary)).await,
+            Action::Follow { primary } => self.follow(facts, primary).await,
+            Action::Stop => self.stop().await,
+        }
+    }
+
+    async fn take_lease(&mut self) -> Result<(), ActError> {
+        let uid = self.config.database_uid.clone();
+        self.api.create_lease(&uid, Timestamp::now()).await?;
+        self.lease_now();
+        Ok(())
+    }
+
+    /// State of a database that begins here.
+    fn first_state(&self) -> InstanceState {
+        InstanceState {
+            database_uid: self.config.database_uid.clone(),
+            lineage: uuid::Uuid::new_v4().to_string(),
+            system_identifier: 0,
+            timeline: 0,
+            epoch: self.epoch(),
+            role: StoredRole::Primary,
+            last_primary: None,
+            postgres_version: self.config.postgres_version.clone(),
+        }
+    }
+
+    fn epoch(&self) -> i32 {
+        self.lease
+            .known()
+            .and_then(Option::as_ref)
+            .and_then(|lease| lease.spec.as_ref()?.lease_transitions)
+            .unwrap_or(0)
+    }
+
+    async fn initialise(&mut self, facts: &Facts) -> Result<(), ActError> {
+        let scripts = match &facts.database {
+            Some(database) => self.scripts(database).await?,
+            None => Vec::new(),
+        };
+        let (place, state) = (self.place.clone(), self.first_state());
+        self.begin(InstancePhase::Bootstrapping, async move {
+            bootstrap::initialise(&place, &scripts, |control| InstanceState {
+                system_identifier: control.system_identifier,
+                timeline: control.timeline,
+                ..state
+            })
+            .await
+        });
+        Ok(())
+    }
+
+    /// Scripts of `init.scriptSource`, by name.
+    async fn scripts(&self, database: &Postgres) -> Result<Vec<Script>, ActError> {
+        let Some(source) = database
+            .spec
+            .init
+            .as_ref()
+            .and_then(|init| init.script_source.as_ref())
+        else {
+            return Ok(Vec::new());
+        };
+        let mut scripts: Vec<Script> = if let Some(map) = &source.config_map {
+            let data = self.api.config_map(&map.name).await?;
+            data.into_iter()
+                .map(|(name, text)| Script {
+                    name,
+                    content: text.into_bytes(),
+                })
+                .collect()
+        } else if let Some(secret) = &source.secret {
+            let name = secret
+                .secret_name
+                .as_deref()
+                .ok_or(ActError::Scripts("secret.secretName is missing"))?;
+            let data = self.api.secret(&self.config.namespace, name).await?;
+            data.into_iter()
+                .map(|(name, content)| Script { name, content })
+                .collect()
+        } else if let Some(host) = &source.host_path {
+            read_folder(&host.path, source.script_path.as_deref())?
+        } else {
+            return Err(ActError::Scripts(
+                "only configMap, secret and hostPath work on one machine",
+            ));
+        };
+        scripts.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(scripts)
+    }
+
+    /// Starts PostgreSQL in its role.
+    async fn start(&mut self, facts: &Facts, primary: Option<String>) -> Result<(), ActError> {
+        let follow = primary
+            .as_deref()
+            .map(|primary| self.follow_of(primary))
+            .transpose()?;
+        self.configure(facts, follow).await?;
+        self.sql = None;
+        self.view = None;
+        self.prepared = None;
+        self.remember_primary(primary.as_deref())?;
+        self.follows = primary;
+        let (bin, paths) = (&self.place.bin_directory, &self.place.paths);
+        self.postmaster = Some(Postmaster::start(bin, paths, &paths.data())?);
+        self.started = Some(Timestamp::now());
+        Ok(())
+    }
+
+    async fn configure(&mut self, facts: &Facts, follow: Option<Follow>) -> Result<(), ActError> {
+        let is_standby = follow.is_some();
+        let password = if is_standby {
+            // Without the API the file of the last start still holds.
+            self.api
+                .secret_text(&self.replication_secret(), "REPLICATION_PASSWORD")
+                .await
+                .ok()
+        } else {
+            None
+        };
+        let configuration = Configuration {
+            listen: Some((self.config.listen_address.clone(), self.config.port)),
+            accepts_users: !is_standby || facts.is_hot,
+            is_standby,
+            follow,
+            ..self.place.private_configuration()
+        };
+        let paths = &self.place.paths;
+        configuration::write(paths, &paths.data(), &configuration, password.as_deref())
+            .map_err(ActError::Configure)
+    }
+
+    fn follow_of(&self, primary: &str) -> Result<Follow, ActError> {
+        let (host, port) = primary
+            .rsplit_once(':')
+            .and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)))
+            .ok_or_else(|| ActError::Address(primary.to_owned()))?;
+        Ok(Follow {
+            host,
+            port,
+            application_name: self.config.instance.clone(),
+            slot: standby_slot(self.config.ordinal),
+        })
+    }
+
+    fn remember_primary(&mut self, primary: Option<&str>) -> Result<(), ActError> {
+        let epoch = self.epoch();
+        if let (Some(state), Some(primary)) = (&mut self.state, primary)
+            && state.last_primary.as_deref() != Some(primary)
+        {
+            state.last_primary = Some(primary.to_owned());
+            state.epoch = epoch;
+            state::write(&self.place.paths.state(), state)?;
+        }
+        Ok(())
+    }
+
+    /// Points a running standby at its primary. 9.6 reads recovery.conf only at start; later majors take a reload from 13 on.
+    async fn follow(&mut self, facts: &Facts, primary: String) -> Result<(), ActError> {
+        let is_adopted = self.follows.is_none();
+        let unchanged = self
+            .state
+            .as_ref()
+            .and_then(|state| state.last_primary.as_ref())
+            == Some(&primary);
+        if is_adopted && unchanged {
+            self.follows = Some(primary);
+            return Ok(());
+        }
+        self.stop().await?;
+        self.start(facts, Some(primary)).await
+    }
+
+    pub(crate) async fn stop(&mut self) -> Result<(), ActError> {
+        self.sql = None;
+        self.view = None;
+        self.prepared = None;
+        if let Some(mut postmaster) = self.postmaster.take() {
+            postmaster.stop(StopMode::Fast).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn replication_secret(&self) -> String {
+        format!("{}-replication", self.config.database)
+    }
+
+    /// Makes a running server what the database needs: roles, passwords and slots on the primary.
+    async fn prepare(&mut self, facts: &Facts) -> Result<(), ActError> {
+        let wanted = Prepared {
+            replicas: facts.replicas,
+        };
+        if self.prepared.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        let is_primary = self
+            .state
+            .as_ref()
+            .is_some_and(|state| state.role == StoredRole::Primary);
+        let (Some(sql), Some(database)) = (&self.sql, &facts.database) else {
+            return Ok(());
+        };
+        if is_primary {
+            let secret = database
+                .spec
+                .database_secret
+                .as_ref()
+                .and_then(|secret| secret.secret_name.clone());
+            let secret = secret.unwrap_or_else(|| format!("{}-auth", self.config.database));
+            let superuser = self.api.secret_text(&secret, "POSTGRES_PASSWORD").await?;
+            let replication = self
+                .api
+                .secret_text(&self.replication_secret(), "REPLICATION_PASSWORD")
+                .await?;
+            sql.ensure_roles(self.place.dialect, &superuser, &replication)
+                .await?;
+            let slots: Vec<String> = (0..facts.replicas)
+                .filter(|ordinal| *ordinal != self.config.ordinal)
+                .map(standby_slot)
+                .collect();
+            sql.ensure_slots(&slots).await?;
+        }
+        self.prepared = Some(wanted);
+        Ok(())
+    }
+
+    /// Looks whether PostgreSQL runs and answers; a crashed one is started by the next decision.
+    pub(crate) async fn look_at_server(&mut self) {
+        let Some(postmaster) = &mut self.postmaster else {
+            return;
+        };
+        if !postmaster.is_running() {
+            let words = last_words(&self.place.paths);
+            tracing::warn!(words, "PostgreSQL ended by itself");
+            let was_up = self.view.is_some();
+            self.postmaster = None;
+            self.sql = None;
+            self.view = None;
+            self.prepared = None;
+            if !was_up {
+                let error = BootstrapError::Start { last_words: words };
+                self.fail(&error, false);
+            }
+            return;
+        }
+        if self.sql.is_none() {
+            self.sql = Session::connect(&local(&self.place.paths, self.config.port))
+                .await
+                .ok();
+        }
+        let Some(sql) = &self.sql else { return };
+        match sql.view(self.place.dialect).await {
+            Ok(view) => self.view = Some(view),
+            Err(error) => {
+                tracing::warn!(%error, "PostgreSQL did not answer");
+                self.sql = None;
+            }
+        }
+    }
+}
+
+fn read_folder(folder: &str, below: Option<&str>) -> Result<Vec<Script>, ActError> {
+    let folder = std::path::Path::new(folder).join(below.unwrap_or_default());
+    let unreadable =
+        |_| ActError::Scripts("the hostPath folder cannot be read by the database's user");
+    let mut scripts = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.is_file() {
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            scripts.push(Script {
+                name,
+                content: std::fs::read(&path).map_err(unreadable)?,
+            });
+        }
+    }
+    Ok(scripts)
+}
