@@ -1,4 +1,5 @@
 //! Repository, base backup and restore of PostgreSQL. Knows no Kubernetes. See ARCHITECTURE.md.
 
 pub mod postgres;
+pub mod repository;
 pub mod store;

@@ -1,0 +1,240 @@
+//! Deleting a Snapshot: exactly what is its own, whatever state it is in, and as often as one likes.
+
+use std::collections::{BTreeMap, HashSet};
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::{
+    keys::{self, AttemptId, DatabaseFolder, NameError, Record},
+    manifest::{self, MANIFEST_BYTES, Manifest, ReadManifestError},
+};
+use crate::store::{Store, StoreError};
+
+/// Requests under way at once.
+const REQUESTS: usize = 8;
+
+/// A writer that has not noticed yet may add a pack while we delete; it notices before its next one.
+const SWEEPS: usize = 3;
+
+/// What was deleted by this call. A call that finds nothing left says zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Number of objects.
+    pub objects: u64,
+    /// Their size.
+    pub bytes: u64,
+}
+
+/// Why data was kept.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteError {
+    /// A name cannot be part of a key.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The store did not do its part.
+    #[error("failed to delete Snapshot {snapshot}")]
+    Store {
+        /// Name of the Snapshot.
+        snapshot: String,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// Another Snapshot of the database may need the data, and cannot be asked.
+    #[error(
+        "failed to delete Snapshot {snapshot}: another Snapshot's manifest cannot be read, so its need of this data is unknown; delete that Snapshot first if it is lost"
+    )]
+    OtherUnreadable {
+        /// Name of the Snapshot that stays.
+        snapshot: String,
+        /// Which manifest, and why.
+        #[source]
+        source: ReadManifestError,
+    },
+}
+
+impl DeleteError {
+    /// Whether trying again may help without anybody changing anything.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Name(_) => false,
+            Self::Store { source, .. } => source.is_retryable(),
+            Self::OtherUnreadable { source, .. } => source.is_retryable(),
+        }
+    }
+}
+
+/// Deletes all attempts of one Snapshot, complete or not. Objects that another Snapshot of the database refers to stay.
+pub async fn delete_snapshot(
+    store: &Store,
+    namespace: &str,
+    database: &str,
+    snapshot: &str,
+    snapshot_uid: &str,
+) -> Result<Deleted, DeleteError> {
+    let folder = DatabaseFolder::new(namespace, database)?;
+    let id = AttemptId::new(snapshot, snapshot_uid, 0)?;
+    let mut deletion = Deletion {
+        store,
+        folder,
+        id,
+        deleted: Deleted::default(),
+    };
+    deletion.run().await?;
+    Ok(deletion.deleted)
+}
+
+struct Deletion<'a> {
+    store: &'a Store,
+    folder: DatabaseFolder,
+    id: AttemptId,
+    deleted: Deleted,
+}
+
+/// Keys of records, ours and others'.
+#[derive(Default)]
+struct Records {
+    intents: BTreeMap<String, u64>,
+    manifests: BTreeMap<String, AttemptId>,
+    markers: BTreeMap<String, u64>,
+    others: Vec<String>,
+}
+
+impl Deletion<'_> {
+    async fn run(&mut self) -> Result<(), DeleteError> {
+        let mut records = self.records().await?;
+        // Before anything is touched: is it known what the others need?
+        let needed = self.needed_by_others(&records.others).await?;
+        // A writer that is still at it finds its intent gone and stops.
+        self.remove(std::mem::take(&mut records.intents)).await?;
+        let mut referred = BTreeMap::new();
+        for (key, id) in std::mem::take(&mut records.manifests) {
+            let marker = self.retire(&key, &id).await?;
+            records.markers.extend(marker);
+        }
+        for marker in records.markers.keys() {
+            referred.extend(self.refers_to(marker).await?);
+        }
+        for _ in 0..SWEEPS {
+            let mut doomed = std::mem::take(&mut referred);
+            for own in [keys::packs(&self.id.uid), keys::maps(&self.id.uid)] {
+                let listed = self.store.list(&self.folder.key(&own)).await;
+                let listed = listed.map_err(|source| self.fail(source))?;
+                doomed.extend(listed.into_iter().map(|found| (found.key, found.bytes)));
+            }
+            doomed.retain(|key, _| !needed.contains(key));
+            if doomed.is_empty() {
+                break;
+            }
+            self.remove(doomed).await?;
+        }
+        // Last: until here they say what remains to be deleted.
+        self.remove(records.markers).await
+    }
+
+    fn fail(&self, source: StoreError) -> DeleteError {
+        DeleteError::Store {
+            snapshot: self.id.snapshot.clone(),
+            source,
+        }
+    }
+
+    async fn records(&self) -> Result<Records, DeleteError> {
+        let listed = self.store.list(&self.folder.snapshots()).await;
+        let mut records = Records::default();
+        for found in listed.map_err(|source| self.fail(source))? {
+            let Some((record, id)) = self.folder.read_record(&found.key) else {
+                continue;
+            };
+            let is_ours = id.snapshot == self.id.snapshot && id.uid == self.id.uid;
+            match (is_ours, record) {
+                (true, Record::Intent) => drop(records.intents.insert(found.key, found.bytes)),
+                (true, Record::Manifest) => drop(records.manifests.insert(found.key, id)),
+                (true, Record::Deleting) => drop(records.markers.insert(found.key, found.bytes)),
+                (false, Record::Manifest) => records.others.push(found.key),
+                // Neither is restorable; each clears up for itself.
+                (false, Record::Intent | Record::Deleting) => {}
+            }
+        }
+        Ok(records)
+    }
+
+    /// Keys that remaining manifests refer to.
+    async fn needed_by_others(&self, others: &[String]) -> Result<HashSet<String>, DeleteError> {
+        let reads = stream::iter(others).map(|key| async move {
+            match manifest::read(self.store, key).await {
+                Ok(manifest) => Ok(self.keys_of(&manifest).into_keys().collect::<Vec<_>>()),
+                // Deleted since the listing.
+                Err(ReadManifestError::Read { source, .. }) if source.is_not_found() => {
+                    Ok(Vec::new())
+                }
+                Err(source) => Err(DeleteError::OtherUnreadable {
+                    snapshot: self.id.snapshot.clone(),
+                    source,
+                }),
+            }
+        });
+        let needed: Vec<Vec<String>> = reads.buffer_unordered(REQUESTS).try_collect().await?;
+        Ok(needed.into_iter().flatten().collect())
+    }
+
+    fn keys_of(&self, manifest: &Manifest) -> BTreeMap<String, u64> {
+        let objects = manifest.packs.iter().chain(&manifest.maps);
+        objects
+            .map(|object| (self.folder.key(&object.key), object.bytes))
+            .collect()
+    }
+
+    /// Turns a manifest into a marker: not restorable any more, and still saying what it refers to.
+    async fn retire(
+        &mut self,
+        key: &str,
+        id: &AttemptId,
+    ) -> Result<Option<(String, u64)>, DeleteError> {
+        let marker = self.folder.record(Record::Deleting, id);
+        let content = match self.store.read(key, MANIFEST_BYTES).await {
+            Ok(content) => content,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(self.fail(error)),
+        };
+        let bytes = content.len() as u64;
+        match self.store.create(&marker, content.into()).await {
+            // A marker with other content is one of an earlier call, of a manifest that was damaged since.
+            Ok(()) | Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(self.fail(error)),
+        }
+        let removed = self.store.delete(key).await;
+        removed.map_err(|source| self.fail(source))?;
+        Ok(Some((marker, bytes)))
+    }
+
+    /// What a marker refers to; a damaged one refers to nothing that we could name.
+    async fn refers_to(&self, marker: &str) -> Result<BTreeMap<String, u64>, DeleteError> {
+        match manifest::read(self.store, marker).await {
+            Ok(manifest) => Ok(self.keys_of(&manifest)),
+            Err(ReadManifestError::Read { source, .. }) if !source.is_not_found() => {
+                Err(self.fail(source))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "deleting what lies in the Snapshot's own folders only");
+                Ok(BTreeMap::new())
+            }
+        }
+    }
+
+    async fn remove(&mut self, doomed: BTreeMap<String, u64>) -> Result<(), DeleteError> {
+        let store = self.store;
+        let mut removals = stream::iter(doomed)
+            .map(|(key, bytes)| async move { store.delete(&key).await.map(|()| bytes) })
+            .buffer_unordered(REQUESTS);
+        while let Some(removed) = removals.next().await {
+            self.deleted.bytes += removed.map_err(|source| DeleteError::Store {
+                snapshot: self.id.snapshot.clone(),
+                source,
+            })?;
+            self.deleted.objects += 1;
+        }
+        Ok(())
+    }
+}

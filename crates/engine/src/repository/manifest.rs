@@ -1,0 +1,336 @@
+//! The root of a Snapshot: what was backed up, from where to where in the WAL, and which objects hold it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use kubedb_core::lsn::Lsn;
+use object_store::PutPayload;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::keys::{self, DatabaseFolder, Record};
+use crate::store::{Store, StoreError};
+
+/// What `format` says in every manifest.
+pub const FORMAT: &str = "kubedb-snapshot";
+
+/// The version that this code writes, and the newest that it reads.
+pub const VERSION: u64 = 1;
+
+/// Features a reader must know to restore correctly. Version 1 has the codecs `plain`, `zstd` and `zero`, and nothing more.
+const KNOWN_FEATURES: [&str; 0] = [];
+
+/// Largest manifest: a row for each of 65 536 packs (2 TiB) and as many maps takes 16 MiB.
+pub const MANIFEST_BYTES: u64 = 64 << 20;
+
+/// One restorable Snapshot. All sizes are in bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: String,
+    /// [`VERSION`] of the writer.
+    pub version: u64,
+    /// A reader that does not know one of these must refuse.
+    pub required_features: Vec<String>,
+    /// A reader may ignore these.
+    pub optional_features: Vec<String>,
+    /// Program and version that wrote it.
+    pub written_by: String,
+    /// Minted when the database was bootstrapped; tells a recreated database of the same name apart.
+    pub lineage: String,
+    /// Namespace of the database.
+    pub namespace: String,
+    /// Name of the database.
+    pub database: String,
+    /// Name of the Snapshot.
+    pub snapshot: String,
+    /// Uid of the Snapshot.
+    pub snapshot_uid: String,
+    /// Which try this was.
+    pub attempt: u32,
+    /// When the backup began.
+    pub started: Timestamp,
+    /// When everything but this manifest was stored.
+    pub created: Timestamp,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Timeline at the end of the backup.
+    pub timeline: u32,
+    /// Text of that timeline's history file; the first timeline has none.
+    pub timeline_history: Option<String>,
+    /// Where recovery begins.
+    #[serde(with = "lsn_text")]
+    pub start_lsn: Lsn,
+    /// Where the backup is consistent.
+    #[serde(with = "lsn_text")]
+    pub stop_lsn: Lsn,
+    /// Names of the WAL segments within, in order.
+    pub wal: Vec<String>,
+    /// Whether a standby was read.
+    pub from_standby: bool,
+    /// Tablespaces outside of the data folder.
+    pub tablespaces: Vec<Tablespace>,
+    /// Sizes.
+    pub sizes: Sizes,
+    /// Objects that list files, in order of path.
+    pub maps: Vec<ObjectRef>,
+    /// Objects that hold content.
+    pub packs: Vec<ObjectRef>,
+}
+
+/// What a restored copy must agree with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cluster {
+    /// Full version, such as `15.18`.
+    pub postgres_version: String,
+    /// Major as written by PostgreSQL: `9.6`, `15`.
+    pub major: String,
+    /// Identifier of the cluster, decimal. A text, since JSON readers round numbers of this size.
+    pub system_identifier: String,
+    /// Layout of `pg_control`.
+    pub control_version: u32,
+    /// Layout of the catalogs.
+    pub catalog_version: u32,
+    /// Bytes of a page.
+    pub page_bytes: u32,
+    /// Pages in one file of a relation.
+    pub segment_pages: u32,
+    /// Bytes of a WAL segment.
+    pub wal_segment_bytes: u32,
+    /// Whether pages carry checksums.
+    pub data_checksums: bool,
+    /// C library that sorted the indexes, such as `glibc 2.36` or `musl`, where it could be told.
+    pub libc: Option<String>,
+    /// Encodings and collations, one a database.
+    pub locales: Vec<Locale>,
+    /// Settings that a standby must have at least, such as `max_connections`.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// How a database within the cluster sorts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Locale {
+    /// Name of the database.
+    pub database: String,
+    /// Encoding, such as `UTF8`.
+    pub encoding: String,
+    /// `LC_COLLATE`.
+    pub collate: String,
+    /// `LC_CTYPE`.
+    pub ctype: String,
+    /// ICU locale, where ICU sorts.
+    pub icu: Option<String>,
+    /// Version of the collation as PostgreSQL keeps it.
+    pub collation_version: Option<String>,
+}
+
+/// A tablespace outside of the data folder. Its files are listed below `pg_tblspc/<oid>/`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tablespace {
+    /// Its oid.
+    pub oid: u32,
+    /// Where its link pointed.
+    pub folder: String,
+}
+
+/// Sizes of a Snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sizes {
+    /// All files as they will be restored.
+    pub database_bytes: u64,
+    /// Read from disk for this Snapshot.
+    pub read_bytes: u64,
+    /// Sent to the store for this Snapshot, without this manifest.
+    pub uploaded_bytes: u64,
+    /// All objects that this Snapshot refers to, without this manifest.
+    pub stored_bytes: u64,
+}
+
+/// An object that a manifest refers to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ObjectRef {
+    /// Name relative to the database's folder.
+    pub key: String,
+    /// Size.
+    pub bytes: u64,
+    /// BLAKE3 of its content, hexadecimal.
+    pub blake3: String,
+}
+
+/// Why there is no manifest to go by.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadManifestError {
+    /// The object could not be read.
+    #[error("failed to read manifest {object}")]
+    Read {
+        /// Its key.
+        object: String,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The object is no manifest, or its content is not what was written.
+    #[error("failed to verify manifest {object}: {reason}")]
+    Damaged {
+        /// Its key.
+        object: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A later program wrote it.
+    #[error("failed to use manifest {object}: it needs {what}, which this version does not know")]
+    TooNew {
+        /// Its key.
+        object: String,
+        /// What it needs.
+        what: String,
+    },
+}
+
+impl ReadManifestError {
+    /// Whether trying again may help.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.is_retryable())
+    }
+}
+
+impl Manifest {
+    /// The object's bytes: JSON on one line with sorted keys, and among them `blake3`, the hash of the same without `blake3`.
+    pub fn encode(&self) -> Result<PutPayload, serde_json::Error> {
+        let mut value = serde_json::to_value(self)?;
+        let hash = blake3::hash(&canonical(&value)).to_hex().to_string();
+        if let Value::Object(fields) = &mut value {
+            fields.insert("blake3".to_owned(), Value::String(hash));
+        }
+        Ok(canonical(&value).into())
+    }
+
+    /// Verifies and reads an object's bytes.
+    pub fn decode(object: &str, bytes: &[u8]) -> Result<Self, ReadManifestError> {
+        let damaged = |reason: String| ReadManifestError::Damaged {
+            object: object.to_owned(),
+            reason,
+        };
+        let too_new = |what: String| ReadManifestError::TooNew {
+            object: object.to_owned(),
+            what,
+        };
+        let mut value: Value =
+            serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+        if value["format"] != FORMAT {
+            return Err(damaged("it is no manifest of kubedb".to_owned()));
+        }
+        // Before the hash: a later version may hash differently.
+        match value["version"].as_u64() {
+            Some(1..=VERSION) => {}
+            Some(later) => return Err(too_new(format!("format version {later}"))),
+            None => return Err(damaged("it has no version".to_owned())),
+        }
+        let stored = value
+            .as_object_mut()
+            .and_then(|fields| fields.remove("blake3"));
+        let computed = blake3::hash(&canonical(&value)).to_hex();
+        if stored.as_ref().and_then(Value::as_str) != Some(computed.as_str()) {
+            return Err(damaged("its content does not fit its hash".to_owned()));
+        }
+        let manifest: Self =
+            serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+        let unknown = manifest
+            .required_features
+            .iter()
+            .find(|feature| !KNOWN_FEATURES.contains(&feature.as_str()));
+        if let Some(feature) = unknown {
+            return Err(too_new(format!("feature {feature:?}")));
+        }
+        let objects = manifest.maps.iter().chain(&manifest.packs);
+        match objects
+            .into_iter()
+            .find(|object| !keys::is_data(&object.key))
+        {
+            Some(strange) => Err(damaged(format!("it refers to {:?}", strange.key))),
+            None => Ok(manifest),
+        }
+    }
+}
+
+/// Reads a manifest by its key, and verifies it: its hash, that this code understands it, and that it is of the Snapshot in its name.
+pub async fn read(store: &Store, key: &str) -> Result<Manifest, ReadManifestError> {
+    let damaged = |reason: &str| ReadManifestError::Damaged {
+        object: key.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let id = DatabaseFolder::of(key).and_then(|folder| folder.read_record(key));
+    let Some((Record::Manifest | Record::Deleting, id)) = id else {
+        return Err(damaged("its name is not that of a manifest"));
+    };
+    let bytes =
+        store
+            .read(key, MANIFEST_BYTES)
+            .await
+            .map_err(|source| ReadManifestError::Read {
+                object: key.to_owned(),
+                source,
+            })?;
+    let manifest = Manifest::decode(key, &bytes)?;
+    let is_same = manifest.snapshot == id.snapshot
+        && manifest.snapshot_uid == id.uid
+        && manifest.attempt == id.attempt;
+    is_same
+        .then_some(manifest)
+        .ok_or_else(|| damaged("it is the manifest of another Snapshot or attempt"))
+}
+
+/// JSON with sorted keys and no space, whatever order the value has.
+fn canonical(value: &Value) -> Vec<u8> {
+    fn write(value: &Value, into: &mut Vec<u8>) {
+        match value {
+            Value::Object(fields) => {
+                let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
+                into.push(b'{');
+                for (number, (key, value)) in sorted.into_iter().enumerate() {
+                    if number > 0 {
+                        into.push(b',');
+                    }
+                    into.extend_from_slice(Value::from(key.as_str()).to_string().as_bytes());
+                    into.push(b':');
+                    write(value, into);
+                }
+                into.push(b'}');
+            }
+            Value::Array(items) => {
+                into.push(b'[');
+                for (number, item) in items.iter().enumerate() {
+                    if number > 0 {
+                        into.push(b',');
+                    }
+                    write(item, into);
+                }
+                into.push(b']');
+            }
+            plain => into.extend_from_slice(plain.to_string().as_bytes()),
+        }
+    }
+    let mut bytes = Vec::new();
+    write(value, &mut bytes);
+    bytes
+}
+
+mod lsn_text {
+    use kubedb_core::lsn::Lsn;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(lsn: &Lsn, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(lsn)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(reader: D) -> Result<Lsn, D::Error> {
+        String::deserialize(reader)?
+            .parse()
+            .map_err(D::Error::custom)
+    }
+}

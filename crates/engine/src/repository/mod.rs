@@ -1,0 +1,9 @@
+//! What lies in a bucket, and how it is named, read and deleted. The format is described in
+//! `docs/reference/repository-format.md`.
+
+pub mod delete;
+pub mod keys;
+pub mod manifest;
+pub mod map;
+
+pub use delete::{DeleteError, Deleted, delete_snapshot};
