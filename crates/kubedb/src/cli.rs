@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     client::ServerArgs,
-    commands::{ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, GetArgs},
+    commands::{ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs},
 };
 
 /// PostgreSQL databases with scheduled backups that people can trust
@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// Show all that is known of objects
     Describe(DescribeArgs),
+    /// Change an object in an editor
+    Edit(EditArgs),
     /// Delete objects and wait until they are gone
     Delete(DeleteArgs),
     /// Open psql on a database

@@ -4,6 +4,7 @@ mod connect;
 mod create;
 mod delete;
 mod describe;
+mod edit;
 mod get;
 mod schedule;
 mod selection;
@@ -22,6 +23,7 @@ pub(crate) use connect::ConnectArgs;
 pub(crate) use create::CreateArgs;
 pub(crate) use delete::DeleteArgs;
 pub(crate) use describe::DescribeArgs;
+pub(crate) use edit::EditArgs;
 pub(crate) use get::GetArgs;
 
 /// Runs what was typed.
@@ -32,6 +34,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
         Command::Delete(arguments) => online(delete::run(arguments, &server, ui)),
         Command::Describe(arguments) => online(describe::run(arguments, &server, ui)),
         Command::Connect(arguments) => online(connect::run(arguments, &server, ui)),
+        Command::Edit(arguments) => online(edit::run(arguments, &server, ui)),
         Command::Get(arguments) => online(get::run(arguments, &server, ui)),
         Command::Schedule(arguments) => schedule::run(arguments.command, ui),
         Command::Demo => Err(CommandError::NotBuilt { command: "demo" }),

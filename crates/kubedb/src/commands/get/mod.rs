@@ -77,7 +77,7 @@ pub(crate) enum Output {
 
 impl Output {
     /// Reads `-o`.
-    pub(super) fn parse(typed: Option<&str>) -> Result<Self, CommandError> {
+    pub(crate) fn parse(typed: Option<&str>) -> Result<Self, CommandError> {
         match typed {
             None | Some("") => Ok(Self::Table),
             Some(text) => Self::from_str(text, false).map_err(|_| {
@@ -292,7 +292,7 @@ fn name_line(kind: &Kind, object: &DynamicObject) -> String {
 }
 
 /// JSON with a line end.
-pub(super) fn to_json(value: &Value) -> Result<String, CommandError> {
+pub(crate) fn to_json(value: &Value) -> Result<String, CommandError> {
     let text = serde_json::to_string_pretty(value);
     text.map(|text| text + "\n")
         .map_err(|source| CommandError::Manifest {
@@ -302,7 +302,7 @@ pub(super) fn to_json(value: &Value) -> Result<String, CommandError> {
 }
 
 /// YAML.
-pub(super) fn to_yaml(value: &Value) -> Result<String, CommandError> {
+pub(crate) fn to_yaml(value: &Value) -> Result<String, CommandError> {
     serde_yaml_ng::to_string(value).map_err(|source| CommandError::Manifest {
         message: "failed to write YAML".to_owned(),
         source: Some(Box::new(source)),
