@@ -1,5 +1,8 @@
 //! The command line, as clap sees it.
 
+#[cfg(test)]
+mod reference;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
@@ -36,7 +39,11 @@ pub(crate) enum Command {
     /// Tell the story of a scheduled backup on this machine
     Demo,
     /// Print the version
-    Version,
+    Version {
+        /// The number alone
+        #[arg(long)]
+        short: bool,
+    },
     /// Print a completion script for a shell
     #[command(after_help = "Examples:\n  kubedb completion bash > /etc/bash_completion.d/kubedb")]
     Completion {

@@ -38,8 +38,9 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
         Command::Get(arguments) => online(get::run(arguments, &server, ui)),
         Command::Schedule(arguments) => schedule::run(arguments.command, ui),
         Command::Demo => Err(CommandError::NotBuilt { command: "demo" }),
-        Command::Version => {
-            ui.data(concat!("kubedb ", env!("CARGO_PKG_VERSION")));
+        Command::Version { short } => {
+            let program = if short { "" } else { "kubedb " };
+            ui.data(&format!("{program}{}", env!("CARGO_PKG_VERSION")));
             Ok(())
         }
         Command::Completion { shell } => {

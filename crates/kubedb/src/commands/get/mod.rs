@@ -43,7 +43,7 @@ pub(crate) struct GetArgs {
     /// Only objects with these labels, such as key=value,other!=value
     #[arg(short = 'l', long, value_name = "LABELS")]
     pub(crate) selector: Option<String>,
-    /// How to print
+    /// How to print: table, wide, json, yaml or name
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<String>,
     /// After listing, print every change
