@@ -1,1 +1,5 @@
-//! kubedb-server. See ARCHITECTURE.md.
+//! The embedded Kubernetes API: the kinds of kubedb and the few core kinds they need, on SQLite. See ARCHITECTURE.md.
+
+mod storage;
+
+pub use storage::OpenError;
