@@ -13,6 +13,11 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// Whether nothing was rendered yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.widths.is_empty()
+    }
+
     /// Renders rows of equal length. The last cell is not padded.
     pub(crate) fn render(&mut self, rows: &[Vec<String>]) -> String {
         for row in rows {

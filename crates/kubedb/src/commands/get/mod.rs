@@ -267,8 +267,13 @@ impl Printer {
             Output::Yaml => ui.block(&format!("---\n{}", self.text(&json!(object))?)),
             Output::Name => ui.data(&name_line(kind, object)),
             Output::Table | Output::Wide => {
-                let row = rows::row(kind, object, self.columns, Timestamp::now());
-                ui.block(&self.table.render(&[row]));
+                // Nothing was there at first: the heading comes with the first row.
+                let mut rows = Vec::new();
+                if self.table.is_empty() {
+                    rows.push(rows::header(kind, self.columns));
+                }
+                rows.push(rows::row(kind, object, self.columns, Timestamp::now()));
+                ui.block(&self.table.render(&rows));
             }
         }
         Ok(())
