@@ -3,3 +3,4 @@
 pub mod postgres;
 pub mod repository;
 pub mod store;
+pub mod walsender;

@@ -134,7 +134,7 @@ impl Server {
         fs::write(server.data.join("pg_hba.conf"), access).unwrap();
         server.configure(&format!(
             "wal_level = replica\nmax_wal_senders = 7\nmax_replication_slots = 5\nhot_standby = on\nmax_connections = 40\n{}",
-            if version == Version::New { format!("password_encryption = '{method}'\n") } else { String::new() }
+            if version == Version::New && method != "password" { format!("password_encryption = '{method}'\n") } else { String::new() }
         ));
         server.start().await;
         // initdb kept the password by its own default method; keep it by the wanted one.
