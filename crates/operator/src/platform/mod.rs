@@ -22,8 +22,10 @@ pub struct DesiredDatabase {
     pub key: DatabaseKey,
     /// UID of the Postgres object; data of another UID is not this database's.
     pub uid: String,
-    /// Version name in the catalogue, such as `9.6`.
+    /// PostgreSQL version of the catalogue's entry: full, such as `9.6.24`, or a major, such as `15`.
     pub version: String,
+    /// Folder of programs that the catalogue's entry names.
+    pub bin_directory: Option<String>,
     /// Number of instances, named `<name>-0` to `<name>-<n-1>`.
     pub replicas: u32,
     /// The instance that the primary endpoint leads to; none while unknown.

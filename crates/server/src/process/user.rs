@@ -1,8 +1,7 @@
 //! The user that PostgreSQL and agents run as: PostgreSQL refuses to be root.
 
 use std::{
-    fs,
-    io,
+    fs, io,
     os::unix::fs::{PermissionsExt as _, chown},
     path::Path,
     process::Command,
@@ -49,7 +48,13 @@ impl ServiceUser {
         if look().is_none() {
             let made = Command::new("useradd")
                 .args(["--system", "--user-group", "--no-create-home"])
-                .args(["--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin", NAME])
+                .args([
+                    "--home-dir",
+                    "/nonexistent",
+                    "--shell",
+                    "/usr/sbin/nologin",
+                    NAME,
+                ])
                 .output();
             match made {
                 Ok(output) if output.status.success() => {}
