@@ -1,5 +1,7 @@
 //! The REST of a kube-apiserver.
 
+mod names;
 pub(crate) mod resource;
-pub(crate) mod schema;
+mod schema;
+mod selector;
 pub(crate) mod status;
