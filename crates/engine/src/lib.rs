@@ -1,5 +1,6 @@
 //! Repository, base backup and restore of PostgreSQL. Knows no Kubernetes. See ARCHITECTURE.md.
 
+pub mod backup;
 pub mod postgres;
 pub mod repository;
 pub mod store;

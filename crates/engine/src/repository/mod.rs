@@ -3,6 +3,7 @@
 
 pub mod delete;
 pub mod keys;
+pub mod libc;
 pub mod manifest;
 pub mod map;
 

@@ -1,0 +1,171 @@
+//! Packs: stretches of many files in objects of tens of MiB, uploaded while the next is filled.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use object_store::PutPayload;
+use tokio::task::JoinSet;
+
+use super::error::BackupError;
+use crate::{
+    repository::{
+        keys::{self, DatabaseFolder},
+        manifest::ObjectRef,
+    },
+    store::{Store, StoreError},
+};
+
+/// A pack is closed when it holds as much: large enough that requests cost little, small enough to send again.
+const PACK: u64 = 32 << 20;
+
+/// Packs under way at once; with the one being filled this bounds the memory of a backup to about 100 MiB and the readers' buffers.
+const UPLOADS: usize = 2;
+
+/// Deletions at once when an attempt clears up.
+const DELETIONS: usize = 8;
+
+/// Keys of all objects whose upload was begun, so that a failed attempt can take them away.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Begun(Arc<Mutex<Vec<String>>>);
+
+/// Where a stretch was put: number of the pack, and offset within.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) pack: usize,
+    pub(super) offset: u64,
+}
+
+/// Fills packs.
+pub(super) struct Packer {
+    store: Store,
+    folder: DatabaseFolder,
+    uid: String,
+    begun: Begun,
+    filling: Vec<Bytes>,
+    filled: u64,
+    hasher: blake3::Hasher,
+    closed: Vec<ObjectRef>,
+    uploads: JoinSet<Result<u64, StoreError>>,
+    uploaded: u64,
+    key: String,
+}
+
+impl Begun {
+    pub(super) fn note(&self, key: &str) {
+        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.push(key.to_owned());
+    }
+
+    /// Nothing of it is to be taken away any more.
+    pub(super) fn forget(&self) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
+    /// Deletes what was begun, as far as the store lets us; the rest is found when the Snapshot is deleted.
+    pub(super) async fn take_away(&self, store: &Store) {
+        let keys = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let deletions = stream::iter(keys)
+            .map(|key| async move { store.delete(&key).await })
+            .buffer_unordered(DELETIONS);
+        let failed = deletions
+            .filter(|deleted| std::future::ready(deleted.is_err()))
+            .count();
+        let failed = failed.await;
+        if failed > 0 {
+            tracing::warn!(
+                failed,
+                "objects of a failed backup stay until its Snapshot is deleted"
+            );
+        }
+    }
+}
+
+impl Packer {
+    pub(super) fn new(store: Store, folder: DatabaseFolder, uid: &str, begun: Begun) -> Self {
+        Self {
+            store,
+            folder,
+            key: new_key(uid),
+            uid: uid.to_owned(),
+            begun,
+            filling: Vec::new(),
+            filled: 0,
+            hasher: blake3::Hasher::new(),
+            closed: Vec::new(),
+            uploads: JoinSet::new(),
+            uploaded: 0,
+        }
+    }
+
+    /// Bytes that the store has acknowledged.
+    pub(super) fn uploaded(&self) -> u64 {
+        self.uploaded
+    }
+
+    /// Puts a stretch into the pack that is being filled, and sends the pack when it is full.
+    pub(super) async fn add(&mut self, stored: Bytes) -> Result<Place, BackupError> {
+        let place = Place {
+            pack: self.closed.len(),
+            offset: self.filled,
+        };
+        self.hasher.update(&stored);
+        self.filled += stored.len() as u64;
+        self.filling.push(stored);
+        if self.filled >= PACK {
+            self.close().await?;
+        }
+        Ok(place)
+    }
+
+    /// Sends the last pack and waits for all. Gives the packs by their numbers.
+    pub(super) async fn finish(mut self) -> Result<(Vec<ObjectRef>, u64), BackupError> {
+        if self.filled > 0 {
+            self.close().await?;
+        }
+        while !self.uploads.is_empty() {
+            self.join().await?;
+        }
+        Ok((self.closed, self.uploaded))
+    }
+
+    async fn close(&mut self) -> Result<(), BackupError> {
+        while self.uploads.len() >= UPLOADS {
+            self.join().await?;
+        }
+        let content: PutPayload = std::mem::take(&mut self.filling).into_iter().collect();
+        let relative = std::mem::replace(&mut self.key, new_key(&self.uid));
+        let key = self.folder.key(&relative);
+        let bytes = std::mem::take(&mut self.filled);
+        self.closed.push(ObjectRef {
+            key: relative,
+            bytes,
+            blake3: std::mem::take(&mut self.hasher)
+                .finalize()
+                .to_hex()
+                .to_string(),
+        });
+        self.begun.note(&key);
+        let store = self.store.clone();
+        self.uploads
+            .spawn(async move { store.create(&key, content).await.map(|()| bytes) });
+        Ok(())
+    }
+
+    async fn join(&mut self) -> Result<(), BackupError> {
+        match self.uploads.join_next().await {
+            Some(Ok(uploaded)) => self.uploaded += uploaded?,
+            Some(Err(_)) => return Err(BackupError::Worker),
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+/// The name is random and not the content's hash, so that a pack can be sent before it is whole, and encrypted under its name.
+fn new_key(uid: &str) -> String {
+    format!("{}/{}", keys::packs(uid), uuid::Uuid::new_v4().simple())
+}

@@ -1,0 +1,313 @@
+//! Readers: they take stretches of files, check their pages, and compress them.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt as _,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::mpsc::Sender;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    error::BackupError,
+    walk::{Entry, Kind},
+};
+use crate::{
+    postgres::page::{self, PAGE_BYTES, PageState},
+    repository::map::Codec,
+};
+
+/// Bytes that are read, checked and compressed at a time: large enough for zstd, small enough to have some dozens in memory.
+pub(super) const UNIT: usize = 4 << 20;
+
+/// Level that compresses faster than disks and networks move.
+const LEVEL: i32 = 1;
+
+/// A page that a checksum does not fit is read again: while its bytes change it is being written, this often at most.
+const CHANGING_READS: u32 = 50;
+
+/// Bytes that stay the same over this many reads are no write under way but what is there.
+const STABLE_READS: u32 = 3;
+
+/// Between two reads of a page.
+const REREAD: Duration = Duration::from_millis(20);
+
+/// A stretch of a file, to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stretch {
+    entry: usize,
+    at: u64,
+    length: usize,
+}
+
+/// All stretches of all files, which readers take one after another.
+pub(super) struct Work {
+    entries: Arc<Vec<Entry>>,
+    stretches: Vec<Stretch>,
+    next: AtomicUsize,
+    /// Pages in one file of a relation; `None` where pages carry no checksums.
+    checked_segment_pages: Option<u32>,
+    stop: CancellationToken,
+}
+
+/// A stretch that was read.
+#[derive(Debug)]
+pub(super) struct Piece {
+    /// Number of its entry.
+    pub(super) entry: usize,
+    /// Where it begins in the file.
+    pub(super) at: u64,
+    /// Its length, which is less than planned where the file ended.
+    pub(super) raw: usize,
+    /// Absent where all of it is zero.
+    pub(super) content: Option<Content>,
+}
+
+/// Compressed bytes.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub(super) codec: Codec,
+    pub(super) stored: Bytes,
+    pub(super) blake3: blake3::Hash,
+}
+
+impl Work {
+    /// Plans to read the entries that are files. Each file has a stretch, also an empty one: reading it shows that it is there.
+    pub(super) fn plan(
+        entries: Arc<Vec<Entry>>,
+        checked_segment_pages: Option<u32>,
+        stop: CancellationToken,
+    ) -> Self {
+        let mut stretches = Vec::new();
+        for (entry, found) in entries.iter().enumerate() {
+            let Kind::File { bytes, .. } = found.kind else {
+                continue;
+            };
+            let mut at = 0;
+            loop {
+                let length = UNIT;
+                stretches.push(Stretch { entry, at, length });
+                at += UNIT as u64;
+                if at >= bytes {
+                    break;
+                }
+            }
+        }
+        Self {
+            entries,
+            stretches,
+            next: AtomicUsize::new(0),
+            checked_segment_pages,
+            stop,
+        }
+    }
+
+    /// Bytes that are planned.
+    pub(super) fn bytes(&self) -> u64 {
+        let size = |entry: &Entry| match entry.kind {
+            Kind::File { bytes, .. } => bytes,
+            Kind::Folder => 0,
+        };
+        self.entries.iter().map(size).sum()
+    }
+
+    /// Takes stretches until none is left, nobody wants them any more, or one fails. Blocks.
+    pub(super) fn read_all(&self, into: &Sender<Result<Piece, BackupError>>) {
+        let mut encoder = match Encoder::new() {
+            Ok(encoder) => encoder,
+            Err(source) => {
+                let path = String::new();
+                let _ = into.blocking_send(Err(BackupError::Compress { path, source }));
+                return;
+            }
+        };
+        let mut buffer = vec![0; UNIT];
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(stretch) = self.stretches.get(number) else {
+                return;
+            };
+            if self.stop.is_cancelled() {
+                return;
+            }
+            let piece = self.read(*stretch, &mut buffer, &mut encoder).transpose();
+            let Some(piece) = piece else { continue };
+            let is_last = piece.is_err();
+            if into.blocking_send(piece).is_err() || is_last {
+                return;
+            }
+        }
+    }
+
+    /// Reads one stretch; `None` when its file is gone.
+    fn read(
+        &self,
+        stretch: Stretch,
+        buffer: &mut [u8],
+        encoder: &mut Encoder,
+    ) -> Result<Option<Piece>, BackupError> {
+        let entry = &self.entries[stretch.entry];
+        let fail = |source| BackupError::ReadFile {
+            path: entry.path.clone(),
+            source,
+        };
+        let file = match File::open(&entry.source) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fail(error)),
+        };
+        let buffer = &mut buffer[..stretch.length];
+        let raw = read_at(&file, buffer, stretch.at).map_err(fail)?;
+        let buffer = &mut buffer[..raw];
+        if let (
+            Some(segment_pages),
+            Kind::File {
+                pages_of_segment: Some(segment),
+                ..
+            },
+        ) = (self.checked_segment_pages, entry.kind)
+        {
+            let pages = u64::from(segment) * u64::from(segment_pages);
+            self.check(&file, &entry.path, buffer, stretch.at, pages)?;
+        }
+        let content = encoder
+            .encode(buffer)
+            .map_err(|source| BackupError::Compress {
+                path: entry.path.clone(),
+                source,
+            })?;
+        Ok(Some(Piece {
+            entry: stretch.entry,
+            at: stretch.at,
+            raw,
+            content,
+        }))
+    }
+
+    /// Checks all whole pages; the end of a file that is being extended may be half a page. `first_page` counts to the file's start.
+    fn check(
+        &self,
+        file: &File,
+        path: &str,
+        buffer: &mut [u8],
+        at: u64,
+        first_page: u64,
+    ) -> Result<(), BackupError> {
+        let (pages, _) = buffer.as_chunks_mut::<PAGE_BYTES>();
+        for (number, page) in (at / PAGE_BYTES as u64..).zip(pages) {
+            let block = u32::try_from(first_page + number).unwrap_or(u32::MAX);
+            if let PageState::Bad { .. } = page::verify(page, block) {
+                self.settle(file, page, number * PAGE_BYTES as u64, block)
+                    .map_err(|settled| match settled {
+                        Unsettled::Read(source) => BackupError::ReadFile {
+                            path: path.to_owned(),
+                            source,
+                        },
+                        Unsettled::Bad { stored, computed } => BackupError::DamagedPage {
+                            path: path.to_owned(),
+                            block,
+                            stored,
+                            computed,
+                        },
+                        Unsettled::Stopped => BackupError::Cancelled,
+                    })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a page again until its checksum fits, or it is seen to be damaged.
+    fn settle(
+        &self,
+        file: &File,
+        page: &mut [u8; PAGE_BYTES],
+        at: u64,
+        block: u32,
+    ) -> Result<(), Unsettled> {
+        let (mut changing, mut stable) = (0, 0);
+        loop {
+            if self.stop.is_cancelled() {
+                return Err(Unsettled::Stopped);
+            }
+            std::thread::sleep(REREAD);
+            let mut again = [0; PAGE_BYTES];
+            let length = read_at(file, &mut again, at).map_err(Unsettled::Read)?;
+            if length < PAGE_BYTES {
+                // Truncated since: what the WAL says of it counts.
+                return Ok(());
+            }
+            let is_same = again == *page;
+            *page = again;
+            let PageState::Bad { stored, computed } = page::verify(page, block) else {
+                return Ok(());
+            };
+            if is_same {
+                stable += 1;
+            } else {
+                (stable, changing) = (0, changing + 1);
+            }
+            if stable == STABLE_READS || changing == CHANGING_READS {
+                return Err(Unsettled::Bad { stored, computed });
+            }
+        }
+    }
+}
+
+enum Unsettled {
+    Read(io::Error),
+    Bad { stored: u16, computed: u16 },
+    Stopped,
+}
+
+/// Compresses stretches, one after another.
+pub(super) struct Encoder {
+    zstd: zstd::bulk::Compressor<'static>,
+}
+
+impl Encoder {
+    pub(super) fn new() -> io::Result<Self> {
+        let zstd = zstd::bulk::Compressor::new(LEVEL)?;
+        Ok(Self { zstd })
+    }
+
+    /// `None` where all bytes are zero.
+    pub(super) fn encode(&mut self, raw: &[u8]) -> io::Result<Option<Content>> {
+        if raw.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let blake3 = blake3::hash(raw);
+        let packed = self.zstd.compress(raw)?;
+        // Less than a sixteenth saved is not worth undoing.
+        let (codec, stored) = if packed.len() < raw.len() - raw.len() / 16 {
+            (Codec::Zstd, packed.into())
+        } else {
+            (Codec::Plain, Bytes::copy_from_slice(raw))
+        };
+        Ok(Some(Content {
+            codec,
+            stored,
+            blake3,
+        }))
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+pub(super) fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

@@ -1,0 +1,112 @@
+//! The WAL that makes a backup consistent, copied out of the server's own folder.
+
+use std::{fs::File, path::Path};
+
+use kubedb_core::lsn::{Lsn, TimelineId};
+
+use super::{
+    error::BackupError,
+    read::{Content, Encoder, UNIT, read_at},
+};
+
+/// Bytes of a WAL page in every build we run.
+const PAGE: usize = 8_192;
+
+/// Offset of the page's own position in its header.
+const POSITION: usize = 8;
+
+/// Offset of the system identifier in the longer header of a segment's first page.
+const IDENTIFIER: usize = 24;
+
+/// What is to be copied.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Range {
+    pub(super) start: Lsn,
+    pub(super) stop: Lsn,
+    pub(super) timeline: TimelineId,
+    pub(super) segment_bytes: u64,
+    pub(super) system_identifier: u64,
+}
+
+impl Range {
+    /// Numbers and names of the segments.
+    pub(super) fn segments(self) -> impl Iterator<Item = (u64, String)> {
+        let name = move |number| {
+            let name = self.timeline.segment_name(number, self.segment_bytes);
+            (number, name)
+        };
+        self.start
+            .segments_until(self.stop, self.segment_bytes)
+            .map(name)
+    }
+
+    /// Reads one stretch of a segment from `at` on, and checks it. What lies behind the stop is not of this backup and becomes zero, which is
+    /// where a recovery stops reading. Blocks.
+    pub(super) fn read(
+        self,
+        folder: &Path,
+        number: u64,
+        name: &str,
+        at: u64,
+    ) -> Result<(usize, Option<Content>), BackupError> {
+        let fail = |reason: String| BackupError::Wal {
+            segment: name.to_owned(),
+            reason,
+        };
+        let file = File::open(folder.join(name)).map_err(|error| fail(error.to_string()))?;
+        let length = file
+            .metadata()
+            .map_err(|error| fail(error.to_string()))?
+            .len();
+        if length != self.segment_bytes {
+            return Err(fail(format!(
+                "it has {length} bytes instead of {}",
+                self.segment_bytes
+            )));
+        }
+        let wanted = (self.segment_bytes - at).min(UNIT as u64);
+        let mut buffer = vec![0; usize::try_from(wanted).unwrap_or(UNIT)];
+        let read = read_at(&file, &mut buffer, at).map_err(|error| fail(error.to_string()))?;
+        if read != buffer.len() {
+            return Err(fail("it became shorter meanwhile".to_owned()));
+        }
+        let begin = number * self.segment_bytes + at;
+        let kept = usize::try_from(self.stop.0.saturating_sub(begin)).unwrap_or(usize::MAX);
+        buffer.iter_mut().skip(kept).for_each(|byte| *byte = 0);
+        self.check(&buffer, begin, kept).map_err(fail)?;
+        let content = Encoder::new().and_then(|mut encoder| encoder.encode(&buffer));
+        let content = content.map_err(|source| BackupError::Compress {
+            path: name.to_owned(),
+            source,
+        })?;
+        Ok((read, content))
+    }
+
+    /// Every page that holds something before the stop says where it belongs. A recycled segment would not.
+    fn check(self, buffer: &[u8], begin: u64, kept: usize) -> Result<(), String> {
+        for (number, page) in (0_u64..).zip(buffer.chunks(PAGE)) {
+            let position = begin + number * PAGE as u64;
+            let is_needed = number * (PAGE as u64) < kept as u64;
+            // Pages before the start are not read by a recovery, but for the header of the segment.
+            let is_header = position % self.segment_bytes == 0;
+            let is_early = position + (PAGE as u64) <= self.start.0 && !is_header;
+            if !is_needed || is_early {
+                continue;
+            }
+            let found = u64_at(page, POSITION);
+            if found != Some(position) {
+                let found = Lsn(found.unwrap_or_default());
+                return Err(format!("page {} says that it is {found}", Lsn(position)));
+            }
+            if is_header && u64_at(page, IDENTIFIER) != Some(self.system_identifier) {
+                return Err("it belongs to another cluster".to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn u64_at(page: &[u8], at: usize) -> Option<u64> {
+    let bytes = page.get(at..at + 8)?;
+    Some(u64::from_le_bytes(bytes.try_into().ok()?))
+}
