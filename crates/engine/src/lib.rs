@@ -3,5 +3,6 @@
 pub mod backup;
 pub mod postgres;
 pub mod repository;
+pub mod restore;
 pub mod store;
 pub mod walsender;

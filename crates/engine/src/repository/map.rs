@@ -16,6 +16,9 @@ const MAP_FILES: usize = 4_096;
 /// Units in one map, at most; a file of 1 GiB has 256.
 const MAP_UNITS: usize = 65_536;
 
+/// Bytes of one unit, read or stored, at most; writers use a quarter.
+const UNIT_BYTES: u32 = 16 << 20;
+
 /// One path in so many ends its map, on average.
 const PATHS_PER_MAP: u32 = 512;
 
@@ -125,7 +128,9 @@ impl FileEntry {
         }
         let mut end = 0;
         for unit in &self.units {
-            let is_sound = !self.is_folder && unit.at >= end && (unit.pack as usize) < packs;
+            let is_small = unit.raw <= UNIT_BYTES && unit.stored <= UNIT_BYTES;
+            let is_sound =
+                is_small && !self.is_folder && unit.at >= end && (unit.pack as usize) < packs;
             end = unit.at.saturating_add(u64::from(unit.raw));
             if !is_sound || end > self.bytes {
                 return Some(format!("the content of {:?} is not in order", self.path));

@@ -11,13 +11,19 @@ use std::{collections::BTreeMap, fmt, ops::Range, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, path::Path};
+use object_store::{
+    GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+    path::Path,
+};
 
 pub use error::StoreError;
 use error::{Named, classify};
 
 /// Objects that one listing may give: a terabyte in packs of 32 MiB is 32 768, and a database keeps some dozens of Snapshots.
 const LISTED_OBJECTS: usize = 4_000_000;
+
+/// Times that an answer may break off half way.
+const BODIES: u32 = 3;
 
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,26 +172,56 @@ impl Store {
 
     /// Reads a whole object of at most `limit` bytes.
     pub async fn read(&self, key: &str, limit: u64) -> Result<Bytes, StoreError> {
-        let path = self.path(key)?;
-        let fail = |error| classify(self.named(key, false), error);
-        let got = self.objects.get(&path).await.map_err(fail)?;
-        if got.meta.size > limit {
-            return Err(StoreError::TooLarge {
-                label: self.label.to_string(),
-                object: key.to_owned(),
-                limit,
-            });
-        }
-        got.bytes().await.map_err(fail)
+        self.fetch(key, None, limit).await
     }
 
     /// Reads exactly the bytes of `range`, or fails.
     pub async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let wanted = range.end.saturating_sub(range.start);
+        let bytes = self.fetch(key, Some(range.into()), u64::MAX).await?;
+        if bytes.len() as u64 == wanted {
+            return Ok(bytes);
+        }
+        let reason = format!("the object ends after {} of {wanted} bytes", bytes.len());
+        Err(StoreError::Refused {
+            label: self.label.to_string(),
+            object: key.to_owned(),
+            source: reason.clone().into(),
+            reason,
+        })
+    }
+
+    /// An adapter repeats a request that gets no answer; an answer that breaks off half way is repeated here.
+    async fn fetch(
+        &self,
+        key: &str,
+        range: Option<GetRange>,
+        limit: u64,
+    ) -> Result<Bytes, StoreError> {
         let path = self.path(key)?;
-        self.objects
-            .get_range(&path, range)
-            .await
-            .map_err(|error| classify(self.named(key, false), error))
+        let fail = |error| classify(self.named(key, false), error);
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let options = GetOptions {
+                range: range.clone(),
+                ..GetOptions::default()
+            };
+            let got = self.objects.get_opts(&path, options).await.map_err(fail)?;
+            if got.range.end - got.range.start > limit {
+                return Err(StoreError::TooLarge {
+                    label: self.label.to_string(),
+                    object: key.to_owned(),
+                    limit,
+                });
+            }
+            match got.bytes().await.map_err(fail) {
+                Err(error) if error.is_retryable() && tried < BODIES => {
+                    tracing::debug!(%error, "reading an object again");
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Size of an object in bytes.

@@ -1,0 +1,237 @@
+//! Putting files on disk. Everything here blocks.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, symlink},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    error::RestoreError,
+    plan::{Fetch, Plan, Target},
+};
+use crate::repository::map::{Codec, FileEntry};
+
+/// Where the files of a restore go, and what must be removed if it fails.
+#[derive(Clone, Debug)]
+pub(super) struct Site {
+    data_folder: PathBuf,
+    tablespaces: PathBuf,
+    oids: Vec<u32>,
+}
+
+/// Why a unit is not what was written.
+#[derive(Debug)]
+pub(super) enum UnitError {
+    /// Its bytes are not what was stored.
+    Damaged { file: usize, reason: String },
+    /// The disk did not take it.
+    Write(RestoreError),
+}
+
+impl Site {
+    /// Tablespaces go beside the data folder, into `tablespaces/<oid>`.
+    pub(super) fn new(data_folder: &Path, plan: &Plan) -> Self {
+        let parent = data_folder.parent().unwrap_or(data_folder);
+        Self {
+            data_folder: data_folder.to_owned(),
+            tablespaces: parent.join("tablespaces"),
+            oids: plan
+                .manifest
+                .tablespaces
+                .iter()
+                .map(|space| space.oid)
+                .collect(),
+        }
+    }
+
+    /// Refuses folders that hold something.
+    pub(super) fn check_empty(&self) -> Result<(), RestoreError> {
+        for folder in self.roots() {
+            let entries = match fs::read_dir(&folder) {
+                Ok(mut entries) => entries.next().is_some(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => return Err(fail(&folder)(error)),
+            };
+            if entries {
+                return Err(RestoreError::NotEmpty {
+                    folder: folder.display().to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything that a restore wrote. The data folder goes too: it was absent or empty.
+    pub(super) fn remove(&self) {
+        for folder in self.roots() {
+            match fs::remove_dir_all(&folder) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(folder = %folder.display(), %error, "a failed restore is left behind");
+                }
+            }
+        }
+        if !self.oids.is_empty() {
+            // Only when it is empty, that is when no other cluster beside us has tablespaces.
+            let _ = fs::remove_dir(&self.tablespaces);
+        }
+    }
+
+    fn roots(&self) -> impl Iterator<Item = PathBuf> {
+        let spaces = self
+            .oids
+            .iter()
+            .map(|oid| self.tablespaces.join(oid.to_string()));
+        std::iter::once(self.data_folder.clone()).chain(spaces)
+    }
+
+    /// Where a path of the Snapshot lies on disk.
+    pub(super) fn place(&self, path: &str) -> PathBuf {
+        let within = path.strip_prefix("pg_tblspc/").map(|rest| {
+            let (oid, rest) = rest.split_once('/').unwrap_or((rest, ""));
+            (oid.parse::<u32>().ok(), rest)
+        });
+        match within {
+            Some((Some(oid), "")) if self.oids.contains(&oid) => {
+                self.tablespaces.join(oid.to_string())
+            }
+            Some((Some(oid), rest)) if self.oids.contains(&oid) => {
+                self.tablespaces.join(oid.to_string()).join(rest)
+            }
+            _ => self.data_folder.join(path),
+        }
+    }
+
+    /// Makes all folders, links and files, the files with their length and no content.
+    pub(super) fn prepare(
+        &self,
+        files: &[FileEntry],
+        stop: &CancellationToken,
+    ) -> Result<(), RestoreError> {
+        if !self.oids.is_empty() {
+            make_folder(&self.tablespaces)?;
+        }
+        for folder in self.roots() {
+            make_folder(&folder)?;
+        }
+        for file in files {
+            if stop.is_cancelled() {
+                return Err(RestoreError::Cancelled);
+            }
+            let path = self.place(&file.path);
+            if file.is_folder {
+                make_folder(&path)?;
+                continue;
+            }
+            // A Snapshot may hold a file whose folder came into being after the walk had passed.
+            if let Some(parent) = path.parent() {
+                make_folder(parent)?;
+            }
+            let made = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path);
+            made.and_then(|made| made.set_len(file.bytes))
+                .map_err(fail(&path))?;
+        }
+        for oid in &self.oids {
+            let link = self.data_folder.join("pg_tblspc").join(oid.to_string());
+            symlink(self.tablespaces.join(oid.to_string()), &link).map_err(fail(&link))?;
+        }
+        Ok(())
+    }
+
+    /// Unpacks, verifies and writes the units of one range. Gives the bytes written.
+    pub(super) fn write(
+        &self,
+        files: &[FileEntry],
+        fetch: &Fetch,
+        bytes: &[u8],
+    ) -> Result<u64, UnitError> {
+        let mut written = 0;
+        for unit in &fetch.units {
+            let damaged = |reason: String| UnitError::Damaged {
+                file: unit.file,
+                reason,
+            };
+            let from = usize::try_from(unit.offset - fetch.start).unwrap_or(usize::MAX);
+            let length = usize::try_from(unit.stored).unwrap_or(usize::MAX);
+            let stored = bytes.get(from..from.saturating_add(length));
+            let stored = stored.ok_or_else(|| damaged("it ends early".to_owned()))?;
+            let raw = unpack(unit, stored).map_err(damaged)?;
+            let path = self.place(&files[unit.file].path);
+            OpenOptions::new()
+                .write(true)
+                .open(&path)
+                .and_then(|file| file.write_all_at(&raw, unit.at))
+                .map_err(|error| UnitError::Write(fail(&path)(error)))?;
+            written += raw.len() as u64;
+        }
+        Ok(written)
+    }
+
+    /// Makes all of it durable: files, by several threads, then folders.
+    pub(super) fn sync(&self, files: &[FileEntry], threads: usize) -> Result<(), RestoreError> {
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<(), RestoreError> {
+            while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let path = self.place(&file.path);
+                File::open(&path)
+                    .and_then(|file| file.sync_all())
+                    .map_err(fail(&path))?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            let ended = workers
+                .into_iter()
+                .map(|worker| worker.join().map_err(|_| RestoreError::Worker)?);
+            ended.collect::<Result<(), _>>()
+        })?;
+        let parents = self
+            .roots()
+            .filter_map(|root| root.parent().map(Path::to_owned));
+        for folder in self.roots().chain(parents) {
+            File::open(&folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(fail(&folder))?;
+        }
+        Ok(())
+    }
+}
+
+fn unpack(unit: &Target, stored: &[u8]) -> Result<Vec<u8>, String> {
+    let raw = match unit.codec {
+        Codec::Plain => stored.to_vec(),
+        Codec::Zstd => {
+            zstd::bulk::decompress(stored, unit.raw).map_err(|error| error.to_string())?
+        }
+    };
+    let is_same = raw.len() == unit.raw && blake3::hash(&raw).to_hex().as_str() == unit.blake3;
+    is_same
+        .then_some(raw)
+        .ok_or_else(|| "its content does not fit its hash".to_owned())
+}
+
+/// Makes a folder for its owner alone, as PostgreSQL demands of a data folder.
+fn make_folder(folder: &Path) -> Result<(), RestoreError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(fail(folder))
+}
+
+fn fail(path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
+    let path = path.display().to_string();
+    move |source| RestoreError::Write { path, source }
+}
