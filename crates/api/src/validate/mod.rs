@@ -1,0 +1,100 @@
+//! What is refused, and in which words. Everything here judges a manifest by itself: what must exist elsewhere (a
+//! Secret, a storage class, the database of a Snapshot) is the caller's to look up.
+
+mod postgres;
+mod quantity;
+mod shape;
+mod snapshot;
+mod storage;
+mod update;
+
+use kubedb_core::names;
+use serde_json::Value;
+
+pub use self::{
+    postgres::{validate_delete, validate_postgres},
+    snapshot::validate_snapshot,
+    update::{validate_postgres_update, validate_snapshot_update},
+};
+
+/// Most errors told of one manifest.
+const ERRORS_MAX: usize = 50;
+
+/// One refused field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// Path, such as `spec.replicas`.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl FieldError {
+    fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    fn hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+
+    fn unbuilt(path: String) -> Self {
+        let message = format!("{path} is not built yet: remove it");
+        Self::new(path, message)
+    }
+
+    fn missing(path: String) -> Self {
+        let message = format!("{path} is missing");
+        Self::new(path, message)
+    }
+}
+
+/// Shape first, then meaning; of what has the wrong shape, the meaning is not judged.
+fn judged(shape: Vec<FieldError>, meaning: Vec<FieldError>) -> Vec<FieldError> {
+    let mut errors = shape;
+    for error in meaning {
+        let is_known = errors.iter().any(|known| {
+            error.field == known.field || known.field.starts_with(&format!("{}.", error.field))
+        });
+        if !is_known {
+            errors.push(error);
+        }
+    }
+    errors.truncate(ERRORS_MAX);
+    errors
+}
+
+/// Objects without a name are named by the server, which checks what it makes.
+fn check_name(raw: &Value, errors: &mut Vec<FieldError>) {
+    if let Some(name) = raw["metadata"]["name"].as_str()
+        && let Err(reason) = names::check(name)
+    {
+        errors.push(FieldError::new("metadata.name", reason.to_string()));
+    }
+}
+
+/// Whether a field was given; null is as good as absent, as everywhere in Kubernetes.
+fn is_given(value: &Value, field: &str) -> bool {
+    !value[field].is_null()
+}
+
+/// A name that must be there and be one.
+fn check_reference(value: &Value, path: String, errors: &mut Vec<FieldError>) {
+    match value.as_str() {
+        None | Some("") => errors.push(FieldError::missing(path)),
+        Some(name) => {
+            if let Err(reason) = names::check(name) {
+                errors.push(FieldError::new(path, reason.to_string()));
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! A Postgres as it was sent.
+
+use kubedb_core::schedule::Schedule;
+use serde_json::Value;
+
+use super::{FieldError, check_name, check_reference, is_given, judged, quantity, shape, storage};
+use crate::{
+    postgres::{Postgres, TerminationPolicy, UNBUILT_FIELDS},
+    untyped::VersionText,
+};
+
+/// Fields of `backupSchedule` that are known and not built.
+const UNBUILT_SCHEDULE_FIELDS: [&str; 7] = [
+    "retention",
+    "method",
+    "encryption",
+    "target",
+    "verify",
+    "startingDeadlineSeconds",
+    "resources",
+];
+
+/// Volumes that scripts can lie on, and those that are not built.
+const SCRIPT_VOLUMES: [&str; 3] = ["configMap", "secret", "hostPath"];
+const UNBUILT_SCRIPT_VOLUMES: [&str; 3] = ["persistentVolumeClaim", "nfs", "gitRepo"];
+
+/// Checks a Postgres as it was sent.
+#[must_use]
+pub fn validate_postgres(raw: &Value, known_versions: &[&str]) -> Vec<FieldError> {
+    let spec = &raw["spec"];
+    let mut errors = Vec::new();
+    check_name(raw, &mut errors);
+    errors.extend(version_error(spec, known_versions));
+    if let Some(replicas) = spec["replicas"].as_i64()
+        && replicas < 1
+    {
+        let message =
+            format!("spec.replicas \"{replicas}\" invalid. Value must be greater than zero");
+        errors.push(FieldError::new("spec.replicas", message));
+    }
+    check_modes(spec, &mut errors);
+    if is_given(spec, "databaseSecret") {
+        let path = "spec.databaseSecret.secretName".to_owned();
+        if spec["databaseSecret"]["secretName"]
+            .as_str()
+            .is_none_or(str::is_empty)
+        {
+            errors.push(
+                FieldError::missing(path).hint("leave spec.databaseSecret out to have one made"),
+            );
+        }
+    }
+    if is_given(spec, "storage") {
+        errors.extend(storage_error(&spec["storage"]));
+    }
+    if is_given(spec, "init") {
+        check_init(&spec["init"], &mut errors);
+    }
+    if is_given(spec, "backupSchedule") {
+        check_schedule(&spec["backupSchedule"], &mut errors);
+    }
+    if let Some(policy @ ("Delete" | "WipeOut")) = spec["terminationPolicy"].as_str() {
+        let message = format!("spec.terminationPolicy \"{policy}\" is not built yet");
+        let error = FieldError::new("spec.terminationPolicy", message);
+        errors.push(error.hint("Pause and DoNotTerminate are built"));
+    }
+    let unbuilt = UNBUILT_FIELDS.iter().filter(|field| is_given(spec, field));
+    errors.extend(unbuilt.map(|field| FieldError::unbuilt(format!("spec.{field}"))));
+    judged(shape::check("postgreses", raw), errors)
+}
+
+fn version_error(spec: &Value, known_versions: &[&str]) -> Option<FieldError> {
+    let path = "spec.version";
+    let value = &spec["version"];
+    if matches!(value, Value::Object(_) | Value::Array(_) | Value::Bool(_)) {
+        let error = FieldError::new(path, "spec.version must be text or a number");
+        return Some(error.hint("write version: \"9.6\""));
+    }
+    let version = VersionText(value.clone()).text();
+    let known = format!("known versions: {}", known_versions.join(", "));
+    if version.is_empty() {
+        let message = format!("object 'Version' is missing in '{spec}'");
+        return Some(FieldError::new(path, message).hint(known));
+    }
+    if known_versions.contains(&version.as_str()) {
+        return None;
+    }
+    let error = FieldError::new(
+        path,
+        format!("KubeDB doesn't support Postgres version: {version}"),
+    );
+    // Only a fraction can have lost a zero at its end.
+    Some(if value.is_f64() {
+        error.hint(format!(
+            "YAML reads a bare {version}0 as {version}; if that was meant, write version: \"{version}0\". {known}"
+        ))
+    } else {
+        error.hint(known)
+    })
+}
+
+fn check_modes(spec: &Value, errors: &mut Vec<FieldError>) {
+    let modes = [
+        ("standbyMode", ["hot", "warm"].as_slice()),
+        ("streamingMode", ["asynchronous"].as_slice()),
+    ];
+    for (field, known) in modes {
+        let Some(mode) = spec[field].as_str() else {
+            continue;
+        };
+        // `hot` and `Hot`, but not `hOT`.
+        let is_known = known
+            .iter()
+            .any(|known| mode.get(1..) == known.get(1..) && mode.to_lowercase() == **known);
+        if !is_known {
+            let path = format!("spec.{field}");
+            let message = format!("{path} \"{mode}\" invalid");
+            let hint = format!("known values: {}", known.join(", "));
+            errors.push(FieldError::new(path, message).hint(hint));
+        }
+    }
+}
+
+fn storage_error(storage: &Value) -> Option<FieldError> {
+    let request = &storage["resources"]["requests"]["storage"];
+    let message = match request {
+        Value::Null => "missing ResourceStorage request",
+        quantity if quantity::is_positive(quantity) => return None,
+        _ => "invalid ResourceStorage request",
+    };
+    let error = FieldError::new("spec.storage.resources.requests.storage", message);
+    Some(error.hint("write an amount such as 1Gi"))
+}
+
+fn check_init(init: &Value, errors: &mut Vec<FieldError>) {
+    let sources = ["scriptSource", "snapshotSource", "postgresWAL"];
+    let given: Vec<_> = sources
+        .into_iter()
+        .filter(|source| is_given(init, source))
+        .collect();
+    if given.len() > 1 {
+        let message = format!("spec.init has several sources: {}", given.join(", "));
+        errors.push(FieldError::new("spec.init", message).hint("keep one"));
+        return;
+    }
+    match given.first() {
+        Some(&"postgresWAL") => {
+            errors.push(FieldError::unbuilt("spec.init.postgresWAL".to_owned()))
+        }
+        Some(&"snapshotSource") => {
+            let path = "spec.init.snapshotSource.name".to_owned();
+            check_reference(&init["snapshotSource"]["name"], path, errors);
+        }
+        Some(_) => check_scripts(&init["scriptSource"], errors),
+        None => {}
+    }
+}
+
+fn check_scripts(source: &Value, errors: &mut Vec<FieldError>) {
+    let path = "spec.init.scriptSource";
+    let unbuilt = UNBUILT_SCRIPT_VOLUMES
+        .iter()
+        .filter(|volume| is_given(source, volume));
+    let unbuilt: Vec<_> = unbuilt
+        .map(|volume| FieldError::unbuilt(format!("{path}.{volume}")))
+        .collect();
+    if !unbuilt.is_empty() {
+        errors.extend(unbuilt);
+        return;
+    }
+    let given: Vec<_> = SCRIPT_VOLUMES
+        .into_iter()
+        .filter(|volume| is_given(source, volume))
+        .collect();
+    if given.len() != 1 {
+        let message = format!("{path} needs one of {}", SCRIPT_VOLUMES.join(", "));
+        errors.push(FieldError::new(path, message));
+    }
+    if given == ["secret"]
+        && source["secret"]["secretName"]
+            .as_str()
+            .is_none_or(str::is_empty)
+    {
+        errors.push(FieldError::missing(format!("{path}.secret.secretName")));
+    }
+}
+
+fn check_schedule(schedule: &Value, errors: &mut Vec<FieldError>) {
+    let path = "spec.backupSchedule";
+    let expression = schedule["cronExpression"].as_str().unwrap_or_default();
+    if let Err(reason) = Schedule::parse(expression, schedule["timeZone"].as_str()) {
+        let hint = format!("kubedb schedule next '{expression}' says when an expression fires");
+        let message = format!("invalid cron expression: {reason}");
+        errors.push(FieldError::new(format!("{path}.cronExpression"), message).hint(hint));
+    }
+    storage::check(schedule, path, errors);
+    let unbuilt = UNBUILT_SCHEDULE_FIELDS
+        .iter()
+        .filter(|field| is_given(schedule, field));
+    errors.extend(unbuilt.map(|field| FieldError::unbuilt(format!("{path}.{field}"))));
+}
+
+/// Refuses the deletion of a locked database.
+#[must_use]
+pub fn validate_delete(postgres: &Postgres) -> Option<FieldError> {
+    let name = postgres.metadata.name.as_deref().unwrap_or_default();
+    let told = |field: &str, way_out: &str| {
+        let message =
+            format!("postgres \"{name}\" can't be paused. To continue delete, {way_out} and retry");
+        FieldError::new(field, message)
+    };
+    if postgres.spec.do_not_pause == Some(true) {
+        Some(told("spec.doNotPause", "unset spec.doNotPause"))
+    } else if postgres.spec.termination_policy == Some(TerminationPolicy::DoNotTerminate) {
+        Some(told(
+            "spec.terminationPolicy",
+            "set spec.terminationPolicy to Pause",
+        ))
+    } else {
+        None
+    }
+}

@@ -1,0 +1,39 @@
+//! A Snapshot as it was sent.
+
+use serde_json::Value;
+
+use super::{FieldError, check_name, check_reference, is_given, judged, shape, storage};
+use crate::labels;
+
+/// Checks a Snapshot as it was sent.
+#[must_use]
+pub fn validate_snapshot(raw: &Value) -> Vec<FieldError> {
+    let spec = &raw["spec"];
+    let mut errors = Vec::new();
+    check_name(raw, &mut errors);
+    let field = "spec.databaseName";
+    if spec["databaseName"].as_str().is_none_or(str::is_empty) {
+        errors.push(FieldError::new(
+            field,
+            format!("object 'DatabaseName' is missing in '{spec}'"),
+        ));
+    } else {
+        check_reference(&spec["databaseName"], field.to_owned(), &mut errors);
+    }
+    if let Some(kind) = raw["metadata"]["labels"][labels::KIND].as_str()
+        && kind != "Postgres"
+    {
+        let message = format!("Snapshots of {kind} are not built: Postgres is");
+        errors.push(FieldError::new(
+            format!("metadata.labels.{}", labels::KIND),
+            message,
+        ));
+    }
+    storage::check(spec, "spec", &mut errors);
+    for field in ["method", "resources"] {
+        if is_given(spec, field) {
+            errors.push(FieldError::unbuilt(format!("spec.{field}")));
+        }
+    }
+    judged(shape::check("snapshots", raw), errors)
+}

@@ -1,0 +1,115 @@
+//! What an update may change.
+
+use serde_json::{Map, Value};
+
+use super::FieldError;
+use crate::untyped::VersionText;
+
+/// Fields of a Postgres that stay as they were created. The original lists two of them by names that they no longer
+/// had, so that they could be changed after all.
+const POSTGRES_FIXED: [&str; 8] = [
+    "version",
+    "standbyMode",
+    "streamingMode",
+    "archiver",
+    "databaseSecret",
+    "storage",
+    "nodeSelector",
+    "init",
+];
+
+/// Fields of a Snapshot that speak of what happens later; all others describe what was done.
+const SNAPSHOT_FREE: [&str; 2] = ["deletionPolicy", "allowedNamespaces"];
+
+/// Checks what an update of a Postgres changes. Both as they were sent and stored, status left out of sight.
+#[must_use]
+pub fn validate_postgres_update(old: &Value, new: &Value) -> Vec<FieldError> {
+    let changed = |field: &&str| {
+        let (old, new) = (&old["spec"][*field], &new["spec"][*field]);
+        let is_first_secret = *field == "databaseSecret" && without_nulls(old) == Value::Null;
+        !is_first_secret && normal(field, old) != normal(field, new)
+    };
+    let changed: Vec<_> = POSTGRES_FIXED.into_iter().filter(changed).collect();
+    refusal(&changed, &POSTGRES_FIXED)
+}
+
+/// Checks what an update of a Snapshot changes.
+#[must_use]
+pub fn validate_snapshot_update(old: &Value, new: &Value) -> Vec<FieldError> {
+    let empty = Map::new();
+    let (old, new) = (&old["spec"], &new["spec"]);
+    let fields = |spec: &Value| {
+        spec.as_object()
+            .unwrap_or(&empty)
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let mut names = fields(old);
+    names.extend(fields(new));
+    names.sort();
+    names.dedup();
+    names.retain(|name| {
+        !SNAPSHOT_FREE.contains(&name.as_str())
+            && without_nulls(&old[name]) != without_nulls(&new[name])
+    });
+    let changed: Vec<_> = names.iter().map(String::as_str).collect();
+    refusal(&changed, &changed)
+}
+
+/// One error that lists all fixed fields, as the original does, and hints at those that were changed.
+fn refusal(changed: &[&str], fixed: &[&str]) -> Vec<FieldError> {
+    let Some(first) = changed.first() else {
+        return Vec::new();
+    };
+    let list: String = fixed
+        .iter()
+        .map(|field| format!("\n\tspec.{field}"))
+        .collect();
+    let message = format!("At least one of the following was changed:{list}");
+    let changed: Vec<_> = changed
+        .iter()
+        .map(|field| format!("spec.{field}"))
+        .collect();
+    let hint = format!("changed here: {}", changed.join(", "));
+    vec![FieldError::new(format!("spec.{first}"), message).hint(hint)]
+}
+
+/// What a field means: the same whether a default was written or left out, and in every accepted spelling.
+fn normal(field: &str, value: &Value) -> Value {
+    let mode = |default: &str| {
+        let text = value.as_str().unwrap_or(default);
+        Value::String(text.to_lowercase())
+    };
+    match field {
+        "version" => Value::String(VersionText(value.clone()).text()),
+        "standbyMode" => mode("warm"),
+        "streamingMode" => mode("asynchronous"),
+        "storage" => {
+            let mut storage = without_nulls(value);
+            if let Some(fields) = storage.as_object_mut() {
+                let modes = fields
+                    .entry("accessModes")
+                    .or_insert_with(|| Value::Array(Vec::new()));
+                if modes.as_array().is_some_and(Vec::is_empty) {
+                    *modes = serde_json::json!(["ReadWriteOnce"]);
+                }
+            }
+            storage
+        }
+        _ => without_nulls(value),
+    }
+}
+
+/// Null is as good as absent; a map of nothing but nulls is an empty map. As deep as the object is.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name.clone(), without_nulls(value)))
+            .collect(),
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        other => other.clone(),
+    }
+}
