@@ -326,10 +326,9 @@ pub struct PostgresStatus {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_schedule_time: Option<Timestamp>,
-    /// Time that `@every` counts from.
-    #[schemars(with = "Option<String>")]
+    /// Expression that the next time was computed from.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub schedule_anchor: Option<Timestamp>,
+    pub schedule_expression: Option<String>,
     /// Full PostgreSQL version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postgres_version: Option<String>,
