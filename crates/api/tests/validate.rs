@@ -1,14 +1,10 @@
 //! What the guide's manifest is, and what each wrong one is told.
 
+mod manifests;
+
 use kubedb_api::{Postgres, crd::crds, validate::validate_postgres};
+use manifests::{LOCAL, VERSIONS, guide, lines, with};
 use serde_json::{Value, json};
-
-const GUIDE: &str = include_str!("../../../examples/scheduled-pg.yaml");
-const VERSIONS: [&str; 2] = ["9.6", "15"];
-
-fn guide() -> Value {
-    serde_yaml_ng::from_str(GUIDE).unwrap()
-}
 
 /// The guide's manifest with one change must be refused with exactly this.
 fn check(change: impl FnOnce(&mut Value), field: &str, message: &str) {
@@ -73,6 +69,220 @@ fn wrong_manifests_are_told_the_field_and_the_reason() {
         |spec| spec["archiver"] = json!({}),
         "spec.archiver",
         "spec.archiver is not built yet: remove it",
+    );
+}
+
+#[test]
+fn every_example_is_accepted() {
+    let local: Value = serde_yaml_ng::from_str(LOCAL).unwrap();
+    assert_eq!(validate_postgres(&local, &VERSIONS), []);
+    // What the operator asks again, after the types.
+    for raw in [local, guide()] {
+        let typed: Postgres = serde_json::from_value(raw).unwrap();
+        let again = serde_json::to_value(&typed).unwrap();
+        assert_eq!(validate_postgres(&again, &VERSIONS), []);
+    }
+}
+
+#[test]
+fn what_the_original_accepts_is_accepted() {
+    for (pointer, value) in [
+        ("spec.version", json!("9.6")),
+        ("spec.standbyMode", json!("hot")),
+        ("spec.standbyMode", json!("Warm")),
+        ("spec.streamingMode", json!("asynchronous")),
+        ("spec.streamingMode", json!("Asynchronous")),
+        ("spec.replicas", Value::Null),
+        ("spec.doNotPause", json!(true)),
+        ("spec.terminationPolicy", json!("DoNotTerminate")),
+        ("spec.databaseSecret", json!({ "secretName": "mine" })),
+        ("spec.storage.resources.requests.storage", json!("0.5Gi")),
+        (
+            "spec.storage.selector",
+            json!({ "matchLabels": { "any.name/at-all": "x" } }),
+        ),
+        (
+            "spec.init",
+            json!({ "scriptSource": { "scriptPath": "db", "configMap": { "name": "scripts" } } }),
+        ),
+        (
+            "spec.init",
+            json!({ "snapshotSource": { "name": "older", "namespace": "demo" } }),
+        ),
+        (
+            "spec.backupSchedule",
+            json!({ "cronExpression": "@daily", "local": { "mountPath": "/repo", "emptyDir": {} } }),
+        ),
+        ("spec.backupSchedule.suspend", json!(true)),
+        ("spec.backupSchedule.timeZone", json!("Asia/Tokyo")),
+        (
+            "spec.backupSchedule.gcs.endpoint",
+            json!("http://127.0.0.1:4443"),
+        ),
+        ("metadata.annotations", json!({ "x": "y" })),
+        ("metadata.unknown", json!(1)),
+        ("status", json!({ "anything": 1 })),
+    ] {
+        assert_eq!(with(pointer, value.clone()), [""; 0], "{pointer} = {value}");
+    }
+}
+
+#[test]
+fn every_rule_of_the_original_has_its_words() {
+    let schedule = |store: Value| {
+        let mut schedule = json!({ "cronExpression": "@daily" });
+        schedule
+            .as_object_mut()
+            .unwrap()
+            .extend(store.as_object().unwrap().clone());
+        schedule
+    };
+    for (pointer, value, expected) in [
+        (
+            "metadata.name",
+            json!("1pg"),
+            "metadata.name: name \"1pg\" must begin with a lower-case letter, end with a letter or digit, and hold only lower-case letters, digits and hyphens",
+        ),
+        (
+            "spec.version",
+            json!(10.1),
+            "spec.version: KubeDB doesn't support Postgres version: 10.1 (YAML reads a bare 10.10 as 10.1; if that was meant, write version: \"10.10\". known versions: 9.6, 15)",
+        ),
+        (
+            "spec.version",
+            json!("10.1"),
+            "spec.version: KubeDB doesn't support Postgres version: 10.1 (known versions: 9.6, 15)",
+        ),
+        (
+            "spec.version",
+            json!(["9.6"]),
+            "spec.version: spec.version must be text or a number (write version: \"9.6\")",
+        ),
+        (
+            "spec.standbyMode",
+            json!("cold"),
+            "spec.standbyMode: spec.standbyMode \"cold\" invalid (known values: hot, warm)",
+        ),
+        (
+            "spec.standbyMode",
+            json!("hOT"),
+            "spec.standbyMode: spec.standbyMode \"hOT\" invalid (known values: hot, warm)",
+        ),
+        (
+            "spec.streamingMode",
+            json!("synchronous"),
+            "spec.streamingMode: spec.streamingMode \"synchronous\" invalid (known values: asynchronous)",
+        ),
+        (
+            "spec.databaseSecret",
+            json!({}),
+            "spec.databaseSecret.secretName: spec.databaseSecret.secretName is missing (leave spec.databaseSecret out to have one made)",
+        ),
+        (
+            "spec.storage",
+            json!({ "storageClassName": "standard" }),
+            "spec.storage.resources.requests.storage: missing ResourceStorage request (write an amount such as 1Gi)",
+        ),
+        (
+            "spec.storage.resources.requests.storage",
+            json!("0"),
+            "spec.storage.resources.requests.storage: invalid ResourceStorage request (write an amount such as 1Gi)",
+        ),
+        (
+            "spec.terminationPolicy",
+            json!("WipeOut"),
+            "spec.terminationPolicy: spec.terminationPolicy \"WipeOut\" is not built yet (Pause and DoNotTerminate are built)",
+        ),
+        (
+            "spec.monitor",
+            json!({ "agent": "x" }),
+            "spec.monitor: spec.monitor is not built yet: remove it",
+        ),
+        (
+            "spec.init",
+            json!({ "snapshotSource": { "name": "s" }, "scriptSource": {} }),
+            "spec.init: spec.init has several sources: scriptSource, snapshotSource (keep one)",
+        ),
+        (
+            "spec.init",
+            json!({ "snapshotSource": {} }),
+            "spec.init.snapshotSource.name: spec.init.snapshotSource.name is missing",
+        ),
+        (
+            "spec.init",
+            json!({ "postgresWAL": {} }),
+            "spec.init.postgresWAL: spec.init.postgresWAL is not built yet: remove it",
+        ),
+        (
+            "spec.init",
+            json!({ "scriptSource": { "gitRepo": { "repository": "x" } } }),
+            "spec.init.scriptSource.gitRepo: spec.init.scriptSource.gitRepo is not built yet: remove it",
+        ),
+        (
+            "spec.init",
+            json!({ "scriptSource": {} }),
+            "spec.init.scriptSource: spec.init.scriptSource needs one of configMap, secret, hostPath",
+        ),
+        (
+            "spec.backupSchedule.startingDeadlineSeconds",
+            json!(5),
+            "spec.backupSchedule.startingDeadlineSeconds: spec.backupSchedule.startingDeadlineSeconds is not built yet: remove it",
+        ),
+        (
+            "spec.backupSchedule",
+            schedule(json!({})),
+            "spec.backupSchedule: no storage provider is configured (give one of s3, gcs, azure, local)",
+        ),
+        (
+            "spec.backupSchedule.s3",
+            json!({ "bucket": "b" }),
+            "spec.backupSchedule: several storage providers are configured: s3, gcs (keep one; make further Snapshots for further stores)",
+        ),
+        (
+            "spec.backupSchedule.gcs",
+            json!({}),
+            "spec.backupSchedule.gcs.bucket: spec.backupSchedule.gcs.bucket is missing",
+        ),
+        (
+            "spec.backupSchedule.gcs.prefix",
+            json!("a/../b"),
+            "spec.backupSchedule.gcs.prefix: spec.backupSchedule.gcs.prefix \"a/../b\" invalid: \".\" and \"..\" lead elsewhere",
+        ),
+        (
+            "spec.backupSchedule",
+            schedule(json!({ "s3": { "bucket": "b", "endpoint": "minio:9000" } })),
+            "spec.backupSchedule.s3.endpoint: spec.backupSchedule.s3.endpoint \"minio:9000\" invalid: an address such as https://store.example.com is needed",
+        ),
+        (
+            "spec.backupSchedule",
+            schedule(json!({ "azure": { "container": "c" } })),
+            "spec.backupSchedule.storageSecretName: object 'SecretName' is missing in '{\"azure\":{\"container\":\"c\"},\"cronExpression\":\"@daily\"}'",
+        ),
+        (
+            "spec.backupSchedule",
+            schedule(json!({ "swift": { "container": "c" } })),
+            "spec.backupSchedule.swift: spec.backupSchedule.swift is not built yet: remove it",
+        ),
+        (
+            "spec.backupSchedule",
+            schedule(json!({ "local": { "mountPath": "repo" } })),
+            "spec.backupSchedule.local.mountPath: spec.backupSchedule.local.mountPath \"repo\" invalid: an absolute path without \"..\" is needed",
+        ),
+        (
+            "spec.backupSchedule",
+            schedule(
+                json!({ "local": { "mountPath": "/r", "emptyDir": {}, "hostPath": { "path": "/r" } } }),
+            ),
+            "spec.backupSchedule.local: several volumes are configured: hostPath, emptyDir (keep one)",
+        ),
+    ] {
+        assert_eq!(with(pointer, value), [expected], "{pointer}");
+    }
+    let unnamed = json!({ "spec": { "version": null, "backupSchedule": null } });
+    let found = lines(&validate_postgres(&unnamed, &VERSIONS));
+    assert!(
+        found[0].starts_with("spec.version: object 'Version' is missing in '{"),
+        "{found:?}"
     );
 }
 

@@ -63,7 +63,8 @@ fn judged(shape: Vec<FieldError>, meaning: Vec<FieldError>) -> Vec<FieldError> {
     let mut errors = shape;
     for error in meaning {
         let is_known = errors.iter().any(|known| {
-            error.field == known.field || known.field.starts_with(&format!("{}.", error.field))
+            let (one, other) = (&error.field, &known.field);
+            one == other || is_below(one, other) || is_below(other, one)
         });
         if !is_known {
             errors.push(error);
@@ -71,6 +72,12 @@ fn judged(shape: Vec<FieldError>, meaning: Vec<FieldError>) -> Vec<FieldError> {
     }
     errors.truncate(ERRORS_MAX);
     errors
+}
+
+fn is_below(field: &str, folder: &str) -> bool {
+    field
+        .strip_prefix(folder)
+        .is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// Objects without a name are named by the server, which checks what it makes.
