@@ -1,0 +1,241 @@
+//! The three patches: JSON merge, JSON patch, and strategic merge on core kinds.
+
+use serde_json::{Map, Value};
+
+use super::resource::Resource;
+use super::status::{ApiError, Cause};
+
+/// Operations of a JSON patch at most, as in kube-apiserver.
+const MAX_OPERATIONS: usize = 10_000;
+
+const JSON: &str = "application/json-patch+json";
+const MERGE: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+
+/// A patch that was read.
+#[derive(Debug)]
+pub(crate) enum Patch {
+    Json(json_patch::Patch),
+    Merge(Value),
+    Strategic(Value),
+}
+
+impl Patch {
+    /// Reads a patch in the form its content type names.
+    pub(crate) fn parse(
+        resource: &Resource,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<Self, ApiError> {
+        let media = content_type.split(';').next().unwrap_or_default().trim();
+        let broken = |error: serde_json::Error| {
+            ApiError::bad_request(format!("error decoding patch: {error}"))
+        };
+        match media {
+            JSON => {
+                let patch: json_patch::Patch = serde_json::from_slice(body).map_err(broken)?;
+                if patch.0.len() > MAX_OPERATIONS {
+                    return Err(ApiError::too_large(MAX_OPERATIONS));
+                }
+                Ok(Self::Json(patch))
+            }
+            MERGE => object(body).map(Self::Merge),
+            STRATEGIC if !resource.custom => object(body).map(Self::Strategic),
+            _ if resource.custom => Err(ApiError::unsupported_media_type(&[JSON, MERGE])),
+            _ => Err(ApiError::unsupported_media_type(&[JSON, MERGE, STRATEGIC])),
+        }
+    }
+
+    /// The object after the patch.
+    pub(crate) fn apply(
+        &self,
+        resource: &Resource,
+        name: &str,
+        object: &Value,
+    ) -> Result<Value, ApiError> {
+        let mut patched = object.clone();
+        match self {
+            Self::Json(patch) => json_patch::patch(&mut patched, patch).map_err(|error| {
+                let why = "the server rejected our request due to an error in our request";
+                let cause = Cause::invalid("patch", &format!("{:?}", error.to_string()), why);
+                ApiError::invalid(resource, name, &[cause])
+            })?,
+            Self::Merge(patch) => json_patch::merge(&mut patched, patch),
+            Self::Strategic(patch) => strategic(&mut patched, patch, "")?,
+        }
+        if patched.is_object() {
+            Ok(patched)
+        } else {
+            Err(ApiError::bad_request("the patch leaves no object"))
+        }
+    }
+}
+
+fn object(body: &[u8]) -> Result<Value, ApiError> {
+    match serde_json::from_slice(body) {
+        Ok(value @ Value::Object(_)) => Ok(value),
+        Ok(_) => Err(ApiError::bad_request("error decoding patch: not an object")),
+        Err(error) => Err(ApiError::bad_request(format!(
+            "error decoding patch: {error}"
+        ))),
+    }
+}
+
+/// Of the core kinds served, only these lists are merged; every other list is replaced.
+fn merged_list(path: &str) -> Option<Option<&'static str>> {
+    match path {
+        "metadata.finalizers" => Some(None),
+        "metadata.ownerReferences" => Some(Some("uid")),
+        "status.conditions" => Some(Some("type")),
+        _ => None,
+    }
+}
+
+fn strategic(target: &mut Value, patch: &Value, path: &str) -> Result<(), ApiError> {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return Ok(());
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Some(map) = target.as_object_mut() else {
+        return Ok(());
+    };
+    match patch.get("$patch").and_then(Value::as_str) {
+        Some("replace") => {
+            *map = patch.clone();
+            map.remove("$patch");
+            return Ok(());
+        }
+        Some("delete") => {
+            map.clear();
+            return Ok(());
+        }
+        _ => {}
+    }
+    if let Some(retained) = patch.get("$retainKeys").and_then(Value::as_array) {
+        map.retain(|key, _| retained.iter().any(|one| one == key));
+    }
+    for (key, value) in patch {
+        if let Some(field) = key.strip_prefix("$deleteFromPrimitiveList/") {
+            if let Some(list) = map.get_mut(field).and_then(Value::as_array_mut) {
+                let gone = value.as_array();
+                list.retain(|item| gone.is_none_or(|gone| !gone.contains(item)));
+            }
+            continue;
+        }
+        // $setElementOrder only orders what is merged here anyway.
+        if key.starts_with('$') {
+            continue;
+        }
+        let child = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
+        match (value, merged_list(&child)) {
+            (Value::Null, _) => drop(map.remove(key)),
+            (Value::Array(items), Some(merge_key)) => {
+                let list = map.entry(key).or_insert_with(|| Value::Array(Vec::new()));
+                merge_list(list, items, merge_key, &child)?;
+            }
+            _ => strategic(map.entry(key).or_insert(Value::Null), value, &child)?,
+        }
+    }
+    Ok(())
+}
+
+fn merge_list(
+    list: &mut Value,
+    items: &[Value],
+    key: Option<&str>,
+    path: &str,
+) -> Result<(), ApiError> {
+    if !list.is_array() {
+        *list = Value::Array(Vec::new());
+    }
+    let Some(list) = list.as_array_mut() else {
+        return Ok(());
+    };
+    if items.iter().any(|item| item["$patch"] == "replace") {
+        *list = items
+            .iter()
+            .filter(|item| item["$patch"] != "replace")
+            .cloned()
+            .collect();
+        return Ok(());
+    }
+    for item in items {
+        let Some(key) = key else {
+            if !list.contains(item) {
+                list.push(item.clone());
+            }
+            continue;
+        };
+        if item[key].is_null() {
+            let message = format!("map: {item} does not contain declared merge key: {key}");
+            return Err(ApiError::bad_request(message));
+        }
+        let position = list.iter().position(|one| one[key] == item[key]);
+        match (item["$patch"] == "delete", position) {
+            (true, Some(position)) => drop(list.remove(position)),
+            (true, None) => {}
+            (false, Some(position)) => strategic(&mut list[position], item, path)?,
+            (false, None) => list.push(item.clone()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::resource;
+    use super::*;
+
+    #[test]
+    fn strategic_merge_knows_its_lists_and_directives() {
+        let mut object = json!({"metadata": {"finalizers": ["a", "b"], "ownerReferences": [{"uid": "1", "name": "x"}],
+            "labels": {"l": "1"}}, "data": {"k": "v", "gone": "x"}});
+        let patch = json!({"metadata": {"finalizers": ["c"], "$deleteFromPrimitiveList/finalizers": ["a"],
+            "ownerReferences": [{"uid": "1", "name": "y"}, {"uid": "2", "name": "z"}], "labels": null},
+            "data": {"gone": null, "new": "n"}});
+        strategic(&mut object, &patch, "").unwrap();
+        let mut finalizers = object["metadata"]["finalizers"].as_array().unwrap().clone();
+        finalizers.sort_by_key(ToString::to_string);
+        assert_eq!(finalizers, ["b", "c"]);
+        assert_eq!(
+            object["metadata"]["ownerReferences"],
+            json!([{"uid": "1", "name": "y"}, {"uid": "2", "name": "z"}])
+        );
+        assert_eq!(object["data"], json!({"k": "v", "new": "n"}));
+        assert!(object["metadata"]["labels"].is_null());
+        strategic(
+            &mut object,
+            &json!({"data": {"$patch": "replace", "only": "1"}}),
+            "",
+        )
+        .unwrap();
+        assert_eq!(object["data"], json!({"only": "1"}));
+    }
+
+    #[test]
+    fn says_which_patches_it_takes() {
+        let ours = resource::find("kubedb.com", "v1alpha1", "postgreses").unwrap();
+        for wrong in [STRATEGIC, "application/apply-patch+yaml", "text/plain"] {
+            assert_eq!(
+                Patch::parse(ours, wrong, b"{}").unwrap_err().code,
+                415,
+                "{wrong}"
+            );
+        }
+        assert!(Patch::parse(ours, MERGE, b"[]").is_err());
+        let patch = Patch::parse(ours, JSON, br#"[{"op":"test","path":"/a","value":1}]"#).unwrap();
+        assert_eq!(
+            patch.apply(ours, "x", &json!({"a": 2})).unwrap_err().code,
+            422
+        );
+    }
+}
