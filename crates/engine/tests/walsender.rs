@@ -407,3 +407,44 @@ async fn a_tablespace_that_9_6_would_leave_out_is_told() {
     );
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn a_standby_can_be_copied_and_its_slot_holds_wal() {
+    for (version, method) in BOTH {
+        let source = Server::create(version, method).await;
+        fill(&source).await;
+        let mut standby = Server::empty(version).await;
+        copy(source.port, version, &standby.data).await.unwrap();
+        follow(&standby, &source);
+        standby.start().await;
+        let rows = "SELECT count(*) FROM main";
+        source
+            .sql_by_socket("INSERT INTO main VALUES (0, 'late')")
+            .await;
+        standby.wait_for(rows, "20001").await;
+
+        let mut walsender = walsender(&standby).await;
+        walsender
+            .create_physical_slot("held", dialect(version))
+            .await
+            .unwrap();
+        let held =
+            "SELECT restart_lsn IS NOT NULL FROM pg_replication_slots WHERE slot_name = 'held'";
+        assert_eq!(standby.value(held).await, "t");
+
+        // Of a standby, the copy is consistent only where the standby's own replay was: it must follow on.
+        let mut second = Server::empty(version).await;
+        copy(standby.port, version, &second.data).await.unwrap();
+        if version == Version::Old {
+            fs::remove_file(second.data.join("recovery.conf")).unwrap_or_default();
+        }
+        follow(&second, &source);
+        second.start().await;
+        source
+            .sql_by_socket("INSERT INTO main VALUES (-1, 'later')")
+            .await;
+        second.wait_for(rows, "20002").await;
+        walsender.drop_slot("held").await.unwrap();
+        walsender.close().await;
+    }
+}
