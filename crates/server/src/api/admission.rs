@@ -31,20 +31,11 @@ pub(crate) fn admit(
         .unwrap_or_default()
         .to_owned();
     let errors = match resource.plural.as_str() {
-        "postgreses" => postgres(transaction, old, raw),
-        "snapshots" => {
-            let mut errors = validate::validate_snapshot(raw);
-            if let Some(old) = old {
-                errors.extend(validate::validate_snapshot_update(old, raw));
-            }
-            errors
-        }
+        "postgreses" => postgres(transaction, raw),
+        "snapshots" => validate::validate_snapshot(raw),
         _ => Vec::new(),
     };
-    if !errors.is_empty() {
-        let causes: Vec<Cause> = errors.into_iter().map(cause).collect();
-        return Err(ApiError::invalid(resource, &name, &causes));
-    }
+    refuse(resource, &name, errors)?;
     match resource.plural.as_str() {
         "postgreses" => apply(resource, &name, object, defaults::default_postgres),
         "snapshots" => {
@@ -54,17 +45,28 @@ pub(crate) fn admit(
             apply(resource, &name, object, defaults::default_snapshot)
         }
         _ => Ok(()),
-    }
+    }?;
+    // Compared after the defaults, so that leaving out what was filled in is no change.
+    let errors = match (old, resource.plural.as_str()) {
+        (Some(old), "postgreses") => validate::validate_postgres_update(old, object),
+        (Some(old), "snapshots") => validate::validate_snapshot_update(old, object),
+        _ => Vec::new(),
+    };
+    refuse(resource, &name, errors)
 }
 
-fn postgres(transaction: &Transaction<'_>, old: Option<&Value>, raw: &Value) -> Vec<FieldError> {
+fn refuse(resource: &Resource, name: &str, errors: Vec<FieldError>) -> Result<(), ApiError> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let causes: Vec<Cause> = errors.into_iter().map(cause).collect();
+    Err(ApiError::invalid(resource, name, &causes))
+}
+
+fn postgres(transaction: &Transaction<'_>, raw: &Value) -> Vec<FieldError> {
     let versions = transaction.list("catalog.kubedb.com", "postgresversions", "");
     let names: Vec<&str> = versions.iter().map(|(key, _)| key.name.as_str()).collect();
-    let mut errors = validate::validate_postgres(raw, &names);
-    if let Some(old) = old {
-        errors.extend(validate::validate_postgres_update(old, raw));
-    }
-    errors
+    validate::validate_postgres(raw, &names)
 }
 
 fn cause(error: FieldError) -> Cause {

@@ -1,6 +1,7 @@
 //! The REST of a kube-apiserver.
 
 mod admission;
+mod delete;
 mod kinds;
 mod names;
 mod object;
@@ -10,3 +11,4 @@ mod route;
 mod schema;
 mod selector;
 pub(crate) mod status;
+mod write;

@@ -289,11 +289,15 @@ pub(crate) fn carry_over(target: &Target, old: &Value, mut new: Value) -> Result
         set(&mut new, "spec", old["spec"].clone());
     }
     check_finalizers(resource, &target.name, old, &new)?;
-    if resource.custom && differs(old, &new) {
+    Ok(new)
+}
+
+/// Counts the generation on when anything but metadata and status changed.
+pub(crate) fn count_generation(resource: &Resource, old: &Value, new: &mut Value) {
+    if resource.custom && differs(old, new) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         new["metadata"]["generation"] = (generation + 1).into();
     }
-    Ok(new)
 }
 
 /// Whether anything but metadata and status differs.

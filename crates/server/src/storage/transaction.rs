@@ -65,14 +65,11 @@ impl<'a> Transaction<'a> {
         self.stage(kind, key, object, old)
     }
 
-    /// Stages the removal of an object, and returns its last state with the revision of the removal.
-    pub(crate) fn remove(&mut self, key: Key) -> Result<Option<Arc<Value>>, StorageError> {
-        let Some(old) = self.get(&key) else {
-            return Ok(None);
-        };
-        let object = Value::clone(&old);
-        self.stage(ChangeKind::Deleted, key, object, Some(old))
-            .map(Some)
+    /// Stages the removal of an object whose last state is `object`, and returns that with the revision of the
+    /// removal.
+    pub(crate) fn remove(&mut self, key: Key, object: Value) -> Result<Arc<Value>, StorageError> {
+        let old = self.get(&key);
+        self.stage(ChangeKind::Deleted, key, object, old)
     }
 
     fn stage(

@@ -1,0 +1,198 @@
+//! Delete, one object or many.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::resource::Resource;
+use super::route::{Query, Target};
+use super::selector::Selector;
+use super::status::{ApiError, Cause};
+use super::{admission, object};
+use crate::storage::{Store, Transaction};
+
+/// Holds an object until its dependents are gone.
+pub(crate) const FOREGROUND: &str = "foregroundDeletion";
+/// Holds an object until its dependents have forgotten it.
+pub(crate) const ORPHAN: &str = "orphan";
+
+/// `DeleteOptions`, from body and query.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    uid: Option<String>,
+    resource_version: Option<String>,
+    finalizer: Option<&'static str>,
+    dry_run: bool,
+}
+
+impl Options {
+    /// Reads them; `body` is null when there is none.
+    pub(crate) fn parse(query: &Query, body: &Value) -> Result<Self, ApiError> {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let told = body["propagationPolicy"].as_str().unwrap_or_default();
+        let policy = match told {
+            "" => query.text("propagationPolicy"),
+            told => told,
+        };
+        let finalizer = match policy {
+            "" | "Background" if body["orphanDependents"] == true => Some(ORPHAN),
+            "" | "Background" => None,
+            "Foreground" => Some(FOREGROUND),
+            "Orphan" => Some(ORPHAN),
+            other => {
+                let cause = Cause {
+                    reason: "FieldValueNotSupported",
+                    field: "propagationPolicy".to_owned(),
+                    message: format!(
+                        "Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
+                    ),
+                };
+                return Err(ApiError::invalid_kind(
+                    "meta.k8s.io",
+                    "DeleteOptions",
+                    "",
+                    &[cause],
+                ));
+            }
+        };
+        let dry_run = body["dryRun"]
+            .as_array()
+            .is_some_and(|list| list.iter().any(|one| one == "All"));
+        Ok(Self {
+            uid: text(&body["preconditions"]["uid"]),
+            resource_version: text(&body["preconditions"]["resourceVersion"]),
+            finalizer,
+            dry_run: dry_run || query.dry_run()?,
+        })
+    }
+}
+
+/// Deletes an object; returns what kube-apiserver answers: the object while it goes, a Status when it is gone.
+pub(crate) fn delete(store: &Store, target: &Target, options: &Options) -> Result<Value, ApiError> {
+    store.write(|transaction| delete_in(transaction, target, options))
+}
+
+fn delete_in(
+    transaction: &mut Transaction<'_>,
+    target: &Target,
+    options: &Options,
+) -> Result<Value, ApiError> {
+    let resource = target.resource;
+    let name = target.name.as_str();
+    let key = resource.key(&target.namespace, name);
+    let Some(old) = transaction.get(&key) else {
+        return Err(ApiError::not_found(resource, name));
+    };
+    check_preconditions(resource, name, &old, options)?;
+    if resource.is_namespace() && matches!(name, "default" | "kube-system") {
+        let why = "this namespace may not be deleted";
+        return Err(ApiError::forbidden(resource, name, why));
+    }
+    admission::admit_delete(resource, &old)?;
+    let mut new = Value::clone(&old);
+    if let Some(finalizer) = options.finalizer
+        && !object::finalizers(&old).contains(&finalizer)
+        && old["metadata"]["deletionTimestamp"].is_null()
+    {
+        let mut finalizers = old["metadata"]["finalizers"].clone();
+        match finalizers.as_array_mut() {
+            Some(list) => list.push(finalizer.into()),
+            None => finalizers = json!([finalizer]),
+        }
+        new["metadata"]["finalizers"] = finalizers;
+    }
+    mark(resource, &mut new);
+    if super::write::is_finished(&new) {
+        if !options.dry_run {
+            transaction.remove(key, Value::clone(&old))?;
+        }
+        return Ok(gone(resource, name, &old));
+    }
+    if options.dry_run || new == *old {
+        return Ok(new);
+    }
+    Ok(Value::clone(&*transaction.put(key, new)?))
+}
+
+/// Marks an object as going away, once.
+fn mark(resource: &Resource, object: &mut Value) {
+    let metadata = &mut object["metadata"];
+    if !metadata["deletionTimestamp"].is_null() {
+        return;
+    }
+    metadata["deletionTimestamp"] = object::now().into();
+    metadata["deletionGracePeriodSeconds"] = 0.into();
+    if let Some(generation) = metadata["generation"].as_i64() {
+        metadata["generation"] = (generation + 1).into();
+    }
+    if resource.is_namespace() {
+        object::remove(&mut object["metadata"], "deletionGracePeriodSeconds");
+        object["status"]["phase"] = "Terminating".into();
+    }
+}
+
+fn gone(resource: &Resource, name: &str, object: &Value) -> Value {
+    let mut details = json!({
+        "name": name, "kind": resource.plural, "uid": object["metadata"]["uid"],
+    });
+    if !resource.group.is_empty() {
+        details["group"] = resource.group.as_str().into();
+    }
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+}
+
+fn check_preconditions(
+    resource: &Resource,
+    name: &str,
+    object: &Value,
+    options: &Options,
+) -> Result<(), ApiError> {
+    for (what, wanted, field) in [
+        ("UID", &options.uid, "uid"),
+        (
+            "ResourceVersion",
+            &options.resource_version,
+            "resourceVersion",
+        ),
+    ] {
+        let found = object["metadata"][field].as_str().unwrap_or_default();
+        if let Some(wanted) = wanted
+            && wanted != found
+        {
+            let why = format!(
+                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+            );
+            return Err(ApiError::conflict(resource, name, &why));
+        }
+    }
+    Ok(())
+}
+
+/// Deletes what a selector selects, one by one; returns the objects as they were.
+pub(crate) fn delete_collection(
+    store: &Store,
+    target: &Target,
+    selector: &Selector,
+    options: &Options,
+) -> Result<Vec<Arc<Value>>, ApiError> {
+    let resource = target.resource;
+    let (_, objects) = store.list(resource.stored_group(), &resource.plural, &target.namespace);
+    let mut deleted = Vec::new();
+    for (key, object) in objects {
+        if !selector.matches(&object) {
+            continue;
+        }
+        let one = Target {
+            name: key.name,
+            namespace: key.namespace,
+            ..target.clone()
+        };
+        match delete(store, &one, options) {
+            Ok(_) => deleted.push(object),
+            // Somebody else was faster.
+            Err(error) if error.code == http::StatusCode::NOT_FOUND => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(deleted)
+}

@@ -1,0 +1,205 @@
+//! Create, update and patch. All of it blocks for a disk flush.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::Value;
+
+use super::object::{self, Normalised};
+use super::patch::Patch;
+use super::resource;
+use super::route::{Part, Query, Target};
+use super::status::ApiError;
+use super::{admission, kinds};
+use crate::storage::{Store, Transaction};
+
+/// What was written, or would have been.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) code: StatusCode,
+    /// In the stored form.
+    pub(crate) object: Arc<Value>,
+    /// For the `Warning` header.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Creates an object.
+pub(crate) fn create(
+    store: &Store,
+    target: &Target,
+    query: &Query,
+    body: Value,
+) -> Result<Written, ApiError> {
+    let version = body["metadata"]["resourceVersion"].as_str();
+    if version.is_some_and(|version| !version.is_empty()) {
+        return Err(ApiError::unexplained(
+            "resourceVersion should not be set on objects to be created",
+        ));
+    }
+    let dry_run = query.dry_run()?;
+    store.write(|transaction| insert(transaction, target, query, body, dry_run))
+}
+
+/// Replaces an object by `body`, within the limits of the target's part.
+pub(crate) fn update(
+    store: &Store,
+    target: &Target,
+    query: &Query,
+    body: Value,
+) -> Result<Written, ApiError> {
+    let dry_run = query.dry_run()?;
+    store.write(|transaction| {
+        let absent = transaction.get(&key(target)).is_none();
+        if absent && target.resource.creates_on_update() {
+            return insert(transaction, target, query, body, dry_run);
+        }
+        change(transaction, target, query, dry_run, |_| Ok(body))
+    })
+}
+
+/// Patches an object, within the limits of the target's part.
+pub(crate) fn patch(
+    store: &Store,
+    target: &Target,
+    query: &Query,
+    patch: &Patch,
+) -> Result<Written, ApiError> {
+    let dry_run = query.dry_run()?;
+    store.write(|transaction| {
+        change(transaction, target, query, dry_run, |old| {
+            patch.apply(target.resource, &target.name, old)
+        })
+    })
+}
+
+fn key(target: &Target) -> crate::storage::Key {
+    target.resource.key(&target.namespace, &target.name)
+}
+
+fn insert(
+    transaction: &mut Transaction<'_>,
+    target: &Target,
+    query: &Query,
+    mut body: Value,
+    dry_run: bool,
+) -> Result<Written, ApiError> {
+    let resource = target.resource;
+    object::place(target, &mut body)?;
+    let Normalised {
+        mut object,
+        raw,
+        warnings,
+    } = object::normalise(target, query, body)?;
+    object::begin(resource, &mut object);
+    let name = object["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    admit_namespace(transaction, target, &name)?;
+    object::check_metadata(resource, &object)?;
+    kinds::prepare(resource, None, &mut object)?;
+    admission::admit(transaction, resource, None, &raw, &mut object)?;
+    let key = resource.key(&target.namespace, &name);
+    if transaction.get(&key).is_some() {
+        return Err(ApiError::already_exists(resource, &name));
+    }
+    let object = if dry_run {
+        Arc::new(object)
+    } else {
+        transaction.put(key, object)?
+    };
+    Ok(Written {
+        code: StatusCode::CREATED,
+        object,
+        warnings,
+    })
+}
+
+/// Nothing is created in a namespace that is absent or going away.
+fn admit_namespace(
+    transaction: &Transaction<'_>,
+    target: &Target,
+    name: &str,
+) -> Result<(), ApiError> {
+    if !target.resource.namespaced {
+        return Ok(());
+    }
+    let Some(namespaces) = resource::find("", "v1", "namespaces") else {
+        return Ok(());
+    };
+    let namespace = target.namespace.as_str();
+    let Some(found) = transaction.get(&namespaces.key("", namespace)) else {
+        return Err(ApiError::not_found(namespaces, namespace));
+    };
+    if found["metadata"]["deletionTimestamp"].is_null() {
+        return Ok(());
+    }
+    let why = format!(
+        "unable to create new content in namespace {namespace} because it is being terminated"
+    );
+    let told = format!("namespace {namespace} is being terminated");
+    Err(ApiError::forbidden(target.resource, name, &why).with_cause(
+        "NamespaceTerminating",
+        &told,
+        "metadata.namespace",
+    ))
+}
+
+fn change(
+    transaction: &mut Transaction<'_>,
+    target: &Target,
+    query: &Query,
+    dry_run: bool,
+    edit: impl FnOnce(&Value) -> Result<Value, ApiError>,
+) -> Result<Written, ApiError> {
+    let resource = target.resource;
+    let key = key(target);
+    let Some(old) = transaction.get(&key) else {
+        return Err(ApiError::not_found(resource, &target.name));
+    };
+    let mut sent = if resource.is_new_event() {
+        edit(&kinds::new_event(Value::clone(&old)))?
+    } else {
+        edit(&old)?
+    };
+    object::place(target, &mut sent)?;
+    let Normalised {
+        object,
+        raw,
+        warnings,
+    } = object::normalise(target, query, sent)?;
+    object::check_identity(resource, &target.name, &old, &object)?;
+    let mut new = object::carry_over(target, &old, object)?;
+    if target.part == Part::Main {
+        object::check_metadata(resource, &new)?;
+        kinds::prepare(resource, Some(&old), &mut new)?;
+        admission::admit(transaction, resource, Some(&old), &raw, &mut new)?;
+        object::count_generation(resource, &old, &mut new);
+    }
+    let written = |object| Written {
+        code: StatusCode::OK,
+        object,
+        warnings,
+    };
+    if dry_run {
+        return Ok(written(Arc::new(new)));
+    }
+    if is_finished(&new) {
+        return Ok(written(transaction.remove(key, new)?));
+    }
+    // What changes nothing wakes nobody.
+    if new == *old {
+        return Ok(written(old));
+    }
+    Ok(written(transaction.put(key, new)?))
+}
+
+/// Whether an object was deleted, and its last finalizer is gone.
+pub(crate) fn is_finished(object: &Value) -> bool {
+    let namespace_finalizers = object["spec"]["finalizers"].as_array();
+    let holds_content = object["kind"] == "Namespace"
+        && namespace_finalizers.is_some_and(|finalizers| !finalizers.is_empty());
+    !object["metadata"]["deletionTimestamp"].is_null()
+        && object::finalizers(object).is_empty()
+        && !holds_content
+}
