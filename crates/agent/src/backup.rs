@@ -1,41 +1,231 @@
-//! One Snapshot, taken by this instance.
+//! One task of this instance: a Snapshot taken, or a Snapshot's data deleted.
 
-use kubedb_api::protocol::{SnapshotTask, TaskPhase, TaskStatus};
+use jiff::Timestamp;
+use kubedb_api::protocol::{
+    Progress, SnapshotResult, SnapshotTask, TaskAction, TaskPhase, TaskStatus,
+};
+use kubedb_engine::{
+    backup::{BackupOutcome, BackupProgress, BackupRequest, take},
+    repository::delete::delete_snapshot,
+    store::{Credentials, Store},
+};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::Agent;
+use crate::{
+    agent::Agent,
+    api::OwnApi,
+    bootstrap::Place,
+    location::{location, reads_no_secret},
+    sql::local,
+};
 
 /// Everything the job needs, taken out of the agent so that it can run beside the loop.
 pub(crate) struct Job {
     name: String,
+    task: SnapshotTask,
     cancel: CancellationToken,
+    api: OwnApi,
+    place: Place,
+    namespace: String,
+    database: String,
+    lineage: String,
+    postgres_version: String,
+    socket_port: u16,
+}
+
+/// Why a task ended without success, and whether another attempt can help.
+struct Refusal {
+    reason: String,
+    is_retryable: bool,
+}
+
+impl Refusal {
+    fn of(error: &(dyn std::error::Error + 'static), is_retryable: bool) -> Self {
+        let mut reason = error.to_string();
+        let mut cause = error.source();
+        while let Some(next) = cause {
+            let text = next.to_string();
+            // Libraries like to repeat their cause in their own words.
+            if !reason.contains(&text) {
+                reason += &format!(": {text}");
+            }
+            cause = next.source();
+        }
+        Self {
+            reason,
+            is_retryable,
+        }
+    }
 }
 
 impl Job {
     pub(crate) fn new(
-        _agent: &Agent,
+        agent: &Agent,
         name: &str,
-        _task: &SnapshotTask,
+        task: &SnapshotTask,
         cancel: CancellationToken,
     ) -> Self {
         Self {
             name: name.to_owned(),
+            task: task.clone(),
             cancel,
+            api: agent.api.clone(),
+            place: agent.place.clone(),
+            namespace: agent.config.namespace.clone(),
+            database: agent.config.database.clone(),
+            lineage: agent
+                .state
+                .as_ref()
+                .map(|state| state.lineage.clone())
+                .unwrap_or_default(),
+            postgres_version: agent.config.postgres_version.clone(),
+            socket_port: agent.config.port,
         }
     }
 
+    /// Runs to the end, whatever it is; the last status says which.
     pub(crate) async fn run(self, status: watch::Sender<TaskStatus>, changed: &Notify) {
-        tracing::warn!(
-            snapshot = self.name,
-            cancelled = self.cancel.is_cancelled(),
-            "refused"
-        );
+        tracing::info!(snapshot = self.name, attempt = self.task.attempt, action = ?self.task.action, "begins");
+        let result = match self.task.action {
+            TaskAction::Backup => self.back_up(&status, changed).await.map(Some),
+            TaskAction::Delete => self.delete().await.map(|()| None),
+        };
         status.send_modify(|status| {
-            status.phase = TaskPhase::Failed;
-            status.reason = Some("taking Snapshots is not built yet".to_owned());
-            status.retryable = Some(false);
+            status.heartbeat_time = Timestamp::now();
+            match result {
+                Ok(outcome) => {
+                    status.phase = TaskPhase::Succeeded;
+                    status.result = outcome;
+                }
+                Err(refusal) => {
+                    tracing::warn!(snapshot = self.name, reason = refusal.reason, "failed");
+                    status.phase = TaskPhase::Failed;
+                    status.reason = Some(refusal.reason);
+                    status.retryable = Some(refusal.is_retryable);
+                }
+            }
         });
         changed.notify_one();
+    }
+
+    fn result(&self, outcome: BackupOutcome) -> SnapshotResult {
+        SnapshotResult {
+            manifest: outcome.manifest,
+            lineage: self.lineage.clone(),
+            system_identifier: outcome.system_identifier.to_string(),
+            postgres_version: self.postgres_version.clone(),
+            timeline: outcome.timeline,
+            start_lsn: outcome.start_lsn.to_string(),
+            stop_lsn: outcome.stop_lsn.to_string(),
+            database_bytes: bytes(outcome.database_bytes),
+            read_bytes: bytes(outcome.read_bytes),
+            uploaded_bytes: bytes(outcome.uploaded_bytes),
+            stored_bytes: bytes(outcome.stored_bytes),
+        }
+    }
+
+    async fn store(&self) -> Result<Store, Refusal> {
+        let storage = &self.task.storage;
+        let place = location(storage).map_err(|reason| Refusal {
+            reason: reason.to_owned(),
+            is_retryable: false,
+        })?;
+        let credentials = match &storage.storage_secret_name {
+            Some(name) if !reads_no_secret(storage) => self
+                .api
+                .secret(&self.namespace, name)
+                .await
+                .map_err(|error| Refusal::of(&error, true))?,
+            _ => Credentials::new(),
+        };
+        Store::open(&place, &credentials).map_err(|error| Refusal::of(&error, false))
+    }
+
+    async fn delete(&self) -> Result<(), Refusal> {
+        let store = self.store().await?;
+        let deleted = delete_snapshot(
+            &store,
+            &self.namespace,
+            &self.database,
+            &self.name,
+            &self.task.snapshot_uid,
+        )
+        .await
+        .map_err(|error| Refusal::of(&error, error.is_retryable()))?;
+        tracing::info!(
+            snapshot = self.name,
+            objects = deleted.objects,
+            bytes = deleted.bytes,
+            "deleted"
+        );
+        Ok(())
+    }
+
+    async fn back_up(
+        &self,
+        status: &watch::Sender<TaskStatus>,
+        changed: &Notify,
+    ) -> Result<SnapshotResult, Refusal> {
+        let minimum_lsn = match &self.task.minimum_lsn {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|error| Refusal::of(&error, false))?),
+        };
+        let mut connection = local(&self.place.paths, self.socket_port);
+        connection.application_name("kubedb snapshot");
+        let request = BackupRequest {
+            store: self.store().await?,
+            namespace: self.namespace.clone(),
+            database: self.database.clone(),
+            snapshot: self.name.clone(),
+            snapshot_uid: self.task.snapshot_uid.clone(),
+            attempt: self.task.attempt,
+            lineage: self.lineage.clone(),
+            data_folder: self.place.paths.data(),
+            connection,
+            dialect: self.place.dialect,
+            postgres_version: self.postgres_version.clone(),
+            minimum_lsn,
+            threads: std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(4),
+            started: Timestamp::now(),
+        };
+        let (sender, mut receiver) = watch::channel(BackupProgress::default());
+        let work = take(request, sender, self.cancel.clone());
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                outcome = &mut work => {
+                    return outcome
+                        .map(|outcome| self.result(outcome))
+                        .map_err(|error| Refusal::of(&error, error.is_retryable()));
+                }
+                Ok(()) = receiver.changed() => {
+                    let seen = *receiver.borrow_and_update();
+                    status.send_modify(|status| status.progress = Some(progress(seen)));
+                    changed.notify_one();
+                    // The reporter sends once a second at most; waking it more often only costs.
+                    tokio::select! {
+                        outcome = &mut work => {
+                            return outcome.map(|outcome| self.result(outcome)).map_err(|error| Refusal::of(&error, error.is_retryable()));
+                        }
+                        () = tokio::time::sleep(std::time::Duration::from_millis(500)) => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn bytes(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn progress(seen: BackupProgress) -> Progress {
+    Progress {
+        done_bytes: bytes(seen.done_bytes),
+        total_bytes: bytes(seen.total_bytes),
+        uploaded_bytes: bytes(seen.uploaded_bytes),
     }
 }

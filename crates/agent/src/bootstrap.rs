@@ -52,6 +52,29 @@ pub enum BootstrapError {
     /// The control file says nothing.
     #[error("failed to read the new cluster's control file")]
     Control(#[source] kubedb_engine::postgres::control::ReadControlError),
+    /// The primary could not be copied.
+    #[error("failed to copy the primary")]
+    Copy(#[from] kubedb_engine::walsender::WalSenderError),
+    /// The Snapshot's store cannot be used.
+    #[error("failed to restore the Snapshot: {0}")]
+    Location(&'static str),
+    /// The Snapshot's store cannot be opened.
+    #[error("failed to open the Snapshot's store")]
+    Store(#[from] kubedb_engine::store::StoreError),
+    /// The Snapshot could not be restored.
+    #[error("failed to restore the Snapshot")]
+    Restore(#[from] kubedb_engine::restore::RestoreError),
+    /// Replay ended short of what the Snapshot holds.
+    #[error("failed to replay the Snapshot's WAL to {planned}: it stopped at {reached}")]
+    Replay {
+        /// LSN that must be reached.
+        planned: String,
+        /// LSN that was reached.
+        reached: String,
+    },
+    /// The restored cluster stayed in recovery.
+    #[error("failed to promote the restored cluster in time")]
+    Promote,
     /// A file could not be written.
     #[error("failed to {action}")]
     File {
@@ -64,10 +87,15 @@ pub enum BootstrapError {
 }
 
 impl BootstrapError {
-    /// Whether another try cannot help: a script that fails once fails again, and may have had effects outside.
+    /// Whether another try cannot help: a script that fails once fails again and may have had effects outside, and a
+    /// damaged Snapshot stays damaged.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Scripts(_))
+        match self {
+            Self::Scripts(_) | Self::Location(_) | Self::Replay { .. } => true,
+            Self::Restore(error) => !error.is_retryable(),
+            _ => false,
+        }
     }
 }
 

@@ -5,6 +5,7 @@ pub mod api;
 mod backup;
 pub mod bootstrap;
 mod copy;
+mod location;
 mod observe;
 pub mod paths;
 pub mod postgres;

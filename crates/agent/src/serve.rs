@@ -41,8 +41,6 @@ pub(crate) enum ActError {
     Configure(#[source] std::io::Error),
     #[error("failed to read the primary's address {0:?}")]
     Address(String),
-    #[error("{0} is not built yet")]
-    NotBuilt(&'static str),
     #[error("failed to use init.scriptSource: {0}")]
     Scripts(&'static str),
 }
@@ -72,7 +70,7 @@ impl Agent {
     }
 
     /// State of a database that begins here.
-    fn first_state(&self) -> InstanceState {
+    pub(crate) fn first_state(&self) -> InstanceState {
         InstanceState {
             database_uid: self.config.database_uid.clone(),
             lineage: uuid::Uuid::new_v4().to_string(),
@@ -189,7 +187,7 @@ impl Agent {
             .map_err(ActError::Configure)
     }
 
-    fn follow_of(&self, primary: &str) -> Result<Follow, ActError> {
+    pub(crate) fn follow_of(&self, primary: &str) -> Result<Follow, ActError> {
         let (host, port) = primary
             .rsplit_once(':')
             .and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)))

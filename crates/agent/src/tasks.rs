@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kubedb_api::{
     Postgres,
-    protocol::{SnapshotTask, TaskAction, TaskPhase, TaskStatus},
+    protocol::{SnapshotTask, TaskPhase, TaskStatus},
 };
 use tokio::{
     sync::{Notify, watch},
@@ -63,8 +63,7 @@ impl Tasks {
             stays
         });
         for (name, task) in assigned {
-            let is_mine =
-                task.instance == agent.config.instance && task.action == TaskAction::Backup;
+            let is_mine = task.instance == agent.config.instance;
             if is_mine && !self.entries.contains_key(name) {
                 let earlier = database
                     .status

@@ -162,8 +162,8 @@ impl Deletion<'_> {
 
     /// Keys that remaining manifests refer to.
     async fn needed_by_others(&self, others: &[String]) -> Result<HashSet<String>, DeleteError> {
-        let reads = stream::iter(others).map(|key| async move {
-            match manifest::read(self.store, key).await {
+        let reads = stream::iter(others.to_vec()).map(|key| async move {
+            match manifest::read(self.store, &key).await {
                 Ok(manifest) => Ok(self.keys_of(&manifest).into_keys().collect::<Vec<_>>()),
                 // Deleted since the listing.
                 Err(ReadManifestError::Read { source, .. }) if source.is_not_found() => {

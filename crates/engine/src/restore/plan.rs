@@ -157,8 +157,9 @@ impl Reader<'_> {
     }
 
     async fn maps(&self) -> Result<Vec<Map>, RestoreError> {
-        stream::iter(&self.manifest.maps)
-            .map(|object| self.map(object))
+        // Numbers instead of references: with those the future could not be sent to another thread.
+        stream::iter(0..self.manifest.maps.len())
+            .map(|number| self.map(&self.manifest.maps[number]))
             .buffered(REQUESTS)
             .try_collect()
             .await
@@ -227,7 +228,8 @@ impl Reader<'_> {
 
     /// Every pack must be there, in full, before anything is written.
     async fn look_at_packs(&self) -> Result<(), RestoreError> {
-        let looks = stream::iter(&self.manifest.packs).map(|pack| async move {
+        let looks = stream::iter(0..self.manifest.packs.len()).map(|number| async move {
+            let pack = &self.manifest.packs[number];
             let key = self.folder.key(&pack.key);
             let found = self.request.store.size(&key).await;
             let bytes = found.map_err(|error| self.missing(&key, error))?;

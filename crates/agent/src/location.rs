@@ -1,0 +1,49 @@
+//! From the API's storage to the engine's location.
+
+use std::path::PathBuf;
+
+use kubedb_api::storage::SnapshotStorage;
+use kubedb_engine::store::Location;
+
+/// Where a storage is; an error says what is missing.
+pub(crate) fn location(storage: &SnapshotStorage) -> Result<Location, &'static str> {
+    if let Some(s3) = &storage.s3 {
+        Ok(Location::S3 {
+            endpoint: s3.endpoint.clone(),
+            bucket: s3.bucket.clone(),
+            prefix: s3.prefix.clone(),
+        })
+    } else if let Some(gcs) = &storage.gcs {
+        Ok(Location::Gcs {
+            endpoint: gcs.endpoint.clone(),
+            bucket: gcs.bucket.clone(),
+            prefix: gcs.prefix.clone(),
+        })
+    } else if let Some(azure) = &storage.azure {
+        Ok(Location::Azure {
+            endpoint: azure.endpoint.clone(),
+            container: azure.container.clone(),
+            prefix: azure.prefix.clone(),
+        })
+    } else if let Some(local) = &storage.local {
+        // On one machine nothing is mounted: the folder of the machine is where the data lies.
+        let host = local.host_path.as_ref().map(|host| host.path.as_str());
+        let base = host
+            .or(local.mount_path.as_deref())
+            .ok_or("local.mountPath is missing")?;
+        let mut folder = PathBuf::from(base);
+        if let Some(below) = &local.sub_path {
+            folder.push(below.trim_start_matches('/'));
+        }
+        Ok(Location::Local { folder })
+    } else if storage.swift.is_some() {
+        Err("Swift is not built yet")
+    } else {
+        Err("no storage provider is configured")
+    }
+}
+
+/// Whether credentials are not looked at: an emulator is asked unsigned.
+pub(crate) fn reads_no_secret(storage: &SnapshotStorage) -> bool {
+    storage.local.is_some()
+}
