@@ -1,6 +1,8 @@
 //! Real PostgreSQL servers for tests: their own folder, their own port on loopback, and an end with the test.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod replication;
+
 use std::{
     fs,
     net::TcpListener,
