@@ -82,20 +82,27 @@ impl Range {
         Ok((read, content))
     }
 
-    /// Every page that holds something before the stop says where it belongs. A recycled segment would not.
+    /// Every page up to the stop says where it belongs, which one of a recycled segment would not. Behind the switch to another segment pages are
+    /// zero, headers included (from 11 on), and so are all that follow; the page that the stop is in never is.
     fn check(self, buffer: &[u8], begin: u64, kept: usize) -> Result<(), String> {
+        let mut is_switched = false;
         for (number, page) in (0_u64..).zip(buffer.chunks(PAGE)) {
             let position = begin + number * PAGE as u64;
-            let is_needed = number * (PAGE as u64) < kept as u64;
-            // Pages before the start are not read by a recovery, but for the header of the segment.
+            let end = position + PAGE as u64;
             let is_header = position % self.segment_bytes == 0;
-            let is_early = position + (PAGE as u64) <= self.start.0 && !is_header;
-            if !is_needed || is_early {
+            // Pages before the start are not read by a recovery, but for the header of the segment.
+            let is_early = end <= self.start.0 && !is_header;
+            if number * (PAGE as u64) >= kept as u64 || is_early {
                 continue;
             }
-            let found = u64_at(page, POSITION);
-            if found != Some(position) {
-                let found = Lsn(found.unwrap_or_default());
+            let is_last = end > self.stop.0;
+            let is_zero = page.iter().all(|byte| *byte == 0);
+            if is_zero && !is_header && !is_last {
+                is_switched = true;
+                continue;
+            }
+            let found = Lsn(u64_at(page, POSITION).unwrap_or_default());
+            if found.0 != position || is_switched {
                 return Err(format!("page {} says that it is {found}", Lsn(position)));
             }
             if is_header && u64_at(page, IDENTIFIER) != Some(self.system_identifier) {
@@ -109,4 +116,59 @@ impl Range {
 fn u64_at(page: &[u8], at: usize) -> Option<u64> {
     let bytes = page.get(at..at + 8)?;
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: u64 = 1 << 20;
+
+    fn range(stop: u64) -> Range {
+        Range {
+            start: Lsn(SEGMENT + 40),
+            stop: Lsn(stop),
+            timeline: TimelineId(1),
+            segment_bytes: SEGMENT,
+            system_identifier: 7,
+        }
+    }
+
+    /// Pages 0 to `written` of segment 1, the rest zero.
+    fn segment(written: usize) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(SEGMENT).unwrap()];
+        for (number, page) in bytes.chunks_mut(PAGE).enumerate().take(written) {
+            let position = SEGMENT + (number * PAGE) as u64;
+            page[POSITION..POSITION + 8].copy_from_slice(&position.to_le_bytes());
+            page[IDENTIFIER] = 7;
+        }
+        bytes
+    }
+
+    fn check(stop: u64, bytes: &[u8]) -> Result<(), String> {
+        let kept = usize::try_from(stop - SEGMENT).unwrap();
+        range(stop).check(bytes, SEGMENT, kept)
+    }
+
+    #[test]
+    fn wal_is_whole_up_to_the_stop_or_to_a_switch() {
+        let page = PAGE as u64;
+        assert_eq!(check(SEGMENT + 3 * page + 100, &segment(4)), Ok(()));
+        assert_eq!(check(SEGMENT + 3 * page, &segment(3)), Ok(()));
+        // The stop lies in a page that is not there.
+        assert!(check(SEGMENT + 3 * page + 100, &segment(3)).is_err());
+        // A switch: zero up to the next segment, which is the stop.
+        assert_eq!(check(2 * SEGMENT, &segment(3)), Ok(()));
+        // A hole is no switch.
+        let mut hole = segment(5);
+        hole[2 * PAGE..3 * PAGE].fill(0);
+        assert!(check(SEGMENT + 5 * page, &hole).is_err());
+        // Recycled, and of another cluster.
+        let mut old = segment(3);
+        old[PAGE + POSITION] ^= 1;
+        assert!(check(SEGMENT + 3 * page, &old).is_err());
+        let mut other = segment(3);
+        other[IDENTIFIER] = 8;
+        assert!(check(SEGMENT + 3 * page, &other).is_err());
+    }
 }
