@@ -1,17 +1,25 @@
 //! The REST of a kube-apiserver.
 
 mod admission;
+mod body;
 mod delete;
+mod discovery;
 mod format;
 mod kinds;
 mod names;
 mod object;
+mod openapi;
 mod patch;
+mod protobuf;
 mod read;
 pub(crate) mod resource;
-mod route;
+pub(crate) mod route;
 mod schema;
-mod selector;
+pub(crate) mod selector;
+pub(crate) mod service;
 pub(crate) mod status;
 mod table;
+mod watch;
 mod write;
+
+pub(crate) use write::create;
