@@ -2,10 +2,17 @@
 
 mod api;
 mod auth;
+mod keys;
+mod kubeconfig;
 pub mod process;
+mod serve;
 mod server;
 mod storage;
+mod tokens;
 
 pub use auth::AgentGrant;
+pub use keys::KeyError;
+pub use serve::{ServeError, Serving};
 pub use server::ApiServer;
 pub use storage::OpenError;
+pub use tokens::TokenError;

@@ -14,11 +14,13 @@ use crate::api::service::Api;
 use crate::api::status::ApiError;
 use crate::auth::Identity;
 use crate::storage::{OpenError, Store};
+use crate::tokens::Tokens;
 
 /// The embedded Kubernetes API. Clones are the same server.
 #[derive(Clone)]
 pub struct ApiServer {
     pub(crate) api: Arc<Api>,
+    pub(crate) tokens: Arc<Tokens>,
 }
 
 impl std::fmt::Debug for ApiServer {
@@ -38,7 +40,11 @@ impl ApiServer {
         create_built_in(&store).map_err(|error| OpenError::BuiltIn {
             message: error.message,
         })?;
+        let tokens = Tokens::load(&store).map_err(|error| OpenError::BuiltIn {
+            message: error.to_string(),
+        })?;
         Ok(Self {
+            tokens: Arc::new(tokens),
             api: Arc::new(Api::new(store)),
         })
     }

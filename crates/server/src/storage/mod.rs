@@ -158,7 +158,7 @@ impl Store {
     /// fails. Blocks for a disk flush.
     pub(crate) fn write<T, E: From<StorageError>>(
         &self,
-        work: impl FnOnce(&mut Transaction) -> Result<T, E>,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut connection = self.connection();
         let (result, changes) = {
