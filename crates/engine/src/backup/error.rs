@@ -20,7 +20,7 @@ pub enum BackupError {
     #[error(transparent)]
     Name(#[from] NameError),
     /// The server did not let us in.
-    #[error("failed to connect to the database server to back it up")]
+    #[error("failed to connect to the database server to back it up: {0}")]
     Connect(#[source] tokio_postgres::Error),
     /// The server did not answer in time.
     #[error("failed to {what} within {seconds} s")]
@@ -76,7 +76,7 @@ pub enum BackupError {
         needed: Lsn,
     },
     /// A file could not be read.
-    #[error("failed to read {path}")]
+    #[error("failed to read {path}: {source}")]
     ReadFile {
         /// Its path.
         path: String,
@@ -117,8 +117,14 @@ pub enum BackupError {
         /// At the stop.
         to: u32,
     },
+    /// The server says at the end that the backup is of no use, as after a promotion.
+    #[error("failed to complete the backup: {reason}")]
+    Interrupted {
+        /// What the server said.
+        reason: String,
+    },
     /// Compression failed.
-    #[error("failed to compress {path}")]
+    #[error("failed to compress {path}: {source}")]
     Compress {
         /// What was compressed.
         path: String,
@@ -130,7 +136,7 @@ pub enum BackupError {
     #[error(transparent)]
     Map(#[from] MapError),
     /// The manifest could not be written down.
-    #[error("failed to encode the manifest")]
+    #[error("failed to encode the manifest: {0}")]
     Encode(#[source] serde_json::Error),
     /// This attempt was begun before, by a session that may still be at it.
     #[error("failed to begin {attempt}: it was begun before")]
@@ -173,6 +179,7 @@ impl BackupError {
             Self::Late { .. }
             | Self::Behind { .. }
             | Self::TimelineChanged { .. }
+            | Self::Interrupted { .. }
             | Self::Wal { .. }
             | Self::AttemptTaken { .. }
             | Self::Worker => true,

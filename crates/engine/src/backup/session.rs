@@ -4,7 +4,7 @@ use std::{fmt::Display, path::Path, str::FromStr, time::Duration};
 
 use kubedb_core::lsn::Lsn;
 use tokio::{task::JoinHandle, time::timeout};
-use tokio_postgres::{Client, NoTls, types::ToSql};
+use tokio_postgres::{Client, NoTls, error::SqlState, types::ToSql};
 
 use super::error::BackupError;
 use crate::{
@@ -165,9 +165,15 @@ impl Session {
     pub(super) async fn stop(&self) -> Result<Stopped, BackupError> {
         let what = "end the backup";
         let stopped = self.client.query_one(self.dialect.stop_backup(), &[]);
-        let row = within(CHECKPOINT, what, stopped)
-            .await?
-            .map_err(BackupError::query(what))?;
+        let row = within(CHECKPOINT, what, stopped).await?;
+        let row = row.map_err(|error| match error.as_db_error() {
+            Some(told) if *told.code() == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => {
+                BackupError::Interrupted {
+                    reason: told.message().to_owned(),
+                }
+            }
+            _ => BackupError::query(what)(error),
+        })?;
         let column = |number: usize| {
             row.try_get::<_, Option<String>>(number)
                 .map(Option::unwrap_or_default)

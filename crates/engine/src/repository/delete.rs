@@ -32,7 +32,7 @@ pub enum DeleteError {
     #[error(transparent)]
     Name(#[from] NameError),
     /// The store did not do its part.
-    #[error("failed to delete Snapshot {snapshot}")]
+    #[error("failed to delete Snapshot {snapshot}: {source}")]
     Store {
         /// Name of the Snapshot.
         snapshot: String,
@@ -42,7 +42,7 @@ pub enum DeleteError {
     },
     /// Another Snapshot of the database may need the data, and cannot be asked.
     #[error(
-        "failed to delete Snapshot {snapshot}: another Snapshot's manifest cannot be read, so its need of this data is unknown; delete that Snapshot first if it is lost"
+        "failed to delete Snapshot {snapshot}: another Snapshot's manifest cannot be read, so its need of this data is unknown ({source}); delete that Snapshot first if it is lost"
     )]
     OtherUnreadable {
         /// Name of the Snapshot that stays.
@@ -166,9 +166,7 @@ impl Deletion<'_> {
             match manifest::read(self.store, &key).await {
                 Ok(manifest) => Ok(self.keys_of(&manifest).into_keys().collect::<Vec<_>>()),
                 // Deleted since the listing.
-                Err(ReadManifestError::Read { source, .. }) if source.is_not_found() => {
-                    Ok(Vec::new())
-                }
+                Err(ReadManifestError::Read(source)) if source.is_not_found() => Ok(Vec::new()),
                 Err(source) => Err(DeleteError::OtherUnreadable {
                     snapshot: self.id.snapshot.clone(),
                     source,
@@ -213,7 +211,7 @@ impl Deletion<'_> {
     async fn refers_to(&self, marker: &str) -> Result<BTreeMap<String, u64>, DeleteError> {
         match manifest::read(self.store, marker).await {
             Ok(manifest) => Ok(self.keys_of(&manifest)),
-            Err(ReadManifestError::Read { source, .. }) if !source.is_not_found() => {
+            Err(ReadManifestError::Read(source)) if !source.is_not_found() => {
                 Err(self.fail(source))
             }
             Err(error) => {

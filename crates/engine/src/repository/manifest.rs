@@ -165,14 +165,8 @@ pub struct ObjectRef {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadManifestError {
     /// The object could not be read.
-    #[error("failed to read manifest {object}")]
-    Read {
-        /// Its key.
-        object: String,
-        /// Why.
-        #[source]
-        source: StoreError,
-    },
+    #[error(transparent)]
+    Read(#[from] StoreError),
     /// The object is no manifest, or its content is not what was written.
     #[error("failed to verify manifest {object}: {reason}")]
     Damaged {
@@ -195,7 +189,7 @@ impl ReadManifestError {
     /// Whether trying again may help.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Read { source, .. } if source.is_retryable())
+        matches!(self, Self::Read(source) if source.is_retryable())
     }
 }
 
@@ -268,14 +262,7 @@ pub async fn read(store: &Store, key: &str) -> Result<Manifest, ReadManifestErro
     let Some((Record::Manifest | Record::Deleting, id)) = id else {
         return Err(damaged("its name is not that of a manifest"));
     };
-    let bytes =
-        store
-            .read(key, MANIFEST_BYTES)
-            .await
-            .map_err(|source| ReadManifestError::Read {
-                object: key.to_owned(),
-                source,
-            })?;
+    let bytes = store.read(key, MANIFEST_BYTES).await?;
     let manifest = Manifest::decode(key, &bytes)?;
     let is_same = manifest.snapshot == id.snapshot
         && manifest.snapshot_uid == id.uid

@@ -85,7 +85,7 @@ pub enum RestoreError {
         reason: String,
     },
     /// A list of files is not what was written.
-    #[error("failed to restore Snapshot {snapshot}: {object} cannot be used")]
+    #[error("failed to restore Snapshot {snapshot}: {object} cannot be used: {source}")]
     Map {
         /// Name of the Snapshot.
         snapshot: String,
@@ -104,7 +104,7 @@ pub enum RestoreError {
         path: String,
     },
     /// The disk did not take it.
-    #[error("failed to write {path}")]
+    #[error("failed to write {path}: {source}")]
     Write {
         /// File or folder.
         path: String,

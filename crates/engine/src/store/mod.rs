@@ -3,6 +3,7 @@
 //! Objects are created and never overwritten. Keys are relative to the store's root, which is the bucket or folder and the
 //! prefix the user chose.
 
+mod cloud;
 mod error;
 mod gcs;
 mod local;
@@ -107,16 +108,24 @@ impl Store {
                 let objects = gcs::Gcs::open(endpoint.as_deref(), bucket, credentials, &label)?;
                 Self::over(Arc::new(objects), &label, bucket, prefix.as_deref())
             }
-            Location::S3 { bucket, prefix, .. } => Err(StoreError::Configure {
-                label: label("s3", bucket, prefix.as_deref()),
-                reason: "S3 is not built yet".to_owned(),
-            }),
+            Location::S3 {
+                endpoint,
+                bucket,
+                prefix,
+            } => {
+                let label = label("s3", bucket, prefix.as_deref());
+                let objects = cloud::s3(endpoint.as_deref(), bucket, credentials, &label)?;
+                Self::over(Arc::new(objects), &label, bucket, prefix.as_deref())
+            }
             Location::Azure {
-                container, prefix, ..
-            } => Err(StoreError::Configure {
-                label: label("azure", container, prefix.as_deref()),
-                reason: "Azure is not built yet".to_owned(),
-            }),
+                endpoint,
+                container,
+                prefix,
+            } => {
+                let label = label("azure", container, prefix.as_deref());
+                let objects = cloud::azure(endpoint.as_deref(), container, credentials, &label)?;
+                Self::over(Arc::new(objects), &label, container, prefix.as_deref())
+            }
         }
     }
 

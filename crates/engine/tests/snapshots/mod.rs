@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use kubedb_engine::{
     backup::{self, BackupError, BackupOutcome, BackupProgress, BackupRequest},
     postgres::dialect::{PgDialect, RecoveryFiles},
+    repository::{DeleteError, delete_snapshot},
     restore::{self, RestoreError, RestoreRequest, RestoredCluster},
     store::{Credentials, Location, Store},
 };
@@ -142,4 +143,31 @@ pub(crate) async fn assert_lets_go(server: &Server) {
     server.wait_for(slots, "0").await;
     let sessions = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%backup%' AND pid <> pg_backend_pid()";
     server.wait_for(sessions, "0").await;
+}
+
+/// A server with one table of 20 000 rows.
+pub(crate) async fn small_server() -> Server {
+    let server = Server::create(Version::New, "scram-sha-256").await;
+    server
+        .sql_by_socket(
+            "CREATE TABLE kept AS SELECT i, md5(i::text) AS t FROM generate_series(1, 20000) i",
+        )
+        .await;
+    server.sql_by_socket("CHECKPOINT").await;
+    server
+}
+
+/// That table, in a copy.
+pub(crate) async fn assert_kept(server: &Server) {
+    assert_eq!(server.value("SELECT count(*) FROM kept").await, "20000");
+}
+
+pub(crate) async fn keys(store: &Store) -> Vec<String> {
+    let listed = store.list("kubedb").await.unwrap();
+    listed.into_iter().map(|found| found.key).collect()
+}
+
+pub(crate) async fn delete(store: &Store, snapshot: &str) -> Result<u64, DeleteError> {
+    let deleted = delete_snapshot(store, "demo", "pg", snapshot, &uid(snapshot)).await;
+    deleted.map(|deleted| deleted.objects)
 }

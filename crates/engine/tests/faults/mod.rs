@@ -1,0 +1,174 @@
+//! A store that stops answering, or waits, at a call that the test chooses.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, stream::BoxStream};
+use kubedb_engine::store::Store;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory,
+    path::Path,
+};
+use tokio::sync::Semaphore;
+
+/// Objects in memory behind a door.
+#[derive(Clone, Debug)]
+pub(crate) struct Faulty {
+    objects: Arc<InMemory>,
+    door: Arc<Door>,
+}
+
+#[derive(Debug)]
+struct Door {
+    calls: AtomicUsize,
+    /// Calls from this one on fail.
+    broken_from: AtomicUsize,
+    /// The call of this number does its work and then fails, as when an answer is lost.
+    lost: AtomicUsize,
+    /// Puts of keys with this word wait here.
+    word: &'static str,
+    gate: Semaphore,
+    waiting: Semaphore,
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("faulty")
+    }
+}
+
+impl Faulty {
+    /// Puts of keys that hold `word` wait until [`Faulty::open`]; an empty word is none.
+    pub(crate) fn new(word: &'static str) -> Self {
+        let never = || AtomicUsize::new(usize::MAX);
+        Self {
+            objects: Arc::new(InMemory::new()),
+            door: Arc::new(Door {
+                calls: AtomicUsize::new(0),
+                broken_from: never(),
+                lost: never(),
+                word,
+                gate: Semaphore::new(0),
+                waiting: Semaphore::new(0),
+            }),
+        }
+    }
+
+    pub(crate) fn store(&self) -> Store {
+        Store::over(Arc::new(self.clone()), "faulty:x", "x", None).unwrap()
+    }
+
+    /// Calls so far; counting begins anew.
+    pub(crate) fn take_calls(&self) -> usize {
+        self.door.calls.swap(0, Ordering::SeqCst)
+    }
+
+    /// Fails all calls from this one on, and none with `usize::MAX`.
+    pub(crate) fn break_from(&self, call: usize) {
+        self.door.broken_from.store(call, Ordering::SeqCst);
+    }
+
+    /// Loses the answer to this call.
+    pub(crate) fn lose(&self, call: usize) {
+        self.door.lost.store(call, Ordering::SeqCst);
+    }
+
+    /// Waits until a put waits.
+    pub(crate) async fn until_waiting(&self) {
+        self.door.waiting.acquire().await.unwrap().forget();
+    }
+
+    /// Lets all puts pass from now on.
+    pub(crate) fn open(&self) {
+        self.door.gate.add_permits(1_000);
+    }
+
+    /// Whether to fail the call before it does anything, and after.
+    fn enter(&self) -> Result<bool> {
+        let call = self.door.calls.fetch_add(1, Ordering::SeqCst);
+        if call >= self.door.broken_from.load(Ordering::SeqCst) {
+            return Err(broken());
+        }
+        Ok(call == self.door.lost.load(Ordering::SeqCst))
+    }
+}
+
+fn broken() -> Error {
+    Error::Generic {
+        store: "faulty",
+        source: "the line is dead".into(),
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Faulty {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        let is_lost = self.enter()?;
+        if !self.door.word.is_empty() && location.as_ref().contains(self.door.word) {
+            self.door.waiting.add_permits(1);
+            self.door.gate.acquire().await.unwrap().forget();
+        }
+        let put = self.objects.put_opts(location, payload, options).await?;
+        if is_lost { Err(broken()) } else { Ok(put) }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        _: &Path,
+        _: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        unreachable!("the engine does not use it")
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.enter()?;
+        self.objects.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let this = self.clone();
+        locations
+            .then(move |location| {
+                let this = this.clone();
+                async move {
+                    let is_lost = this.enter()?;
+                    let location = location?;
+                    object_store::ObjectStoreExt::delete(&*this.objects, &location).await?;
+                    if is_lost { Err(broken()) } else { Ok(location) }
+                }
+            })
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.enter() {
+            Ok(_) => self.objects.list(prefix),
+            Err(error) => futures::stream::iter([Err(error)]).boxed(),
+        }
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.enter()?;
+        self.objects.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        unreachable!("the engine does not use it")
+    }
+}
