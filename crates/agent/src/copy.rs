@@ -102,6 +102,8 @@ async fn copy(
 ) -> Result<(), BootstrapError> {
     let target = place.paths.new_data();
     clear(&target)?;
+    // Nobody used what an earlier try left here: there is no state file yet.
+    clear(&place.paths.tablespaces())?;
     let mut sender = WalSender::connect(config).await?;
     sender.create_physical_slot(slot, place.dialect).await?;
     let (progress, _) = watch::channel(Default::default());
@@ -126,6 +128,8 @@ async fn restore(
 ) -> Result<(), BootstrapError> {
     let target = place.paths.new_data();
     clear(&target)?;
+    // Nobody used what an earlier try left here: there is no state file yet.
+    clear(&place.paths.tablespaces())?;
     let location = location(&source.storage).map_err(BootstrapError::Location)?;
     let store = Store::open(&location, credentials)?;
     let request = RestoreRequest {

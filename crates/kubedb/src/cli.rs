@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     client::ServerArgs,
-    commands::{ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs},
+    commands::{AgentArgs, ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs, ServeArgs},
 };
 
 /// PostgreSQL databases with scheduled backups that people can trust
@@ -36,6 +36,11 @@ pub(crate) enum Command {
     Connect(ConnectArgs),
     /// Show when a schedule fires, or say it in words
     Schedule(ScheduleArgs),
+    /// Run databases on this machine: API, operator and instances in one process
+    Server(ServeArgs),
+    /// Run one instance (platforms do)
+    #[command(hide = true)]
+    Agent(AgentArgs),
     /// Tell the story of a scheduled backup on this machine
     Demo,
     /// Print the version

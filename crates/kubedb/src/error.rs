@@ -27,11 +27,20 @@ pub(crate) enum CommandError {
         /// As typed.
         text: String,
     },
-    /// A command whose parts are not there yet.
-    #[error("kubedb {command} is not built yet")]
-    NotBuilt {
-        /// The command.
-        command: &'static str,
+    /// A part of the server, or an instance, could not do its work.
+    #[error("failed to {doing}")]
+    Server {
+        /// What was tried.
+        doing: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another server holds the data folder.
+    #[error("another kubedb server runs on {folder}")]
+    ServerRuns {
+        /// The folder.
+        folder: String,
     },
     /// Flags and arguments that do not fit together; the whole message.
     #[error("{message}")]
@@ -193,7 +202,6 @@ impl CommandError {
             Self::ReadSchedule { .. } => {
                 "kubedb schedule next '0 2 * * *' shows when an expression fires; kubedb schedule --help lists the forms"
             }
-            Self::NotBuilt { .. } => "CHANGELOG.md says what works",
             Self::UnknownKind { .. } => {
                 "kubedb get --help lists the types; pg, snap and drmn are the short ones"
             }

@@ -1,13 +1,16 @@
 //! One file per command.
 
+mod agent;
 mod connect;
 mod create;
 mod delete;
+mod demo;
 mod describe;
 mod edit;
 mod get;
 mod schedule;
 mod selection;
+mod server;
 
 use std::{future::Future, io};
 
@@ -19,15 +22,18 @@ use crate::{
     ui::Ui,
 };
 
+pub(crate) use agent::AgentArgs;
 pub(crate) use connect::ConnectArgs;
 pub(crate) use create::CreateArgs;
 pub(crate) use delete::DeleteArgs;
 pub(crate) use describe::DescribeArgs;
 pub(crate) use edit::EditArgs;
 pub(crate) use get::GetArgs;
+pub(crate) use server::ServeArgs;
 
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
+    install_crypto();
     let server = cli.server;
     match cli.command {
         Command::Create(arguments) => online(create::run(arguments, &server, ui)),
@@ -37,7 +43,9 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
         Command::Edit(arguments) => online(edit::run(arguments, &server, ui)),
         Command::Get(arguments) => online(get::run(arguments, &server, ui)),
         Command::Schedule(arguments) => schedule::run(arguments.command, ui),
-        Command::Demo => Err(CommandError::NotBuilt { command: "demo" }),
+        Command::Server(arguments) => self::server::run(arguments, ui),
+        Command::Agent(arguments) => self::agent::run(arguments),
+        Command::Demo => demo::run(ui),
         Command::Version { short } => {
             let program = if short { "" } else { "kubedb " };
             ui.data(&format!("{program}{}", env!("CARGO_PKG_VERSION")));
@@ -48,6 +56,22 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
             Ok(())
         }
     }
+}
+
+/// TLS needs one provider of cryptography for the whole process. Only the first call counts.
+fn install_crypto() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Long-running commands log to standard error; `RUST_LOG` chooses what.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube=warn,hyper=warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .init();
 }
 
 /// Runs a command that talks to a server, on this thread: starting more costs more than they would save.

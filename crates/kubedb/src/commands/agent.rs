@@ -1,0 +1,64 @@
+//! `kubedb agent run`: the process beside one PostgreSQL. Started by a platform, not by people.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use kubedb_api::agent_config::AgentConfig;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::CommandError;
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    #[command(subcommand)]
+    command: AgentCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum AgentCommand {
+    /// Run one instance
+    Run {
+        /// What the platform wrote for this instance
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
+    let AgentCommand::Run { config: path } = arguments.command;
+    super::log_to_stderr();
+    let local = |doing: String| move |source| CommandError::Local { doing, source };
+    let text = std::fs::read(&path).map_err(local(format!("read {}", path.display())))?;
+    let config: AgentConfig = serde_json::from_slice(&text)
+        .map_err(std::io::Error::other)
+        .map_err(local(format!("understand {}", path.display())))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(local("start the runtime".to_owned()))?;
+    runtime.block_on(async {
+        let failed = |source| CommandError::Local {
+            doing: "listen for signals".to_owned(),
+            source,
+        };
+        let shutdown = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let asked = shutdown.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            asked.cancel();
+        });
+        kubedb_agent::run(config, shutdown)
+            .await
+            .map_err(|error| CommandError::Server {
+                doing: "run the instance",
+                source: error.into(),
+            })
+    })
+}
