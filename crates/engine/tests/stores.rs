@@ -201,3 +201,55 @@ async fn locations_that_make_no_sense_are_refused_by_name() {
         assert!(!error.is_retryable());
     }
 }
+
+/// Wants moto's server on the path and is run by hand: `cargo test -p kubedb-engine --test stores -- --ignored`.
+#[tokio::test]
+#[ignore = "needs moto_server, which the test command does not install"]
+async fn an_s3_bucket_keeps_its_promises() {
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .unwrap()
+        .port();
+    let mut server = std::process::Command::new("moto_server")
+        .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+        .spawn()
+        .unwrap();
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let client = reqwest::Client::new();
+    let mut made = None;
+    for _ in 0..200 {
+        made = client.put(format!("{endpoint}/kubedb")).send().await.ok();
+        if made.is_some() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let credentials = Credentials::from([
+        ("AWS_ACCESS_KEY_ID".to_owned(), b"key\n".to_vec()),
+        ("AWS_SECRET_ACCESS_KEY".to_owned(), b"secret".to_vec()),
+    ]);
+    let open = |bucket: &str| {
+        let location = Location::S3 {
+            endpoint: Some(endpoint.clone()),
+            bucket: bucket.to_owned(),
+            prefix: Some("p".to_owned()),
+        };
+        Store::open(&location, &credentials).unwrap()
+    };
+    let kept = tokio::spawn({
+        let store = open(BUCKET);
+        async move { keeps_its_promises(&store).await }
+    });
+    let kept = kept.await;
+    let missing = open("nowhere")
+        .create("a", PutPayload::from_static(b"x"))
+        .await;
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(made.is_some_and(|made| made.status().is_success()));
+    kept.unwrap();
+    assert!(
+        matches!(missing, Err(StoreError::MissingBucket { .. })),
+        "{missing:?}"
+    );
+}
