@@ -7,7 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     client::ServerArgs,
-    commands::{AgentArgs, ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs, ServeArgs},
+    commands::{
+        AgentArgs, ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs, ServeArgs,
+    },
 };
 
 /// PostgreSQL databases with scheduled backups that people can trust

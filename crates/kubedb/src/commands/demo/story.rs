@@ -40,22 +40,36 @@ impl<'a> Story<'a> {
         fs::create_dir(&backups)
             .and_then(|()| fs::set_permissions(&backups, fs::Permissions::from_mode(0o1777)))
             .map_err(machine("make a folder for Snapshots"))?;
-        let manifest = include_str!("scheduled-pg.yaml").replace("BACKUPS", &backups.display().to_string());
-        fs::write(terminal.path("scheduled-pg.yaml"), manifest).map_err(machine("write a manifest"))?;
+        let manifest =
+            include_str!("scheduled-pg.yaml").replace("BACKUPS", &backups.display().to_string());
+        fs::write(terminal.path("scheduled-pg.yaml"), manifest)
+            .map_err(machine("write a manifest"))?;
         terminal.say("The guide's database: PostgreSQL 9.6, a primary and two standbys, a Snapshot every 10 seconds.");
         terminal.show(&["create", "-f", "scheduled-pg.yaml"])?;
-        terminal.wait("scheduled-pg is Running", CREATE_LIMIT, || self.phase("pg", "scheduled-pg", "Running"))?;
+        terminal.wait("scheduled-pg is Running", CREATE_LIMIT, || {
+            self.phase("pg", "scheduled-pg", "Running")
+        })?;
         terminal.show(&["get", "pg", "-n", "demo", "-o", "wide"])?;
         terminal.say("The first Snapshot is made at once.");
-        let first = terminal.wait("the first Snapshot succeeded", LIMIT, || self.succeeded(&[]))?;
-        terminal.show(&["get", "snap", "-n", "demo", "--selector=kubedb.com/kind=Postgres,kubedb.com/name=scheduled-pg"])?;
+        let first = terminal.wait("the first Snapshot succeeded", LIMIT, || {
+            self.succeeded(&[])
+        })?;
+        terminal.show(&[
+            "get",
+            "snap",
+            "-n",
+            "demo",
+            "--selector=kubedb.com/kind=Postgres,kubedb.com/name=scheduled-pg",
+        ])?;
         Ok(first)
     }
 
     /// Rows, the next tick's Snapshot, more rows; returns that Snapshot.
     fn write_rows(&self, first: &str) -> Result<String, DemoError> {
         let terminal = self.terminal;
-        terminal.say(&format!("Now {ROWS_BEFORE} rows, as an application would write them:"));
+        terminal.say(&format!(
+            "Now {ROWS_BEFORE} rows, as an application would write them:"
+        ));
         terminal.say("$ kubedb connect pg scheduled-pg -n demo");
         self.sql(
             "scheduled-pg",
@@ -64,8 +78,12 @@ impl<'a> Story<'a> {
         // A Snapshot that had begun before the rows is none of the second one's business.
         let mut known = vec![first.to_owned()];
         known.extend(self.names()?);
-        let second = terminal.wait("the next tick's Snapshot succeeded", LIMIT, || self.succeeded(&known))?;
-        terminal.say(&format!("The next tick made {second}. After it, {ROWS_AFTER} rows more:"));
+        let second = terminal.wait("the next tick's Snapshot succeeded", LIMIT, || {
+            self.succeeded(&known)
+        })?;
+        terminal.say(&format!(
+            "The next tick made {second}. After it, {ROWS_AFTER} rows more:"
+        ));
         self.sql(
             "scheduled-pg",
             &format!("INSERT INTO story SELECT n, md5(n::text) FROM generate_series({ROWS_BEFORE} + 1, {ROWS_BEFORE} + {ROWS_AFTER}) n"),
@@ -76,16 +94,24 @@ impl<'a> Story<'a> {
     fn restore(&self, snapshot: &str) -> Result<(), DemoError> {
         let terminal = self.terminal;
         let manifest = include_str!("recovered-pg.yaml").replace("SNAPSHOT", snapshot);
-        fs::write(terminal.path("recovered-pg.yaml"), manifest).map_err(machine("write a manifest"))?;
+        fs::write(terminal.path("recovered-pg.yaml"), manifest)
+            .map_err(machine("write a manifest"))?;
         terminal.say(&format!("Restores {snapshot} into a new database."));
         terminal.show(&["create", "-f", "recovered-pg.yaml"])?;
-        terminal.wait("recovered-pg is Running", LIMIT, || self.phase("pg", "recovered-pg", "Running"))?;
+        terminal.wait("recovered-pg is Running", LIMIT, || {
+            self.phase("pg", "recovered-pg", "Running")
+        })?;
         let digest = "SELECT count(*) || ' rows, digest ' || md5(string_agg(id || line, ',' ORDER BY id)) FROM story";
-        let wanted = self.sql("scheduled-pg", &format!("{digest} WHERE id <= {ROWS_BEFORE}"))?;
+        let wanted = self.sql(
+            "scheduled-pg",
+            &format!("{digest} WHERE id <= {ROWS_BEFORE}"),
+        )?;
         let restored = self.sql("recovered-pg", digest)?;
         terminal.say(&format!("scheduled-pg, first {ROWS_BEFORE} rows: {wanted}\nrecovered-pg, all rows:        {restored}"));
         if wanted != restored || !wanted.starts_with(&ROWS_BEFORE.to_string()) {
-            return Err(DemoError::Untrue(format!("the restored rows differ: {wanted} is not {restored}")));
+            return Err(DemoError::Untrue(format!(
+                "the restored rows differ: {wanted} is not {restored}"
+            )));
         }
         terminal.show(&["get", "snap", "-n", "demo"]).map(drop)
     }
@@ -99,38 +125,60 @@ impl<'a> Story<'a> {
             .map_err(machine("write an editor"))?;
         terminal.say("Removing backupSchedule stops future Snapshots. (Any editor will do; this one is a script.)");
         let editor = editor.display().to_string();
-        terminal.show_with(&["edit", "pg", "scheduled-pg", "-n", "demo"], &[("KUBEDB_EDITOR", &editor)])?;
+        terminal.show_with(
+            &["edit", "pg", "scheduled-pg", "-n", "demo"],
+            &[("KUBEDB_EDITOR", &editor)],
+        )?;
         terminal.wait("no tick is scheduled", LIMIT, || {
             let object = terminal.object("pg", "scheduled-pg")?;
             let next = &object["status"]["nextScheduleTime"];
-            Ok(if next.is_null() { Ok(()) } else { Err(next.to_string()) })
+            Ok(if next.is_null() {
+                Ok(())
+            } else {
+                Err(next.to_string())
+            })
         })
     }
 
     fn clean_up(&self) -> Result<(), DemoError> {
-        self.terminal.say("Clean-up: the databases stop; a Snapshot is deleted with its data.");
+        self.terminal
+            .say("Clean-up: the databases stop; a Snapshot is deleted with its data.");
         for name in self.names()? {
-            self.terminal.run(&["delete", "snap", &name, "-n", "demo"], &[])?;
+            self.terminal
+                .run(&["delete", "snap", &name, "-n", "demo"], &[])?;
         }
         self.terminal.show(&["get", "snap", "-n", "demo"])?;
         let left = files_below(&self.terminal.path("backups"));
         if left > 0 {
-            return Err(DemoError::Untrue(format!("{left} files of deleted Snapshots are left")));
+            return Err(DemoError::Untrue(format!(
+                "{left} files of deleted Snapshots are left"
+            )));
         }
-        self.terminal.show(&["delete", "pg", "recovered-pg", "scheduled-pg", "-n", "demo"]).map(drop)
+        self.terminal
+            .show(&["delete", "pg", "recovered-pg", "scheduled-pg", "-n", "demo"])
+            .map(drop)
     }
 
     fn phase(&self, kind: &str, name: &str, wanted: &str) -> Result<Result<(), String>, DemoError> {
         let status = self.terminal.object(kind, name)?["status"].take();
         let phase = status["phase"].as_str().unwrap_or("Unknown");
         if phase == "Failed" {
-            return Err(DemoError::Untrue(format!("{name} failed: {}", status["reason"])));
+            return Err(DemoError::Untrue(format!(
+                "{name} failed: {}",
+                status["reason"]
+            )));
         }
-        Ok(if phase == wanted { Ok(()) } else { Err(format!("{phase}: {}", status["reason"])) })
+        Ok(if phase == wanted {
+            Ok(())
+        } else {
+            Err(format!("{phase}: {}", status["reason"]))
+        })
     }
 
     fn snapshots(&self) -> Result<Vec<Value>, DemoError> {
-        let text = self.terminal.run(&["get", "snap", "-n", "demo", "-o", "json"], &[])?;
+        let text = self
+            .terminal
+            .run(&["get", "snap", "-n", "demo", "-o", "json"], &[])?;
         let list: Value = serde_json::from_str(&text).map_err(machine("understand a list"))?;
         Ok(list["items"].as_array().cloned().unwrap_or_default())
     }
@@ -144,14 +192,20 @@ impl<'a> Story<'a> {
     fn succeeded(&self, known: &[String]) -> Result<Result<String, String>, DemoError> {
         let mut last = "no Snapshot".to_owned();
         for snapshot in self.snapshots()? {
-            let name = snapshot["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let name = snapshot["metadata"]["name"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
             if known.contains(&name) {
                 continue;
             }
             match snapshot["status"]["phase"].as_str() {
                 Some("Succeeded") => return Ok(Ok(name)),
                 Some("Failed") => {
-                    return Err(DemoError::Untrue(format!("{name} failed: {}", snapshot["status"]["reason"])));
+                    return Err(DemoError::Untrue(format!(
+                        "{name} failed: {}",
+                        snapshot["status"]["reason"]
+                    )));
                 }
                 _ => last = format!("{name}: {}", snapshot["status"]),
             }
@@ -161,7 +215,15 @@ impl<'a> Story<'a> {
 
     /// Runs SQL on a database's primary endpoint; returns the first value.
     fn sql(&self, database: &str, statement: &str) -> Result<String, DemoError> {
-        let arguments = ["connect", "pg", database, "-n", "demo", "--url", "--show-password"];
+        let arguments = [
+            "connect",
+            "pg",
+            database,
+            "-n",
+            "demo",
+            "--url",
+            "--show-password",
+        ];
         let url = self.terminal.run(&arguments, &[])?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -188,6 +250,12 @@ fn files_below(folder: &std::path::Path) -> usize {
         .into_iter()
         .flatten()
         .filter_map(Result::ok)
-        .map(|entry| if entry.path().is_dir() { files_below(&entry.path()) } else { 1 })
+        .map(|entry| {
+            if entry.path().is_dir() {
+                files_below(&entry.path())
+            } else {
+                1
+            }
+        })
         .sum()
 }

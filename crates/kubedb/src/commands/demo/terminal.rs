@@ -44,7 +44,8 @@ impl Terminal {
             .map_err(machine("open the scratch folder"))?;
         let program = std::env::current_exe().map_err(machine("find this program"))?;
         let data = folder.path().join("data");
-        let log = fs::File::create(folder.path().join("server.log")).map_err(machine("write a log"))?;
+        let log =
+            fs::File::create(folder.path().join("server.log")).map_err(machine("write a log"))?;
         ui.data("A server of one machine: API, operator and databases, all in a scratch folder.");
         ui.data("\n$ kubedb server --listen 127.0.0.1:0 &");
         let mut server = Command::new(&program)
@@ -55,14 +56,20 @@ impl Terminal {
             .stderr(log)
             .spawn()
             .map_err(machine("start the server"))?;
-        let line = server
-            .stdout
-            .take()
-            .and_then(|stdout| BufReader::new(stdout).lines().map_while(Result::ok).find(|line| line.starts_with("kubeconfig: ")));
+        let line = server.stdout.take().and_then(|stdout| {
+            BufReader::new(stdout)
+                .lines()
+                .map_while(Result::ok)
+                .find(|line| line.starts_with("kubeconfig: "))
+        });
         let terminal = Self {
             ui,
             program,
-            kubeconfig: line.as_deref().unwrap_or_default().trim_start_matches("kubeconfig: ").into(),
+            kubeconfig: line
+                .as_deref()
+                .unwrap_or_default()
+                .trim_start_matches("kubeconfig: ")
+                .into(),
             folder: Some(folder),
             server,
             keep: Cell::new(false),
@@ -82,7 +89,10 @@ impl Terminal {
 
     /// A path in the scratch folder.
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        let folder = self.folder.as_ref().map_or(Path::new("/nonexistent"), TempDir::path);
+        let folder = self
+            .folder
+            .as_ref()
+            .map_or(Path::new("/nonexistent"), TempDir::path);
         folder.join(name)
     }
 
@@ -97,16 +107,28 @@ impl Terminal {
     }
 
     /// The same with variables.
-    pub(super) fn show_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Result<String, DemoError> {
-        let prefix: String = variables.iter().map(|(name, value)| format!("{name}={value} ")).collect();
-        self.ui.data(&format!("\n$ {prefix}kubedb {}", arguments.join(" ")));
+    pub(super) fn show_with(
+        &self,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<String, DemoError> {
+        let prefix: String = variables
+            .iter()
+            .map(|(name, value)| format!("{name}={value} "))
+            .collect();
+        self.ui
+            .data(&format!("\n$ {prefix}kubedb {}", arguments.join(" ")));
         let output = self.run(arguments, variables)?;
         self.ui.data(output.trim_end());
         Ok(output)
     }
 
     /// Runs a command silently.
-    pub(super) fn run(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Result<String, DemoError> {
+    pub(super) fn run(
+        &self,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<String, DemoError> {
         let output = Command::new(&self.program)
             .args(arguments)
             .env("KUBECONFIG", &self.kubeconfig)
@@ -170,7 +192,8 @@ impl Drop for Terminal {
         let _ = self.server.wait();
         if let (true, Some(folder)) = (self.keep.get(), self.folder.take()) {
             let path = folder.keep();
-            self.ui.data(&format!("\nLogs and data are kept in {}", path.display()));
+            self.ui
+                .data(&format!("\nLogs and data are kept in {}", path.display()));
         }
     }
 }
