@@ -1,0 +1,450 @@
+//! kubectl against the server over TLS. Without kubectl in PATH or in the test cache this fails, and says so.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use kubedb_server::{AgentGrant, ApiServer, Serving};
+use tokio_util::sync::CancellationToken;
+
+struct World {
+    server: ApiServer,
+    serving: Serving,
+    shutdown: CancellationToken,
+    folder: tempfile::TempDir,
+}
+
+async fn world() -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let server = ApiServer::open(&folder.path().join("kubedb.sqlite")).unwrap();
+    let shutdown = CancellationToken::new();
+    let listen: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let serving = server
+        .serve(listen, folder.path(), shutdown.clone())
+        .await
+        .unwrap();
+    World {
+        server,
+        serving,
+        shutdown,
+        folder,
+    }
+}
+
+fn program() -> PathBuf {
+    let home = std::env::var_os("HOME")
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    let cached = home.join(".cache/kubedb-test/bin/kubectl");
+    if cached.exists() {
+        return cached;
+    }
+    PathBuf::from("kubectl")
+}
+
+impl World {
+    fn run(&self, arguments: &[&str], input: &str) -> Output {
+        let mut child = Command::new(program())
+            .args(arguments)
+            .env("KUBECONFIG", &self.serving.kubeconfig)
+            .env("KUBECACHEDIR", self.folder.path().join("cache"))
+            .env("HOME", self.folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl must be installed for this test");
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// Standard output of a command that must succeed.
+    fn kubectl(&self, arguments: &[&str]) -> String {
+        self.kubectl_with(arguments, "")
+    }
+
+    fn kubectl_with(&self, arguments: &[&str], input: &str) -> String {
+        let output = self.run(arguments, input);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "kubectl {arguments:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Standard error of a command that must fail.
+    fn refused(&self, arguments: &[&str], input: &str) -> String {
+        let output = self.run(arguments, input);
+        assert!(
+            !output.status.success(),
+            "kubectl {arguments:?} must be refused"
+        );
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+const POSTGRES: &str = r#"
+apiVersion: kubedb.com/v1alpha1
+kind: Postgres
+metadata:
+  name: script-postgres
+  namespace: demo
+spec:
+  version: 9.6
+  replicas: 1
+  storage:
+    storageClassName: "standard"
+    accessModes:
+    - ReadWriteOnce
+    resources:
+      requests:
+        storage: 50Mi
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn creates_applies_patches_and_deletes() {
+    let world = world().await;
+    assert_eq!(
+        world.kubectl(&["create", "ns", "demo"]),
+        "namespace/demo created\n"
+    );
+    let secret = [
+        "create",
+        "secret",
+        "generic",
+        "gcs",
+        "-n",
+        "demo",
+        "--from-literal=A=b",
+    ];
+    assert_eq!(world.kubectl(&secret), "secret/gcs created\n");
+    let again = world.refused(&secret, "");
+    assert!(again.contains("secrets \"gcs\" already exists"), "{again}");
+    world.kubectl(&[
+        "create",
+        "configmap",
+        "c",
+        "-n",
+        "demo",
+        "--from-literal=k=v",
+    ]);
+    assert_eq!(
+        world.kubectl(&["get", "cm", "c", "-n", "demo", "-o", "jsonpath={.data.k}"]),
+        "v"
+    );
+
+    let applied = world.kubectl_with(&["apply", "-f", "-"], POSTGRES);
+    assert_eq!(applied, "postgres.kubedb.com/script-postgres created\n");
+    let same = world.kubectl_with(&["apply", "-f", "-"], POSTGRES);
+    assert_eq!(same, "postgres.kubedb.com/script-postgres unchanged\n");
+    let changed = POSTGRES.replace("replicas: 1", "replicas: 2");
+    let diff = world.run(&["diff", "-f", "-"], &changed);
+    assert!(
+        String::from_utf8_lossy(&diff.stdout).contains("+  replicas: 2"),
+        "{diff:?}"
+    );
+    let configured = world.kubectl_with(&["apply", "-f", "-"], &changed);
+    assert_eq!(
+        configured,
+        "postgres.kubedb.com/script-postgres configured\n"
+    );
+
+    let table = world.kubectl(&["get", "pg", "-n", "demo"]);
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows[0], ["NAME", "VERSION", "STATUS", "AGE"]);
+    assert_eq!(rows[1][..2], ["script-postgres", "9.6"]);
+    let described = world.kubectl(&["describe", "pg", "script-postgres", "-n", "demo"]);
+    assert!(
+        described
+            .lines()
+            .any(|line| line.split_whitespace().eq(["Replicas:", "2"])),
+        "{described}"
+    );
+
+    let lock = r#"{"spec":{"doNotPause":true}}"#;
+    world.kubectl(&[
+        "patch",
+        "pg",
+        "script-postgres",
+        "-n",
+        "demo",
+        "--type=merge",
+        "-p",
+        lock,
+    ]);
+    let refused = world.refused(&["delete", "pg", "script-postgres", "-n", "demo"], "");
+    assert!(refused.contains("can't be paused"), "{refused}");
+    let unlock = r#"[{"op":"remove","path":"/spec/doNotPause"}]"#;
+    world.kubectl(&[
+        "patch",
+        "pg",
+        "script-postgres",
+        "-n",
+        "demo",
+        "--type=json",
+        "-p",
+        unlock,
+    ]);
+    let label = ["label", "secret", "gcs", "-n", "demo", "app=x"];
+    assert_eq!(world.kubectl(&label), "secret/gcs labeled\n");
+    let selected = world.kubectl(&["get", "secret", "-A", "-l", "app in (x)", "-o", "name"]);
+    assert_eq!(selected, "secret/gcs\n");
+    let deleted = world.kubectl(&["delete", "pg", "script-postgres", "-n", "demo"]);
+    assert!(deleted.contains("\"script-postgres\" deleted"), "{deleted}");
+    world.shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_waits_and_explains() {
+    let world = world().await;
+    world.kubectl(&["create", "ns", "demo"]);
+    world.kubectl_with(&["create", "-f", "-"], POSTGRES);
+    let editor = world.folder.path().join("editor.sh");
+    std::fs::write(
+        &editor,
+        "#!/bin/sh\nsed -i 's/replicas: 1/replicas: 3/' \"$1\"\n",
+    )
+    .unwrap();
+    let run = Command::new(program())
+        .args(["edit", "pg", "script-postgres", "-n", "demo"])
+        .env("KUBECONFIG", &world.serving.kubeconfig)
+        .env("HOME", world.folder.path())
+        .env("KUBE_EDITOR", format!("sh {}", editor.display()))
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{run:?}");
+    let replicas = [
+        "get",
+        "pg",
+        "script-postgres",
+        "-n",
+        "demo",
+        "-o",
+        "jsonpath={.spec.replicas}",
+    ];
+    assert_eq!(world.kubectl(&replicas), "3");
+
+    let status = r#"{"status":{"phase":"Running"}}"#;
+    let name = ["patch", "pg", "script-postgres", "-n", "demo"];
+    world.kubectl(
+        &[
+            &name[..],
+            &["--subresource=status", "--type=merge", "-p", status],
+        ]
+        .concat(),
+    );
+    let wait = [
+        "wait",
+        "pg/script-postgres",
+        "-n",
+        "demo",
+        "--for=jsonpath={.status.phase}=Running",
+        "--timeout=20s",
+    ];
+    assert!(world.kubectl(&wait).contains("condition met"));
+    let resources = world.kubectl(&["api-resources", "-o", "name"]);
+    for resource in [
+        "postgreses.kubedb.com",
+        "snapshots.kubedb.com",
+        "postgresversions.catalog.kubedb.com",
+        "secrets",
+    ] {
+        assert!(
+            resources.lines().any(|line| line == resource),
+            "{resources}"
+        );
+    }
+    assert!(
+        world
+            .kubectl(&["explain", "pg.spec.backupSchedule"])
+            .contains("cronExpression")
+    );
+    let versions = world.kubectl(&["get", "pgversion"]);
+    assert!(versions.starts_with("NAME"), "{versions}");
+    let strict = world.refused(
+        &["create", "-f", "-"],
+        &POSTGRES.replace("replicas", "replcas"),
+    );
+    assert!(
+        strict.contains("unknown field \"spec.replcas\""),
+        "{strict}"
+    );
+    let server_side = world.refused(&["apply", "--server-side", "-f", "-"], POSTGRES);
+    assert!(
+        server_side.contains("Server-side apply not available on the server"),
+        "{server_side}"
+    );
+    let pods = world.refused(&["get", "pods"], "");
+    assert!(
+        pods.contains("doesn't have a resource type \"pods\""),
+        "{pods}"
+    );
+    world.shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_nothing_is_told() {
+    let world = world().await;
+    let kubeconfig = std::fs::read_to_string(&world.serving.kubeconfig).unwrap();
+    let broken = world.folder.path().join("broken");
+    let line = kubeconfig
+        .lines()
+        .find(|line| line.contains("token:"))
+        .unwrap();
+    std::fs::write(&broken, kubeconfig.replace(line, "    token: nobody")).unwrap();
+    let output = world.run(
+        &[
+            "--kubeconfig",
+            broken.to_str().unwrap(),
+            "get",
+            "secrets",
+            "-A",
+        ],
+        "",
+    );
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.contains("You must be logged in to the server"),
+        "{error}"
+    );
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(&world.serving.kubeconfig)
+            .unwrap()
+            .permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    let elsewhere: SocketAddr = "0.0.0.0:0".parse().unwrap();
+    let refused = world
+        .server
+        .serve(elsewhere, world.folder.path(), CancellationToken::new())
+        .await;
+    assert!(refused.unwrap_err().to_string().contains("loopback only"));
+    world.shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_reaches_its_own_objects_alone() {
+    let world = world().await;
+    world.kubectl(&["create", "ns", "demo"]);
+    world.kubectl_with(&["create", "-f", "-"], POSTGRES);
+    world.kubectl_with(
+        &["create", "-f", "-"],
+        &POSTGRES.replace("script-postgres", "other"),
+    );
+    for secret in ["mine", "yours"] {
+        world.kubectl(&[
+            "create",
+            "secret",
+            "generic",
+            secret,
+            "-n",
+            "demo",
+            "--from-literal=a=b",
+        ]);
+    }
+    let mut grant = AgentGrant {
+        namespace: "demo".to_owned(),
+        database: "script-postgres".to_owned(),
+        instance: "script-postgres-0".to_owned(),
+        secrets: vec![("demo".to_owned(), "mine".to_owned())],
+    };
+    let kubeconfig = world
+        .server
+        .agent_kubeconfig(grant.clone(), &world.serving)
+        .unwrap();
+    let path = world.folder.path().join("agent");
+    std::fs::write(&path, &kubeconfig).unwrap();
+    let path = path.to_str().unwrap();
+    let agent = |arguments: &[&str]| -> Vec<String> {
+        ["--kubeconfig", path]
+            .iter()
+            .chain(arguments)
+            .map(|text| (*text).to_owned())
+            .collect()
+    };
+    let run = |arguments: &[&str]| {
+        let all = agent(arguments);
+        world.run(&all.iter().map(String::as_str).collect::<Vec<_>>(), "")
+    };
+    let status = r#"{"status":{"instances":{}}}"#;
+    for allowed in [
+        &["get", "pg", "script-postgres"][..],
+        &[
+            "get",
+            "pg",
+            "--field-selector=metadata.name=script-postgres",
+        ],
+        &["get", "secret", "mine"],
+        &[
+            "patch",
+            "pg",
+            "script-postgres",
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            status,
+        ],
+    ] {
+        let output = run(allowed);
+        assert!(
+            output.status.success(),
+            "{allowed:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    for refused in [
+        &["get", "pg", "other"][..],
+        &["get", "pg"],
+        &["get", "secret", "yours"],
+        &["get", "secrets"],
+        &["get", "pg", "script-postgres", "-n", "default"],
+        &[
+            "get",
+            "pg",
+            "--field-selector=metadata.name!=script-postgres",
+        ],
+        &[
+            "patch",
+            "pg",
+            "other",
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            status,
+        ],
+        &["label", "pg", "script-postgres", "a=b"],
+        &["delete", "pg", "script-postgres"],
+        &["create", "secret", "generic", "new", "--from-literal=a=b"],
+        &["create", "ns", "new"],
+    ] {
+        let output = run(refused);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && error.contains("forbidden: User"),
+            "{refused:?}: {error}"
+        );
+    }
+    let error = run(&["get", "pg", "other"]);
+    assert_eq!(
+        String::from_utf8_lossy(&error.stderr),
+        "Error from server (Forbidden): postgreses.kubedb.com \"other\" is forbidden: User \
+         \"kubedb:agent:demo:script-postgres-0\" cannot get resource \"postgreses\" in API group \"kubedb.com\" in the \
+         namespace \"demo\"\n"
+    );
+    grant.secrets = vec![("demo".to_owned(), "yours".to_owned())];
+    let again = world
+        .server
+        .agent_kubeconfig(grant, &world.serving)
+        .unwrap();
+    assert_eq!(again, kubeconfig, "the same agent keeps its token");
+    assert!(run(&["get", "secret", "yours"]).status.success());
+    assert!(!run(&["get", "secret", "mine"]).status.success());
+    world.shutdown.cancel();
+}
