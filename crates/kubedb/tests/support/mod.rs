@@ -1,0 +1,136 @@
+//! A real API server for one test, and the real binary beside it.
+
+use std::{
+    io::Write as _,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use kubedb_server::ApiServer;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub stdout: String,
+    pub stderr: String,
+    pub code: Option<i32>,
+}
+
+/// The server. It ends with this value.
+pub struct Server {
+    pub kubeconfig: PathBuf,
+    pub folder: TempDir,
+    client: Client,
+    _stop: DropGuard,
+    runtime: Runtime,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let stop = CancellationToken::new();
+        let (server, serving) = runtime.block_on(async {
+            let server = ApiServer::open(&folder.path().join("state.sqlite")).unwrap();
+            let listen = "127.0.0.1:0".parse().unwrap();
+            let api = folder.path().join("api");
+            std::fs::create_dir(&api).unwrap();
+            let serving = server.serve(listen, &api, stop.clone()).await.unwrap();
+            (server, serving)
+        });
+        let client = runtime.block_on(async { server.client() });
+        Self {
+            kubeconfig: serving.kubeconfig,
+            folder,
+            client,
+            _stop: stop.drop_guard(),
+            runtime,
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubedb"));
+        command
+            .args(arguments)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("TZ", "UTC")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts the binary and does not wait for its end.
+    pub fn start_kubedb(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).spawn().unwrap()
+    }
+
+    pub fn kubedb(&self, arguments: &[&str]) -> Ran {
+        self.kubedb_with(arguments, "", &[])
+    }
+
+    /// With standard input and more environment.
+    pub fn kubedb_with(
+        &self,
+        arguments: &[&str],
+        input: &str,
+        environment: &[(&str, &str)],
+    ) -> Ran {
+        let mut command = self.command(arguments);
+        command.envs(environment.iter().copied());
+        let mut child = command.spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        Ran {
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+            code: output.status.code(),
+        }
+    }
+
+    /// Creates what the text says; the test goes on only when all of it was created.
+    pub fn create(&self, manifests: &str) {
+        let ran = self.kubedb_with(&["create", "-f", "-"], manifests, &[]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    }
+
+    /// Plays the operator: sets the status of an object in `demo`.
+    pub fn set_status<K>(&self, name: &str, status: &Value)
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), "demo");
+        let patch = Patch::Merge(serde_json::json!({ "status": status }));
+        let patched =
+            self.runtime
+                .block_on(api.patch_status(name, &PatchParams::default(), &patch));
+        patched.unwrap();
+    }
+
+    /// Changes an object in `demo` behind the command's back.
+    pub fn patch_postgres(&self, name: &str, patch: &Value) {
+        let api: Api<kubedb_api::Postgres> = Api::namespaced(self.client.clone(), "demo");
+        let patch = Patch::Merge(patch);
+        self.runtime
+            .block_on(api.patch(name, &PatchParams::default(), &patch))
+            .unwrap();
+    }
+}
+
+/// The guide's namespace, Secret and database.
+pub const GUIDE: &str = include_str!("guide.yaml");
