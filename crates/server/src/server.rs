@@ -43,8 +43,10 @@ impl ApiServer {
         let tokens = Tokens::load(&store).map_err(|error| OpenError::BuiltIn {
             message: error.to_string(),
         })?;
+        let tokens = Arc::new(tokens);
+        api::collect::start(&store, &tokens).map_err(|source| OpenError::Collector { source })?;
         Ok(Self {
-            tokens: Arc::new(tokens),
+            tokens,
             api: Arc::new(Api::new(store)),
         })
     }

@@ -26,6 +26,14 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Those of a deletion that means one object and no other of its name.
+    pub(crate) fn of_uid(uid: &str) -> Self {
+        Self {
+            uid: Some(uid.to_owned()),
+            ..Self::default()
+        }
+    }
+
     /// Reads them; `body` is null when there is none.
     pub(crate) fn parse(query: &Query, body: &Value) -> Result<Self, ApiError> {
         let text = |value: &Value| value.as_str().map(str::to_owned);

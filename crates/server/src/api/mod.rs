@@ -2,6 +2,7 @@
 
 mod admission;
 mod body;
+pub(crate) mod collect;
 mod delete;
 mod discovery;
 mod format;
