@@ -289,6 +289,135 @@ async fn edits_waits_and_explains() {
     world.shutdown.cancel();
 }
 
+const CORE: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: demo
+---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: s
+  namespace: demo
+stringData:
+  a: "1"
+---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: c
+  namespace: demo
+data:
+  a: "1"
+  b: "2"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn core_kinds_are_applied_watched_and_deleted() {
+    let world = world().await;
+    let applied = world.kubectl_with(&["apply", "-f", "-"], CORE);
+    assert_eq!(
+        applied,
+        "namespace/demo created\nsecret/s created\nconfigmap/c created\n"
+    );
+    let changed = CORE.replace("  b: \"2\"\n", "  c: \"3\"\n");
+    let applied = world.kubectl_with(&["apply", "-f", "-"], &changed);
+    assert!(applied.ends_with("configmap/c configured\n"), "{applied}");
+    let data = world.kubectl(&["get", "cm", "c", "-n", "demo", "-o", "jsonpath={.data}"]);
+    assert_eq!(data, r#"{"a":"1","c":"3"}"#);
+    let default_patch = [
+        "patch",
+        "cm",
+        "c",
+        "-n",
+        "demo",
+        "-p",
+        r#"{"data":{"d":"4"}}"#,
+    ];
+    assert_eq!(world.kubectl(&default_patch), "configmap/c patched\n");
+    world.kubectl(&["annotate", "cm", "c", "-n", "demo", "note=x"]);
+    let replaced = world.kubectl(&["get", "cm", "c", "-n", "demo", "-o", "yaml"]);
+    world.kubectl_with(
+        &["replace", "-f", "-"],
+        &replaced.replace("d: \"4\"", "e: \"5\""),
+    );
+    let dry = world.kubectl_with(&["apply", "--dry-run=server", "-f", "-"], CORE);
+    assert!(dry.contains("(server dry run)"), "{dry}");
+    let table = world.kubectl(&["get", "secret,cm", "-n", "demo"]);
+    assert!(table.contains("secret/s   Opaque   1"), "{table}");
+
+    let event = r#"{"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e", "namespace": "demo"},
+        "reason": "Starting", "message": "Backup running", "type": "Normal", "count": 1,
+        "source": {"component": "operator"}, "lastTimestamp": "2030-01-01T00:00:00Z",
+        "involvedObject": {"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "namespace": "demo"}}"#;
+    world.kubectl_with(&["create", "-f", "-"], event);
+    let events = world.kubectl(&["get", "events", "-n", "demo"]);
+    assert!(events.contains("configmap/c   Backup running"), "{events}");
+    assert!(
+        world
+            .kubectl(&["events", "-n", "demo"])
+            .contains("Backup running")
+    );
+    let described = world.kubectl(&["describe", "ns", "demo"]);
+    assert!(described.contains("Active"), "{described}");
+
+    let deleted = world.kubectl(&["delete", "ns", "demo", "--timeout=20s"]);
+    assert!(deleted.contains("\"demo\" deleted"), "{deleted}");
+    let gone = world.refused(&["get", "ns", "demo"], "");
+    assert_eq!(
+        gone,
+        "Error from server (NotFound): namespaces \"demo\" not found\n"
+    );
+    world.shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_watches_tables() {
+    use std::io::{BufRead, BufReader};
+    let world = world().await;
+    world.kubectl(&["create", "ns", "demo"]);
+    world.kubectl_with(&["create", "-f", "-"], POSTGRES);
+    let mut child = Command::new(program())
+        .args(["get", "pg", "-n", "demo", "-w", "--request-timeout=20s"])
+        .env("KUBECONFIG", &world.serving.kubeconfig)
+        .env("HOME", world.folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines = lines.map(|line| {
+        line.unwrap()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(lines.next().unwrap(), ["NAME", "VERSION", "STATUS", "AGE"]);
+    assert_eq!(lines.next().unwrap()[..2], ["script-postgres", "9.6"]);
+    let status = r#"{"status":{"phase":"Running"}}"#;
+    let patch = [
+        "patch",
+        "pg",
+        "script-postgres",
+        "-n",
+        "demo",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        status,
+    ];
+    world.kubectl(&patch);
+    assert_eq!(
+        lines.next().unwrap()[..3],
+        ["script-postgres", "9.6", "Running"]
+    );
+    world.shutdown.cancel();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), world.serving.task).await;
+    assert!(ended.is_ok(), "a watch must not hold the server back");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_token_nothing_is_told() {
     let world = world().await;
