@@ -17,7 +17,7 @@ mod snapshots;
 
 use buckets::FakeGcs;
 use faults::Faulty;
-use servers::{Server, Version, free_port};
+use servers::{Version, free_port};
 use snapshots::{
     assert_kept, assert_lets_go, delete, dialect, keys, local, primary_of, request, restore_into,
     small_server, take, uid,
@@ -218,4 +218,38 @@ async fn a_manifest_that_cannot_be_read_protects_what_it_may_need() {
     assert_kept(&copy).await;
     delete(&store, "later").await.unwrap();
     assert_eq!(keys(&store).await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_c_library_sorted_is_refused_and_bytes_are_not() {
+    let faulty = Faulty::new("");
+    let store = faulty.store();
+    let server = small_server().await;
+    let outcome = take(request(&server, &store, "snap")).await.unwrap();
+    let mut manifest = manifest::read(&store, &outcome.manifest).await.unwrap();
+    let place = tempfile::tempdir().unwrap();
+    for (attempt, collation, words) in [
+        (2, "en_US.utf8", Some(["en_US.utf8", "glibc 2.1"])),
+        (3, "C.UTF-8", None),
+    ] {
+        manifest.attempt = attempt;
+        manifest.cluster.libc = Some("glibc 2.1".to_owned());
+        manifest.cluster.locales[0].collate = collation.to_owned();
+        let folder = format!("kubedb/demo/pg/snapshots/snap/manifest-{attempt:04}");
+        let key = format!("{folder}-{}.json", manifest.snapshot_uid);
+        store
+            .create(&key, manifest.encode().unwrap())
+            .await
+            .unwrap();
+        let target = place.path().join("data");
+        let restored = restore_into(&target, Version::New, &store, &key).await;
+        match words {
+            None => drop(restored.unwrap()),
+            Some(words) => {
+                let error = restored.unwrap_err().to_string();
+                assert!(words.iter().all(|word| error.contains(word)), "{error}");
+                assert!(!target.exists());
+            }
+        }
+    }
 }

@@ -142,3 +142,105 @@ impl TokenSource {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use jsonwebtoken::{DecodingKey, Validation, decode};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    fn openssl(arguments: &[&str]) -> String {
+        let output = Command::new("openssl").args(arguments).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn is_whole(request: &str) -> bool {
+        let length = request
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        let length = length.and_then(|length| length.parse::<usize>().ok());
+        let body = request.split_once("\r\n\r\n");
+        body.is_some_and(|(_, body)| Some(body.len()) == length)
+    }
+
+    /// Answers `answers` token requests and gives the claims that it was sent.
+    async fn token_server(listener: TcpListener, answers: &[(u16, &str)]) -> Vec<String> {
+        let mut claims = Vec::new();
+        for (status, body) in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = String::new();
+            let mut buffer = [0; 8192];
+            while !is_whole(&request) {
+                let read = stream.read(&mut buffer).await.unwrap();
+                request.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+            }
+            let (_, claim) = request.split_once("assertion=").unwrap();
+            claims.push(claim.to_owned());
+            let length = body.len();
+            let reply = format!(
+                "HTTP/1.1 {status} x\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+            );
+            stream.write_all(reply.as_bytes()).await.unwrap();
+        }
+        claims
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_verifies_buys_a_token_that_is_kept_until_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        let file = file.to_str().unwrap();
+        openssl(&["genrsa", "-out", file, "2048"]);
+        let private = std::fs::read_to_string(file).unwrap();
+        let public = openssl(&["rsa", "-in", file, "-pubout"]);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let uri = format!("http://{}/token", listener.local_addr().unwrap());
+        let key = serde_json::json!({
+            "client_email": "backup@example.iam", "private_key": private, "token_uri": uri,
+        });
+        let source = TokenSource::read(key.to_string().as_bytes()).unwrap();
+        let served = tokio::spawn(async move {
+            let answers = [
+                (200, r#"{"access_token":"one","expires_in":3600}"#),
+                (200, r#"{"access_token":"two","expires_in":30}"#),
+                (400, r#"{"error":"invalid_grant"}"#),
+            ];
+            token_server(listener, &answers).await
+        });
+        let client = Client::new();
+        assert_eq!(source.token(&client).await.unwrap(), "one");
+        assert_eq!(source.token(&client).await.unwrap(), "one");
+        *source.kept.lock().await = None;
+        assert_eq!(source.token(&client).await.unwrap(), "two");
+        // It lives less than the margin, so it is not used again.
+        let refused = source.token(&client).await.unwrap_err();
+        assert!(matches!(&refused, Failure::Credential { reason } if reason.contains("400")));
+
+        let claims = served.await.unwrap();
+        let mut rules = Validation::new(Algorithm::RS256);
+        rules.set_audience(&[uri]);
+        rules.set_issuer(&["backup@example.iam"]);
+        let public = DecodingKey::from_rsa_pem(public.as_bytes()).unwrap();
+        for claim in &claims {
+            let read = decode::<serde_json::Value>(claim, &public, &rules).unwrap();
+            assert_eq!(read.claims["scope"], SCOPE);
+        }
+        assert_eq!(claims.len(), 3);
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_without_repeating_it() {
+        let secret = r#"{"client_email":"a","private_key":"hunter2"}"#;
+        for bad in ["hunter2", "{\"client_email\":\"hunter2\"}", secret] {
+            let why = TokenSource::read(bad.as_bytes()).unwrap_err();
+            assert!(!why.contains("hunter2"), "{why}");
+        }
+    }
+}
