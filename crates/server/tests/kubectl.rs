@@ -32,7 +32,11 @@ async fn world() -> World {
     }
 }
 
+/// `KUBEDB_TEST_KUBECTL` names another kubectl, to try other versions.
 fn program() -> PathBuf {
+    if let Some(named) = std::env::var_os("KUBEDB_TEST_KUBECTL") {
+        return PathBuf::from(named);
+    }
     let home = std::env::var_os("HOME")
         .map(PathBuf::from)
         .unwrap_or_default();
