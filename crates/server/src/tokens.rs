@@ -35,6 +35,9 @@ type Known = HashMap<blake3::Hash, Identity>;
 /// All valid tokens.
 pub(crate) struct Tokens {
     known: RwLock<Known>,
+    /// Those of deleted databases. They may read nothing any more, but their agents must see that their database is
+    /// gone, which is another answer than being unknown. Forgotten at the next start.
+    retired: RwLock<Known>,
     admin: String,
 }
 
@@ -85,6 +88,7 @@ impl Tokens {
         };
         Ok(Self {
             known: RwLock::new(known),
+            retired: RwLock::default(),
             admin,
         })
     }
@@ -97,7 +101,11 @@ impl Tokens {
     /// Who has this token.
     pub(crate) fn identify(&self, token: &str) -> Option<Identity> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(&hash(token)).cloned()
+        let hash = hash(token);
+        known.get(&hash).cloned().or_else(|| {
+            let retired = self.retired.read().unwrap_or_else(PoisonError::into_inner);
+            retired.get(&hash).cloned()
+        })
     }
 
     /// The token of an agent, whose grant is replaced. The same agent keeps its token.
@@ -122,7 +130,7 @@ impl Tokens {
         Ok(token)
     }
 
-    /// Forgets the agents of a database.
+    /// Takes their rights from the agents of a deleted database.
     pub(crate) fn revoke(
         &self,
         store: &Store,
@@ -130,17 +138,31 @@ impl Tokens {
         database: &str,
     ) -> Result<(), TokenError> {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let before = known.len();
-        known.retain(|_, identity| match identity {
-            Identity::Agent(grant) => grant.namespace != namespace || grant.database != database,
-            Identity::Admin => true,
-        });
-        if known.len() != before {
-            store.connection().execute(
-                "DELETE FROM tokens WHERE namespace = ?1 AND database = ?2",
-                (namespace, database),
-            )?;
+        let is_of = |grant: &AgentGrant| grant.namespace == namespace && grant.database == database;
+        let gone: Vec<_> = known
+            .extract_if(|_, identity| matches!(identity, Identity::Agent(grant) if is_of(grant)))
+            .collect();
+        if gone.is_empty() {
+            return Ok(());
         }
+        let mut retired = self.retired.write().unwrap_or_else(PoisonError::into_inner);
+        if retired.len() + gone.len() > MAX_AGENTS {
+            retired.clear();
+        }
+        for (hash, identity) in gone {
+            let Identity::Agent(grant) = identity else {
+                continue;
+            };
+            let bare = AgentGrant {
+                secrets: Vec::new(),
+                ..(*grant).clone()
+            };
+            retired.insert(hash, Identity::Agent(Arc::new(bare)));
+        }
+        store.connection().execute(
+            "DELETE FROM tokens WHERE namespace = ?1 AND database = ?2",
+            (namespace, database),
+        )?;
         Ok(())
     }
 }

@@ -287,3 +287,32 @@ async fn answers_come_as_asked() {
         .await;
     assert_eq!(token.code, 400);
 }
+
+#[tokio::test]
+async fn what_no_client_could_read_is_not_stored() {
+    let world = world();
+    let json_type = ("content-type", "application/json");
+    let lease = json!({"metadata": {"name": "l"}, "spec": {"renewTime": "yesterday"}}).to_string();
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let refused = world.send(Method::POST, leases, &[json_type], lease).await;
+    assert_eq!(refused.code, 400, "{}", refused.body);
+    let lease =
+        json!({"metadata": {"name": "l"}, "spec": {"renewTime": "2026-01-01T00:00:00.000000Z"}})
+            .to_string();
+    assert_eq!(
+        world
+            .send(Method::POST, leases, &[json_type], lease)
+            .await
+            .code,
+        201
+    );
+    let labels = json!({"metadata": {"name": "m", "labels": {"a": 1}}}).to_string();
+    let maps = "/api/v1/namespaces/default/configmaps";
+    assert_eq!(
+        world
+            .send(Method::POST, maps, &[json_type], labels)
+            .await
+            .code,
+        400
+    );
+}

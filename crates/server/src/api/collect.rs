@@ -3,12 +3,13 @@
 //! A thread of its own that follows the log like a watch. What it decides is a function of the objects alone, so a
 //! start after a crash begins with a look at all of them and misses nothing.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::delete::{self, FOREGROUND, ORPHAN, Options};
+use super::namespace;
 use super::object::{self, finalizers};
 use super::resource;
 use super::route::{Part, Target};
@@ -199,7 +200,7 @@ fn collect(store: &Store) {
         let done = if object["metadata"]["deletionTimestamp"].is_null() {
             Ok(())
         } else if key.resource == "namespaces" {
-            empty_namespace(store, key, &objects)
+            namespace::empty(store, key, &objects)
         } else if held(ORPHAN) {
             orphan(store, key, object, &objects)
         } else if held(FOREGROUND) {
@@ -263,7 +264,7 @@ fn target(key: &Key) -> Result<Target, ApiError> {
 }
 
 /// Deletes an object unless that has begun; `seen` names the very object.
-fn delete(store: &Store, key: &Key, seen: Option<&Value>) -> Result<(), ApiError> {
+pub(super) fn delete(store: &Store, key: &Key, seen: Option<&Value>) -> Result<(), ApiError> {
     if seen.is_some_and(|object| !object["metadata"]["deletionTimestamp"].is_null()) {
         return Ok(());
     }
@@ -275,7 +276,11 @@ fn delete(store: &Store, key: &Key, seen: Option<&Value>) -> Result<(), ApiError
 }
 
 /// Changes metadata of an object, and removes the object when nothing holds it any more.
-fn edit(store: &Store, key: &Key, change: impl FnOnce(&mut Value)) -> Result<(), ApiError> {
+pub(super) fn edit(
+    store: &Store,
+    key: &Key,
+    change: impl FnOnce(&mut Value),
+) -> Result<(), ApiError> {
     store.write(|transaction| {
         let Some(old) = transaction.get(key) else {
             return Ok(());
@@ -351,74 +356,4 @@ fn foreground(store: &Store, key: &Key, object: &Value, objects: &Objects) -> Re
         return Ok(());
     }
     remove_finalizer(store, key, FOREGROUND)
-}
-
-/// Deletes what is in a namespace; without content and finalizers it goes itself.
-fn empty_namespace(store: &Store, namespace: &Key, objects: &Objects) -> Result<(), ApiError> {
-    let mut failures = BTreeSet::new();
-    for (key, object) in objects
-        .iter()
-        .filter(|(key, _)| key.namespace == namespace.name)
-    {
-        if let Err(error) = delete(store, key, Some(object))
-            && error.code != http::StatusCode::NOT_FOUND
-        {
-            failures.insert(error.message);
-        }
-    }
-    let left = store
-        .all()
-        .1
-        .iter()
-        .filter(|(key, _)| key.namespace == namespace.name)
-        .count();
-    edit(store, namespace, |object| {
-        if left == 0 {
-            object["spec"]["finalizers"] = json!([]);
-        } else {
-            tell_content(object, left, &failures);
-        }
-    })
-}
-
-/// Conditions of a namespace that does not go yet, so that `kubectl get ns -o yaml` says why.
-fn tell_content(namespace: &mut Value, left: usize, failures: &BTreeSet<String>) {
-    let failed = failures.iter().cloned().collect::<Vec<_>>().join("; ");
-    let wanted = [
-        (
-            "NamespaceDeletionContentFailure",
-            !failures.is_empty(),
-            "ContentDeletionFailed",
-            "ContentDeleted",
-            failed,
-        ),
-        (
-            "NamespaceContentRemaining",
-            true,
-            "SomeResourcesRemain",
-            "ContentRemoved",
-            format!("{left} objects remain"),
-        ),
-    ];
-    let old = namespace["status"]["conditions"].take();
-    let mut conditions = Vec::new();
-    for (kind, holds, yes, no, message) in wanted {
-        let status = if holds { "True" } else { "False" };
-        let before = old
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|one| one["type"] == kind && one["status"] == status);
-        let since = before.map_or_else(object::now, |one| {
-            one["lastTransitionTime"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned()
-        });
-        conditions.push(json!({
-            "type": kind, "status": status, "reason": if holds { yes } else { no }, "message": message,
-            "lastTransitionTime": since,
-        }));
-    }
-    namespace["status"]["conditions"] = conditions.into();
 }

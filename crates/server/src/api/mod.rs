@@ -8,6 +8,7 @@ mod discovery;
 mod format;
 mod kinds;
 mod names;
+mod namespace;
 mod object;
 mod openapi;
 mod patch;

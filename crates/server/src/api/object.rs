@@ -33,11 +33,20 @@ pub(crate) fn now() -> String {
         .to_string()
 }
 
+/// Which findings of the schema count. What was stored once stays writable, whatever the schema has become since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judge {
+    All,
+    Status,
+    Nothing,
+}
+
 /// Checks the envelope of what was sent and brings metadata and fields into the stored form. `spec.version` and
 /// everything else that the schema leaves open stays as it was sent.
 pub(crate) fn normalise(
     target: &Target,
     query: &Query,
+    judge: Judge,
     mut object: Value,
 ) -> Result<Normalised, ApiError> {
     let resource = target.resource;
@@ -57,9 +66,17 @@ pub(crate) fn normalise(
     let raw = object.clone();
     let mut findings = schema::check(schema, &mut object);
     findings.unknown.extend(dropped);
+    match judge {
+        Judge::All => {}
+        Judge::Status => findings
+            .causes
+            .retain(|cause| cause.field.starts_with("status")),
+        Judge::Nothing => findings.causes.clear(),
+    }
     if !findings.causes.is_empty() {
         return Err(refuse(resource, &object, &findings.causes));
     }
+    kinds::decode(resource, &object).map_err(|error| undecodable(resource, &error.to_string()))?;
     let warnings = unknown_fields(resource, query, &findings.unknown)?;
     Ok(Normalised {
         object,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::object::{self, Normalised};
+use super::object::{self, Judge, Normalised};
 use super::patch::Patch;
 use super::resource;
 use super::route::{Part, Query, Target};
@@ -89,7 +89,7 @@ fn insert(
         mut object,
         raw,
         warnings,
-    } = object::normalise(target, query, body)?;
+    } = object::normalise(target, query, Judge::All, body)?;
     object::begin(resource, &mut object);
     let name = object["metadata"]["name"]
         .as_str()
@@ -163,11 +163,16 @@ fn change(
         edit(&old)?
     };
     object::place(target, &mut sent)?;
+    let judge = match target.part {
+        Part::Status => Judge::Status,
+        Part::Main if object::differs(&old, &sent) => Judge::All,
+        _ => Judge::Nothing,
+    };
     let Normalised {
         object,
         raw,
         warnings,
-    } = object::normalise(target, query, sent)?;
+    } = object::normalise(target, query, judge, sent)?;
     object::check_identity(resource, &target.name, &old, &object)?;
     let mut new = object::carry_over(target, &old, object)?;
     if target.part == Part::Main {

@@ -1,7 +1,7 @@
 //! The SQLite file: how it is opened, and what lies in it.
 
-use std::fs::{OpenOptions, Permissions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -118,6 +118,16 @@ fn create(path: &Path) -> Result<(), OpenError> {
         path: path.into(),
         source,
     };
+    if let Some(folder) = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(fail)?;
+    }
     OpenOptions::new()
         .create(true)
         .truncate(false)
