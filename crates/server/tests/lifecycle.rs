@@ -269,3 +269,46 @@ async fn events_are_the_same_under_both_groups() {
         Some("Backup done")
     );
 }
+
+// A stricter schema of a later version must not make stored objects immortal.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_can_be_reported_on_and_deleted_whatever_it_holds() {
+    let World {
+        client,
+        _server,
+        _folder,
+    } = world();
+    let file = _folder.path().join("kubedb.sqlite");
+    let api: Api<Postgres> = Api::default_namespaced(client.clone());
+    let postgres = object(
+        json!({"apiVersion": "kubedb.com/v1alpha1", "kind": "Postgres",
+        "metadata": {"name": "pg", "finalizers": ["kubedb.com"]},
+        "spec": {"version": "9.6", "storage": {"resources": {"requests": {"storage": "50Mi"}}}}}),
+    );
+    api.create(&PostParams::default(), &postgres).await.unwrap();
+    drop((api, client, _server));
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    connection.busy_timeout(PATIENCE).unwrap();
+    let changed = connection
+        .execute(
+            "UPDATE objects SET json = json_set(json, '$.spec.replicas', 'many', '$.spec.version', '1') WHERE name = 'pg'",
+            [],
+        )
+        .unwrap();
+    assert_eq!(changed, 1);
+    drop(connection);
+
+    let server = ApiServer::open(&file).unwrap();
+    let resource = kube::core::ApiResource::erase::<Postgres>(&());
+    let api: Api<kube::core::DynamicObject> =
+        Api::default_namespaced_with(server.client(), &resource);
+    let params = PatchParams::default();
+    let status = Patch::Merge(json!({"status": {"phase": "Failed"}}));
+    api.patch_status("pg", &params, &status).await.unwrap();
+    let worse = Patch::Merge(json!({"spec": {"replicas": "more"}}));
+    assert!(api.patch("pg", &params, &worse).await.is_err());
+    api.delete("pg", &DeleteParams::default()).await.unwrap();
+    let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    api.patch("pg", &params, &free).await.unwrap();
+    assert!(api.get_opt("pg").await.unwrap().is_none());
+}

@@ -188,3 +188,41 @@ async fn too_old_a_revision_is_gone() {
             .contains("Too large resource version")
     );
 }
+
+#[tokio::test]
+async fn the_watcher_of_kube_follows_objects() {
+    use kube::runtime::watcher;
+    let world = world();
+    let api: Api<ConfigMap> = Api::default_namespaced(world.client.clone());
+    api.create(&PostParams::default(), &map(json!({"name": "before"})))
+        .await
+        .unwrap();
+    let mut events = Box::pin(watcher(api.clone(), watcher::Config::default()));
+    let mut seen = Vec::new();
+    for step in 0..5 {
+        let event = tokio::time::timeout(PATIENCE, events.next())
+            .await
+            .expect("an event");
+        seen.push(match event.unwrap().unwrap() {
+            watcher::Event::Init => "init".to_owned(),
+            watcher::Event::InitApply(map) => format!("had {}", map.name_any()),
+            watcher::Event::InitDone => "done".to_owned(),
+            watcher::Event::Apply(map) => format!("+{}", map.name_any()),
+            watcher::Event::Delete(map) => format!("-{}", map.name_any()),
+        });
+        match step {
+            2 => drop(
+                api.create(&PostParams::default(), &map(json!({"name": "after"})))
+                    .await
+                    .unwrap(),
+            ),
+            3 => drop(
+                api.delete("before", &DeleteParams::default())
+                    .await
+                    .unwrap(),
+            ),
+            _ => {}
+        }
+    }
+    assert_eq!(seen, ["init", "had before", "done", "+after", "-before"]);
+}
