@@ -6,6 +6,7 @@ pub(crate) mod collect;
 mod delete;
 mod discovery;
 mod format;
+mod jsonpath;
 mod kinds;
 mod names;
 mod namespace;

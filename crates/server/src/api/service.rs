@@ -1,6 +1,7 @@
 //! From a request to its answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -23,6 +24,8 @@ use crate::storage::Store;
 
 /// Largest body, as in kube-apiserver.
 const MAX_BODY: usize = 3 << 20;
+/// Time for a body to arrive, as long as a whole request may take in kube-apiserver.
+const BODY_TIME: Duration = Duration::from_secs(60);
 /// Watches at once: a hundred databases with three instances each and their tools, with room to spare.
 const MAX_WATCHES: usize = 2000;
 /// Warnings told in headers at most.
@@ -234,12 +237,14 @@ fn header(headers: &HeaderMap, name: HeaderName) -> &str {
 }
 
 async fn collect(body: Body) -> Result<Bytes, ApiError> {
-    match Limited::new(body, MAX_BODY).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, MAX_BODY).collect());
+    match collected.await {
+        Err(_) => Err(ApiError::bad_request("the body did not arrive in time")),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
             Err(ApiError::too_large(MAX_BODY))
         }
-        Err(error) => Err(ApiError::bad_request(format!(
+        Ok(Err(error)) => Err(ApiError::bad_request(format!(
             "failed to read the body: {error}"
         ))),
     }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::format::metadata_only;
+use super::jsonpath;
 use super::resource::{Column, Resource};
 
 /// What a row carries beside its cells.
@@ -156,8 +157,7 @@ fn cells(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 fn custom_cell(column: &Column, object: &Value, now: Timestamp) -> Value {
-    let path = column.path.replace('.', "/");
-    let Some(value) = object.pointer(&path) else {
+    let Some(value) = jsonpath::find(object, &column.path) else {
         return Value::Null;
     };
     match (column.kind.as_str(), value) {
