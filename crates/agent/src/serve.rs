@@ -276,6 +276,9 @@ impl Agent {
                 .map(standby_slot)
                 .collect();
             sql.ensure_slots(&slots).await?;
+        } else if !self.view.as_ref().is_some_and(|view| view.streaming) {
+            // A standby is ready once it has followed its primary; a primary that goes away later does not undo that.
+            return Ok(());
         }
         self.prepared = Some(wanted);
         Ok(())

@@ -177,7 +177,7 @@ impl Session {
         self.run("set up roles", &statements.join("\n")).await
     }
 
-    /// Makes the slots of the standbys, and drops those of instances that are gone, which would keep WAL for ever.
+    /// Makes the slots of the standbys, which hold WAL from now on: a copy taken later starts after this. Drops those of instances that are gone, which would keep WAL for ever.
     pub async fn ensure_slots(&self, slots: &[String]) -> Result<(), SqlError> {
         let list = slots
             .iter()
@@ -185,7 +185,7 @@ impl Session {
             .collect::<Vec<_>>()
             .join(", ");
         let make = format!(
-            "SELECT pg_create_physical_replication_slot(s) FROM unnest(ARRAY[{list}]::name[]) s WHERE s NOT IN (SELECT slot_name FROM pg_replication_slots)"
+            "SELECT pg_create_physical_replication_slot(s, true) FROM unnest(ARRAY[{list}]::name[]) s WHERE s NOT IN (SELECT slot_name FROM pg_replication_slots)"
         );
         self.run("make replication slots", &make).await?;
         let drop = format!(

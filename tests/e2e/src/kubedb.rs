@@ -67,6 +67,12 @@ impl Server {
         &self.kubeconfig
     }
 
+    /// Its data folder.
+    #[must_use]
+    pub fn data_folder(&self) -> &Path {
+        &self.data_folder
+    }
+
     /// Runs `kubedb ARGUMENTS` against this server.
     pub fn kubedb(&self, arguments: &[&str], stdin: &str) -> Result<Ran, HelperError> {
         run(

@@ -53,6 +53,8 @@ pub(super) struct AgentProcess {
     pause: Duration,
     due: Instant,
     is_stopping: bool,
+    /// Whether its instance was scaled away.
+    pub(super) is_surplus: bool,
     pub(super) restarts: u32,
     pub(super) reason: Option<String>,
 }
@@ -72,6 +74,7 @@ impl AgentProcess {
             pause: Duration::ZERO,
             due: Instant::now(),
             is_stopping: false,
+            is_surplus: false,
             restarts: 0,
             reason: None,
         }

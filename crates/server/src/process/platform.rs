@@ -99,6 +99,7 @@ impl ProcessPlatform {
             while let Some(databases) = databases.upgrade() {
                 for database in databases.lock().await.values_mut() {
                     database.agents.values_mut().for_each(AgentProcess::tick);
+                    database.drop_removed();
                 }
                 drop(databases);
                 tokio::time::sleep(TICK).await;
@@ -180,7 +181,7 @@ impl ProcessPlatform {
         Ok(database)
     }
 
-    /// Starts or adopts what is missing, and stops what is too much; `true` when nothing is too much any more.
+    /// Starts or adopts what is missing, and stops what is too much.
     fn fit(&self, database: &mut Database, desired: &DesiredDatabase) -> Result<(), BoxError> {
         let wanted: Vec<String> = (0..desired.replicas)
             .map(|ordinal| format!("{}-{ordinal}", desired.key.name))
@@ -208,23 +209,10 @@ impl ProcessPlatform {
             agent.tick();
             database.agents.insert(instance.clone(), agent);
         }
-        let surplus: Vec<String> = database
-            .agents
-            .keys()
-            .filter(|instance| !wanted.contains(instance))
-            .cloned()
-            .collect();
-        for instance in surplus {
-            let is_gone = database.agents.get_mut(&instance).is_none_or(|agent| {
+        for (instance, agent) in &mut database.agents {
+            if !wanted.contains(instance) && !agent.is_surplus {
+                agent.is_surplus = true;
                 agent.terminate();
-                !agent.is_running()
-            });
-            if is_gone {
-                database.agents.remove(&instance);
-                // A standby's data is a copy, and an old one could not be followed on from.
-                let folder = database.folder.join(&instance);
-                fs::rename(&folder, folder.with_extension("removed"))?;
-                fs::remove_dir_all(folder.with_extension("removed"))?;
             }
         }
         Ok(())
@@ -298,6 +286,23 @@ impl Database {
         fs::File::open(&temporary)?.sync_all()?;
         fs::rename(&temporary, &file)?;
         Ok(())
+    }
+
+    /// Forgets instances that were scaled away, once they are down. Their data goes too: it is a copy, and an old one could not be
+    /// followed on from.
+    fn drop_removed(&mut self) {
+        let folder = self.folder.clone();
+        self.agents.retain(|instance, agent| {
+            if !agent.is_surplus || agent.is_running() {
+                return true;
+            }
+            let (data, removed) = (folder.join(instance), folder.join(format!("{instance}.removed")));
+            let done = fs::rename(&data, &removed).and_then(|()| fs::remove_dir_all(&removed));
+            if let Err(error) = done {
+                tracing::warn!(instance, %error, "the data of an instance that was scaled away was not removed");
+            }
+            false
+        });
     }
 
     fn lead(&self, desired: &DesiredDatabase) {

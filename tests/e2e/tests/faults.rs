@@ -1,0 +1,239 @@
+//! What goes wrong is told, and nothing stays stuck.
+
+use std::time::Duration;
+
+use kubedb_e2e::{
+    kubedb::{Server, binary, scratch},
+    process::signal,
+    stores::FakeGcs,
+    wait::eventually,
+};
+use serde_json::Value;
+
+const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: demo\n";
+const SECRET: &str = "\
+apiVersion: v1
+kind: Secret
+metadata:
+  name: gcs-secret
+  namespace: demo
+stringData:
+  GOOGLE_PROJECT_ID: trial
+  GOOGLE_SERVICE_ACCOUNT_JSON_KEY: '{}'
+";
+
+fn postgres(name: &str, more: &str) -> String {
+    format!(
+        "apiVersion: kubedb.com/v1alpha1\nkind: Postgres\nmetadata:\n  name: {name}\n  namespace: demo\nspec:\n  version: \"15\"\n  storage:\n    resources:\n      requests:\n        storage: 50Mi\n{more}"
+    )
+}
+
+fn snapshot(name: &str, database: &str, bucket: &str) -> String {
+    format!(
+        "apiVersion: kubedb.com/v1alpha1\nkind: Snapshot\nmetadata:\n  name: {name}\n  namespace: demo\nspec:\n  databaseName: {database}\n  storageSecretName: gcs-secret\n  gcs:\n    bucket: {bucket}\n"
+    )
+}
+
+struct World {
+    server: Server,
+    gcs: FakeGcs,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = scratch().unwrap();
+        let gcs = FakeGcs::start(folder.path(), &["kubedb"]).unwrap();
+        let endpoint = gcs.endpoint();
+        let environment = [("STORAGE_EMULATOR_HOST", endpoint.as_str())];
+        let server = Server::start(&binary(), &folder.path().join("data"), &environment).unwrap();
+        let world = Self {
+            server,
+            gcs,
+            _folder: folder,
+        };
+        world.create(NAMESPACE);
+        world
+    }
+
+    fn create(&self, manifest: &str) {
+        let ran = self
+            .server
+            .kubedb(&["create", "-f", "-"], manifest)
+            .unwrap();
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+    }
+
+    fn refused(&self, manifest: &str) -> String {
+        let ran = self
+            .server
+            .kubedb(&["create", "-f", "-"], manifest)
+            .unwrap();
+        assert_eq!(ran.code, 1, "{}", ran.stdout);
+        ran.stderr
+    }
+
+    fn status(&self, kind: &str, name: &str, phase: &str, seconds: u64) -> Value {
+        let what = format!("{kind} {name} {phase}");
+        eventually(&what, Duration::from_secs(seconds), || {
+            let status = self.server.object(kind, name, "demo")?["status"].take();
+            if status["phase"] == phase {
+                Ok(status)
+            } else {
+                Err(status.to_string())
+            }
+        })
+    }
+
+    /// Process id of the PostgreSQL of an instance, by its socket's lock file in the data folder.
+    fn postmaster(&self, database: &str) -> u32 {
+        let folder = self.server.data_folder().join("databases/demo");
+        let database = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| {
+                path.file_name()
+                    .unwrap()
+                    .to_string_lossy()
+                    .starts_with(&format!("{database}-"))
+            })
+            .unwrap();
+        let instance = std::fs::read_dir(database)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.join("data/postmaster.pid").exists())
+            .unwrap();
+        let text = std::fs::read_to_string(instance.join("data/postmaster.pid")).unwrap();
+        text.lines().next().unwrap().parse().unwrap()
+    }
+}
+
+#[test]
+fn a_missing_secret_is_named_and_the_snapshot_goes_on_when_it_comes() {
+    let world = World::new();
+    let schedule = "  backupSchedule:\n    cronExpression: \"@every 6h\"\n    storageSecretName: gcs-secret\n    gcs:\n      bucket: kubedb\n";
+    world.create(&postgres("one", schedule));
+    world.status("pg", "one", "Running", 90);
+    let name = eventually("the first Snapshot", Duration::from_secs(20), || {
+        let snapshots = world.server.objects("snap", "demo")?;
+        let first = snapshots.first().ok_or("none")?;
+        match first["status"]["reason"].as_str() {
+            Some("secrets \"gcs-secret\" not found") => {
+                Ok(first["metadata"]["name"].as_str().unwrap().to_owned())
+            }
+            _ => Err(first["status"].to_string()),
+        }
+    });
+    world.create(SECRET);
+    world.status("snap", &name, "Succeeded", 40);
+}
+
+#[test]
+fn an_absent_bucket_fails_the_snapshot_with_its_name() {
+    let world = World::new();
+    world.create(SECRET);
+    world.create(&postgres("one", ""));
+    world.status("pg", "one", "Running", 90);
+    world.create(&snapshot("lost", "one", "nowhere"));
+    let status = world.status("snap", "lost", "Failed", 90);
+    let reason = status["reason"].as_str().unwrap();
+    assert!(reason.contains("nowhere"), "{reason}");
+    // The next one works.
+    world.create(&snapshot("good", "one", "kubedb"));
+    world.status("snap", "good", "Succeeded", 40);
+}
+
+#[test]
+fn two_snapshots_take_turns_and_a_crashed_postgres_comes_back() {
+    let world = World::new();
+    world.create(SECRET);
+    // Sixty characters: sockets, slots and labels all have shorter limits of their own.
+    let long = "a".repeat(60);
+    world.create(&postgres(&long, ""));
+    world.status("pg", &long, "Running", 90);
+    world.create(&format!(
+        "{}---\n{}",
+        snapshot("one", &long, "kubedb"),
+        snapshot("two", &long, "kubedb")
+    ));
+    let one = world.status("snap", "one", "Succeeded", 60);
+    let two = world.status("snap", "two", "Succeeded", 60);
+    assert!(
+        one["completionTime"].as_str() <= two["startTime"].as_str(),
+        "{one} {two}"
+    );
+    let before = world.postmaster(&long);
+    signal(before, 9);
+    eventually("another postmaster", Duration::from_secs(40), || {
+        let now = world.postmaster(&long);
+        if now == before {
+            Err("the old one".to_owned())
+        } else {
+            Ok(())
+        }
+    });
+    world.create(&snapshot("three", &long, "kubedb"));
+    world.status("snap", "three", "Succeeded", 90);
+}
+
+#[test]
+fn a_damaged_snapshot_is_refused_at_restore_naming_the_object() {
+    let world = World::new();
+    world.create(SECRET);
+    world.create(&postgres("one", ""));
+    world.status("pg", "one", "Running", 90);
+    world.create(&snapshot("whole", "one", "kubedb"));
+    world.status("snap", "whole", "Succeeded", 60);
+    let packs = world.gcs.objects().join("kubedb/kubedb/demo/one/packs");
+    let pack = first_file(&packs).unwrap();
+    let name = pack.file_name().unwrap().to_string_lossy().into_owned();
+    std::fs::remove_file(&pack).unwrap();
+    world.create(&postgres(
+        "copy",
+        "  init:\n    snapshotSource:\n      name: whole\n",
+    ));
+    let status = world.status("pg", "copy", "Failed", 60);
+    let reason = status["reason"].as_str().unwrap();
+    assert!(reason.contains(&name), "{reason} does not name {name}");
+}
+
+fn first_file(folder: &std::path::Path) -> Option<std::path::PathBuf> {
+    for entry in std::fs::read_dir(folder).ok()? {
+        let path = entry.ok()?.path();
+        let found = if path.is_dir() {
+            first_file(&path)
+        } else {
+            Some(path)
+        };
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
+#[test]
+fn wrong_manifests_are_refused_by_field_and_reason() {
+    let world = World::new();
+    let unknown = world.refused(&postgres("one", "  replica: 3\n"));
+    assert!(
+        unknown.contains("unknown field \"spec.replica\""),
+        "{unknown}"
+    );
+    let unbuilt = world.refused(&postgres(
+        "one",
+        "  monitor:\n    agent: prometheus.io/builtin\n",
+    ));
+    assert!(unbuilt.contains("spec.monitor"), "{unbuilt}");
+    let version = world.refused(&postgres("one", "").replace("\"15\"", "\"8.4\""));
+    assert!(
+        version.contains("KubeDB doesn't support Postgres version: 8.4"),
+        "{version}"
+    );
+    let lonely = world.refused(&snapshot("one", "nobody", "kubedb"));
+    assert!(
+        lonely.contains("postgreses.kubedb.com \"nobody\" not found"),
+        "{lonely}"
+    );
+    assert!(world.server.objects("pg", "demo").unwrap().is_empty());
+}
