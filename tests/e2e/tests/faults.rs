@@ -237,3 +237,54 @@ fn wrong_manifests_are_refused_by_field_and_reason() {
     );
     assert!(world.server.objects("pg", "demo").unwrap().is_empty());
 }
+
+#[test]
+fn a_store_that_is_away_fails_the_snapshot_after_its_attempts_and_the_next_one_works() {
+    let mut world = World::new();
+    world.create(SECRET);
+    world.create(&postgres("one", ""));
+    world.status("pg", "one", "Running", 90);
+    world.gcs.kill();
+    world.create(&snapshot("early", "one", "kubedb"));
+    let status = world.status("snap", "early", "Failed", 200);
+    let reason = status["reason"].as_str().unwrap();
+    assert!(reason.contains("attempt 3 of 3"), "{reason}");
+    world.gcs.restart().unwrap();
+    world.create(&snapshot("late", "one", "kubedb"));
+    world.status("snap", "late", "Succeeded", 40);
+}
+
+#[test]
+fn deleting_a_database_ends_its_snapshots_and_says_how_to_delete_them() {
+    let world = World::new();
+    world.create(SECRET);
+    world.create(&postgres("one", ""));
+    world.status("pg", "one", "Running", 90);
+    world.create(&snapshot("done", "one", "kubedb"));
+    world.status("snap", "done", "Succeeded", 60);
+    world.create(&snapshot("waits", "one", "kubedb").replace("gcs-secret", "later"));
+    world.status("snap", "waits", "Pending", 20);
+    let deleted = world
+        .server
+        .kubedb(&["delete", "pg", "one", "-n", "demo"], "")
+        .unwrap();
+    assert_eq!(deleted.code, 0, "{}", deleted.stderr);
+    let status = world.status("snap", "waits", "Failed", 20);
+    assert_eq!(status["reason"], "the database was deleted");
+    assert_eq!(
+        world.status("snap", "done", "Succeeded", 5)["phase"],
+        "Succeeded"
+    );
+    // Nobody is left to reach the store: that is told, with the way out.
+    let delete = ["delete", "snap", "done", "-n", "demo", "--wait=false"];
+    assert_eq!(world.server.kubedb(&delete, "").unwrap().code, 0);
+    eventually("the way out", Duration::from_secs(20), || {
+        let status = world.server.object("snap", "done", "demo")?["status"].take();
+        let reason = status["reason"].as_str().unwrap_or_default();
+        if reason.contains("deletionPolicy") {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    });
+}
