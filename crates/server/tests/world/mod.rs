@@ -19,6 +19,8 @@ pub struct World {
 }
 
 pub async fn world() -> World {
+    // A build of the whole workspace holds two providers of cryptography, and kube's client asks for a choice.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let folder = tempfile::tempdir().unwrap();
     let server = ApiServer::open(&folder.path().join("kubedb.sqlite")).unwrap();
     let shutdown = CancellationToken::new();
