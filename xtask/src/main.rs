@@ -1,5 +1,6 @@
-//! What a developer and CI run: `cargo xtask test`, `tidy`, `tools`.
+//! What a developer and CI run: `cargo xtask test`, `lint`, `tidy`, `tools`.
 
+mod lint;
 mod tidy;
 mod tiers;
 mod tools;
@@ -12,6 +13,7 @@ Usage: cargo xtask COMMAND
 Commands:
   test [--tier unit|local]   install what the tests need and run the tiers (default: all)
   tidy                       check the arrows between crates, file sizes and forbidden text
+  lint                       check format, lints, licences and sources of dependencies, and what tidy checks
   tools                      install what the tests need, and print where
 ";
 
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
         ["test"] => tiers::run(&[tiers::Tier::Unit, tiers::Tier::Local]),
         ["test", "--tier", name] => tiers::Tier::parse(name).and_then(|tier| tiers::run(&[tier])),
         ["tidy"] => tidy::run(),
+        ["lint"] => lint::run(),
         ["tools"] => tools::install().map(|tools| say(&format!("{}", tools.bin.display()))),
         _ => {
             say(HELP);

@@ -207,7 +207,6 @@ impl OwnApi {
                 lease_transitions: Some(0),
                 ..LeaseSpec::default()
             }),
-            ..Lease::default()
         };
         self.leases()
             .create(&PostParams::default(), &lease)

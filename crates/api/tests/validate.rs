@@ -1,5 +1,7 @@
 //! What the guide's manifest is, and what each wrong one is told.
 
+#![allow(clippy::unwrap_used)]
+
 mod manifests;
 
 use kubedb_api::{Postgres, crd::crds, validate::validate_postgres};

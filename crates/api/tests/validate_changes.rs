@@ -1,5 +1,7 @@
 //! Snapshots, updates and deletion: what is refused, and in which words.
 
+#![allow(clippy::unwrap_used)]
+
 mod manifests;
 
 use kubedb_api::{

@@ -1,5 +1,7 @@
 //! Unknown fields and wrong types: told by path, with what may have been meant.
 
+#![allow(clippy::unwrap_used)]
+
 mod manifests;
 
 use kubedb_api::validate::validate_postgres;

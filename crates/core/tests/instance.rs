@@ -1,5 +1,7 @@
 //! Decisions of an instance, one situation each.
 
+#![allow(clippy::unwrap_used)]
+
 use kubedb_core::instance::{
     Action, DataState, DatabaseView, LeaseView, Observation, PrimaryView, ProcessState, Role, Seen,
     SourceView, decide,

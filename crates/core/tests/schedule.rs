@@ -1,5 +1,7 @@
 //! The dialect: every row of the fixture, and what a row cannot show.
 
+#![allow(clippy::unwrap_used)]
+
 use jiff::{SignedDuration, Timestamp};
 use kubedb_core::schedule::{Schedule, ScheduleError, ScheduleQueue};
 use serde_json::Value;

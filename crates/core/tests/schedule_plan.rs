@@ -1,5 +1,7 @@
 //! When a Snapshot is made: at once, at each tick, once after a downtime, never twice.
 
+#![allow(clippy::unwrap_used)]
+
 use jiff::Timestamp;
 use kubedb_core::schedule::{
     Schedule,

@@ -1,5 +1,7 @@
 //! What becomes of a Snapshot, one situation each.
 
+#![allow(clippy::unwrap_used)]
+
 use jiff::{SignedDuration, Timestamp};
 use kubedb_core::{
     lsn::Lsn,

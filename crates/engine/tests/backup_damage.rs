@@ -1,5 +1,7 @@
 //! Damage, on disk and in the store: found, named, and kept from spreading.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{fs, os::unix::fs::FileExt as _};
 
 use kubedb_engine::{

@@ -1,5 +1,7 @@
 //! Snapshots when things go wrong: what is left, what is said, and whether the next attempt works.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 
 use kubedb_engine::{

@@ -1,5 +1,7 @@
 //! Snapshots of busy servers, restored and compared.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs,
     sync::{

@@ -1,5 +1,7 @@
 //! `pg_control` as we read it against what servers and `pg_controldata` say of the same clusters.
 
+#![allow(clippy::unwrap_used)]
+
 mod servers;
 
 use std::{collections::HashMap, path::Path, process::Command};

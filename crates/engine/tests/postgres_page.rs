@@ -1,5 +1,7 @@
 //! Page checksums against pages that a real PostgreSQL wrote.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs,
     os::unix::{fs::chown, process::CommandExt as _},

@@ -1,5 +1,7 @@
 //! What every store must do, asked of each kind; and what users are told when it does not.
 
+#![allow(clippy::unwrap_used)]
+
 use bytes::Bytes;
 use kubedb_engine::store::{Credentials, Location, Store, StoreError};
 use object_store::PutPayload;

@@ -1,5 +1,7 @@
 //! The replication client against real servers of 9.6 and 15: who we are, and slots.
 
+#![allow(clippy::unwrap_used)]
+
 mod servers;
 
 use kubedb_engine::{

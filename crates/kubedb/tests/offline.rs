@@ -1,5 +1,7 @@
 //! What the command line says before any server is asked.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},

@@ -1,5 +1,7 @@
 //! The command line against a real API server: what the guide types, and what goes wrong.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{

@@ -1,5 +1,7 @@
 //! Who may do what, over TLS.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use std::net::SocketAddr;

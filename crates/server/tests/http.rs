@@ -1,5 +1,7 @@
 //! What clients see on the wire and `kube::Client` hides: content types, discovery, limits.
 
+#![allow(clippy::unwrap_used)]
+
 use axum::body::Body;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;

@@ -1,5 +1,7 @@
 //! A server that is killed: what it acknowledged is there, and revisions go on.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

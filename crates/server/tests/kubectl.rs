@@ -1,5 +1,7 @@
 //! kubectl against the server over TLS.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use std::process::{Command, Stdio};

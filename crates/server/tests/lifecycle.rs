@@ -1,5 +1,7 @@
 //! Finalizers, owners and namespaces, through `kube::Client` in memory.
 
+#![allow(clippy::unwrap_used)]
+
 use std::future::Future;
 use std::time::Duration;
 

@@ -1,10 +1,12 @@
 //! Objects through `kube::Client`, in memory.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::ErrorResponse;
+use kube::core::Status;
 use kube::{Client, ResourceExt};
 use kubedb_api::{Postgres, PostgresVersion, Snapshot};
 use kubedb_server::ApiServer;
@@ -43,7 +45,7 @@ fn config_map(name: &str, value: &str) -> ConfigMap {
     map
 }
 
-fn refusal<T: std::fmt::Debug>(result: Result<T, kube::Error>) -> ErrorResponse {
+fn refusal<T: std::fmt::Debug>(result: Result<T, kube::Error>) -> Status {
     match result.unwrap_err() {
         kube::Error::Api(status) => {
             serde_json::from_value(serde_json::to_value(*status).unwrap()).unwrap()

@@ -1,5 +1,7 @@
 //! Watches, through `kube::Client` in memory.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};

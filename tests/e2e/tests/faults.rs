@@ -1,5 +1,7 @@
 //! What goes wrong is told, and nothing stays stuck.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use kubedb_e2e::{

@@ -1,5 +1,7 @@
 //! The guide to scheduled backup, command by command, against a real GCS server.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 
 use kubedb_e2e::{

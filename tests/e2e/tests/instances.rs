@@ -1,5 +1,7 @@
 //! Instances: standbys that stream, modes, scaling, endpoints, and clean stops.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use kubedb_e2e::{

@@ -1,5 +1,7 @@
 //! The store servers that other tests stand on really start, hold objects and end.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use kubedb_e2e::{

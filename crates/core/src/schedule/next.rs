@@ -53,10 +53,11 @@ fn next_local(fields: &Fields, from: DateTime, last_year: i16) -> Option<DateTim
     );
     while date.year() <= last_year {
         let is_month = fields.month.contains(u32_of(date.month()));
-        if is_month && day_matches(fields, date) {
-            if let Some((hour, minute, second)) = next_time(fields, start) {
-                return Some(date.at(i8_of(hour), i8_of(minute), i8_of(second), 0));
-            }
+        if is_month
+            && day_matches(fields, date)
+            && let Some((hour, minute, second)) = next_time(fields, start)
+        {
+            return Some(date.at(i8_of(hour), i8_of(minute), i8_of(second), 0));
         }
         date = if is_month {
             date.tomorrow()

@@ -89,7 +89,7 @@ impl Range {
         for (number, page) in (0_u64..).zip(buffer.chunks(PAGE)) {
             let position = begin + number * PAGE as u64;
             let end = position + PAGE as u64;
-            let is_header = position % self.segment_bytes == 0;
+            let is_header = position.is_multiple_of(self.segment_bytes);
             // Pages before the start are not read by a recovery, but for the header of the segment.
             let is_early = end <= self.start.0 && !is_header;
             if number * (PAGE as u64) >= kept as u64 || is_early {

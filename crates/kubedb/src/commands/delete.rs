@@ -180,8 +180,10 @@ async fn select(
             .map(|(kind, name)| target(kind, name))
             .collect()),
         Selection::Kinds(kinds) => {
-            let mut parameters = ListParams::default();
-            parameters.label_selector = arguments.selector.clone();
+            let parameters = ListParams {
+                label_selector: arguments.selector.clone(),
+                ..ListParams::default()
+            };
             let mut targets = Vec::new();
             for kind in kinds {
                 let (objects, _) =

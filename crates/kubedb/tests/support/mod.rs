@@ -18,14 +18,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What a command printed and how it ended.
 #[derive(Debug)]
-pub struct Ran {
+pub(crate) struct Ran {
     pub stdout: String,
     pub stderr: String,
     pub code: Option<i32>,
 }
 
 /// The server. It ends with this value.
-pub struct Server {
+pub(crate) struct Server {
     pub kubeconfig: PathBuf,
     pub folder: TempDir,
     client: Client,
@@ -34,7 +34,7 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -73,16 +73,16 @@ impl Server {
     }
 
     /// Starts the binary and does not wait for its end.
-    pub fn start_kubedb(&self, arguments: &[&str]) -> Child {
+    pub(crate) fn start_kubedb(&self, arguments: &[&str]) -> Child {
         self.command(arguments).spawn().unwrap()
     }
 
-    pub fn kubedb(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn kubedb(&self, arguments: &[&str]) -> Ran {
         self.kubedb_with(arguments, "", &[])
     }
 
     /// With standard input and more environment.
-    pub fn kubedb_with(
+    pub(crate) fn kubedb_with(
         &self,
         arguments: &[&str],
         input: &str,
@@ -101,13 +101,13 @@ impl Server {
     }
 
     /// Creates what the text says; the test goes on only when all of it was created.
-    pub fn create(&self, manifests: &str) {
+    pub(crate) fn create(&self, manifests: &str) {
         let ran = self.kubedb_with(&["create", "-f", "-"], manifests, &[]);
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     }
 
     /// Plays the operator: sets the status of an object in `demo`.
-    pub fn set_status<K>(&self, name: &str, status: &Value)
+    pub(crate) fn set_status<K>(&self, name: &str, status: &Value)
     where
         K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
             + Clone
@@ -123,7 +123,7 @@ impl Server {
     }
 
     /// Changes an object in `demo` behind the command's back.
-    pub fn patch_postgres(&self, name: &str, patch: &Value) {
+    pub(crate) fn patch_postgres(&self, name: &str, patch: &Value) {
         let api: Api<kubedb_api::Postgres> = Api::namespaced(self.client.clone(), "demo");
         let patch = Patch::Merge(patch);
         self.runtime
@@ -133,4 +133,4 @@ impl Server {
 }
 
 /// The guide's namespace, Secret and database.
-pub const GUIDE: &str = include_str!("guide.yaml");
+pub(crate) const GUIDE: &str = include_str!("guide.yaml");

@@ -46,7 +46,13 @@ impl Format {
             Self::Table(include) => {
                 let version = object["metadata"]["resourceVersion"].clone();
                 let metadata = json!({"resourceVersion": version});
-                table::table(resource, metadata, &[object.clone()], include, true)
+                table::table(
+                    resource,
+                    metadata,
+                    std::slice::from_ref(object),
+                    include,
+                    true,
+                )
             }
         }
     }
@@ -76,7 +82,13 @@ impl Format {
             Self::Table(include) => {
                 let version = object["metadata"]["resourceVersion"].clone();
                 let metadata = json!({"resourceVersion": version});
-                table::table(resource, metadata, &[object.clone()], include, first)
+                table::table(
+                    resource,
+                    metadata,
+                    std::slice::from_ref(object),
+                    include,
+                    first,
+                )
             }
             other => other.object(resource, object),
         }

@@ -1,7 +1,7 @@
 //! An object from what was sent to what is stored: envelope, metadata, schema, generation.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use rand::Rng;
+use rand::RngExt;
 use serde_json::{Value, json};
 
 use super::resource::Resource;

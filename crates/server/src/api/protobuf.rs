@@ -54,7 +54,10 @@ pub(crate) fn options(bytes: &Bytes) -> Result<Value, ApiError> {
     Ok(value)
 }
 
-fn envelope(bytes: &Bytes) -> Result<(Vec<u8>, Option<String>, Option<String>), ApiError> {
+/// What a message holds, with its `apiVersion` and `kind`.
+type Envelope = (Vec<u8>, Option<String>, Option<String>);
+
+fn envelope(bytes: &Bytes) -> Result<Envelope, ApiError> {
     let Some(rest) = bytes.strip_prefix(MAGIC) else {
         return Err(ApiError::bad_request(
             "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]",

@@ -163,11 +163,11 @@ impl Gcs {
     /// An absent object and an absent bucket are both 404; only a listing tells them apart.
     async fn not_found(&self, failure: Failure, location: &Path) -> Error {
         let error = failure.into_error(location.as_ref());
-        if matches!(error, Error::NotFound { .. }) {
-            match self.page(Some(location), None, None).await {
-                Err(missing @ Error::Generic { .. }) => return missing,
-                Ok(_) | Err(_) => {}
-            }
+        if matches!(error, Error::NotFound { .. })
+            && let Err(missing @ Error::Generic { .. }) =
+                self.page(Some(location), None, None).await
+        {
+            return missing;
         }
         error
     }

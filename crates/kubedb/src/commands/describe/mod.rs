@@ -102,8 +102,10 @@ async fn select(
     arguments: &DescribeArgs,
 ) -> Result<Objects, CommandError> {
     let namespace = (!arguments.all_namespaces).then_some(&*arguments.namespace.namespace);
-    let mut parameters = ListParams::default();
-    parameters.label_selector = arguments.selector.clone();
+    let parameters = ListParams {
+        label_selector: arguments.selector.clone(),
+        ..ListParams::default()
+    };
     let mut found = Vec::new();
     match selection {
         Selection::Kinds(kinds) => {

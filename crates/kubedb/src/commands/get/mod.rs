@@ -169,8 +169,10 @@ async fn fetch(
             Selection::Kinds(_) => {
                 let namespace =
                     (!arguments.all_namespaces).then_some(&*arguments.namespace.namespace);
-                let mut parameters = ListParams::default();
-                parameters.label_selector = arguments.selector.clone();
+                let parameters = ListParams {
+                    label_selector: arguments.selector.clone(),
+                    ..ListParams::default()
+                };
                 (objects, version) = selection::list(session, kind, namespace, &parameters).await?;
                 objects.sort_by_key(|object| {
                     (

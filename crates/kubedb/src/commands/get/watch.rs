@@ -123,8 +123,10 @@ impl Watched<'_> {
         printer: &mut Printer,
         ui: &Ui,
     ) -> Result<String, CommandError> {
-        let mut parameters = ListParams::default();
-        parameters.label_selector = self.arguments.selector.clone();
+        let parameters = ListParams {
+            label_selector: self.arguments.selector.clone(),
+            ..ListParams::default()
+        };
         let (objects, version) =
             selection::list(self.session, self.kind, self.namespace(), &parameters).await?;
         for object in &objects {
