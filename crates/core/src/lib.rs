@@ -3,5 +3,6 @@
 pub mod instance;
 pub mod lsn;
 pub mod names;
+pub mod retention;
 pub mod schedule;
 pub mod snapshot;
