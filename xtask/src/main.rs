@@ -1,6 +1,7 @@
 //! What a developer and CI run: `cargo xtask test`, `lint`, `tidy`, `tools`.
 
 mod lint;
+mod stores;
 mod tidy;
 mod tiers;
 mod tools;

@@ -6,9 +6,8 @@ use std::{
     process::Command,
 };
 
-use crate::say;
+use crate::{say, stores};
 
-const FAKE_GCS_SERVER: &str = "github.com/fsouza/fake-gcs-server@v1.56.1";
 const POSTGRES_15: &str = "/usr/lib/postgresql/15/bin/postgres";
 
 /// Where the tools lie.
@@ -19,15 +18,11 @@ pub(crate) struct Tools {
 
 /// Installs what is missing; prints one line for each thing it installs.
 pub(crate) fn install() -> Result<Tools, String> {
-    let bin = cache_folder()?.join("bin");
+    let cache = cache_folder()?;
+    let bin = cache.join("bin");
     fs::create_dir_all(&bin).map_err(|e| format!("failed to create {}: {e}", bin.display()))?;
     postgres()?;
-    if !bin.join("fake-gcs-server").exists() {
-        say("installing fake-gcs-server (about 3 minutes)");
-        run(Command::new("go")
-            .args(["install", FAKE_GCS_SERVER])
-            .env("GOBIN", &bin))?;
-    }
+    stores::install(&cache)?;
     if !bin.join("kubectl").exists() {
         say("building kubectl (about 2 minutes)");
         let source = workspace().join("tests/tools/kubectl");

@@ -36,8 +36,11 @@ pub(crate) fn location(storage: &SnapshotStorage) -> Result<Location, &'static s
             folder.push(below.trim_start_matches('/'));
         }
         Ok(Location::Local { folder })
-    } else if storage.swift.is_some() {
-        Err("Swift is not built yet")
+    } else if let Some(swift) = &storage.swift {
+        Ok(Location::Swift {
+            container: swift.container.clone(),
+            prefix: swift.prefix.clone(),
+        })
     } else {
         Err("no storage provider is configured")
     }

@@ -233,7 +233,7 @@ fn every_rule_of_the_original_has_its_words() {
         (
             "spec.backupSchedule",
             schedule(json!({})),
-            "spec.backupSchedule: no storage provider is configured (give one of s3, gcs, azure, local)",
+            "spec.backupSchedule: no storage provider is configured (give one of s3, gcs, azure, local, swift)",
         ),
         (
             "spec.backupSchedule.s3",
@@ -263,7 +263,7 @@ fn every_rule_of_the_original_has_its_words() {
         (
             "spec.backupSchedule",
             schedule(json!({ "swift": { "container": "c" } })),
-            "spec.backupSchedule.swift: spec.backupSchedule.swift is not built yet: remove it",
+            "spec.backupSchedule.storageSecretName: object 'SecretName' is missing in '{\"cronExpression\":\"@daily\",\"swift\":{\"container\":\"c\"}}'",
         ),
         (
             "spec.backupSchedule",

@@ -2,92 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
-use bytes::Bytes;
-use kubedb_engine::store::{Credentials, Location, Store, StoreError};
+use kubedb_engine::store::{Credentials, Location, Store};
 use object_store::PutPayload;
 
 mod buckets;
+mod promises;
 use buckets::{BUCKET, FakeGcs};
+use promises::keeps_its_promises;
 
 fn local(folder: &std::path::Path) -> Store {
     let folder = folder.join("a").join("b");
     Store::open(&Location::Local { folder }, &Credentials::new()).unwrap()
-}
-
-/// The same promises for every kind of store.
-async fn keeps_its_promises(store: &Store) {
-    let limit = 64 << 20;
-    assert!(store.list("kubedb").await.unwrap().is_empty());
-    assert!(
-        store
-            .read("kubedb/x", limit)
-            .await
-            .unwrap_err()
-            .is_not_found()
-    );
-    assert!(store.size("kubedb/x").await.unwrap_err().is_not_found());
-    store.delete("kubedb/x").await.unwrap();
-
-    // Empty, small, just one part, and many parts with an odd end, each in several pieces.
-    let pattern: Vec<u8> = (0..=250_u8).cycle().take((20 << 20) + 12_345).collect();
-    let pattern = Bytes::from(pattern);
-    for bytes in [0, 7, 8 << 20, (8 << 20) + 1, pattern.len()] {
-        let key = format!("kubedb/ns/db/packs/{bytes}");
-        let pieces: PutPayload = [
-            pattern.slice(0..bytes / 3),
-            pattern.slice(bytes / 3..bytes / 2),
-            pattern.slice(bytes / 2..bytes),
-        ]
-        .into_iter()
-        .collect();
-        store.create(&key, pieces.clone()).await.unwrap();
-        assert_eq!(
-            store.read(&key, limit).await.unwrap(),
-            pattern.slice(0..bytes)
-        );
-        assert_eq!(store.size(&key).await.unwrap(), bytes as u64);
-        // Once more with the same bytes: an answer that was lost on its way.
-        store.create(&key, pieces).await.unwrap();
-        let other = store.create(&key, PutPayload::from_static(b"other")).await;
-        assert!(
-            matches!(other, Err(StoreError::Conflict { .. })),
-            "{other:?}"
-        );
-        assert_eq!(store.size(&key).await.unwrap(), bytes as u64);
-    }
-    let large = format!("kubedb/ns/db/packs/{}", pattern.len());
-    let middle = store
-        .read_range(&large, 9_000_000..9_000_100)
-        .await
-        .unwrap();
-    assert_eq!(middle, pattern.slice(9_000_000..9_000_100));
-    assert!(matches!(
-        store.read(&large, 100).await,
-        Err(StoreError::TooLarge { limit: 100, .. })
-    ));
-
-    // A folder is a folder and not the beginning of a name.
-    let small = PutPayload::from_static(b"1");
-    store
-        .create("kubedb/ns/db-2/x y+z%2F", small.clone())
-        .await
-        .unwrap();
-    let listed = store.list("kubedb/ns/db").await.unwrap();
-    assert_eq!(listed.len(), 5, "{listed:?}");
-    assert!(
-        listed
-            .iter()
-            .all(|found| found.key.starts_with("kubedb/ns/db/packs/"))
-    );
-    assert!(listed.is_sorted_by(|a, b| a.key < b.key));
-    let listed = store.list("kubedb/ns/db-2").await.unwrap();
-    assert_eq!((listed.len(), listed[0].bytes), (1, 1));
-    assert_eq!(store.read(&listed[0].key, 10).await.unwrap(), "1");
-
-    store.delete(&large).await.unwrap();
-    store.delete(&large).await.unwrap();
-    assert!(store.size(&large).await.unwrap_err().is_not_found());
-    assert_eq!(store.list("kubedb/ns/db").await.unwrap().len(), 4);
 }
 
 #[tokio::test]
@@ -202,56 +127,4 @@ async fn locations_that_make_no_sense_are_refused_by_name() {
         assert!(error.to_string().contains(words), "{error}");
         assert!(!error.is_retryable());
     }
-}
-
-/// Wants moto's server on the path and is run by hand: `cargo test -p kubedb-engine --test stores -- --ignored`.
-#[tokio::test]
-#[ignore = "needs moto_server, which the test command does not install"]
-async fn an_s3_bucket_keeps_its_promises() {
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
-        .unwrap()
-        .port();
-    let mut server = std::process::Command::new("moto_server")
-        .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-        .spawn()
-        .unwrap();
-    let endpoint = format!("http://127.0.0.1:{port}");
-    let client = reqwest::Client::new();
-    let mut made = None;
-    for _ in 0..200 {
-        made = client.put(format!("{endpoint}/kubedb")).send().await.ok();
-        if made.is_some() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    let credentials = Credentials::from([
-        ("AWS_ACCESS_KEY_ID".to_owned(), b"key\n".to_vec()),
-        ("AWS_SECRET_ACCESS_KEY".to_owned(), b"secret".to_vec()),
-    ]);
-    let open = |bucket: &str| {
-        let location = Location::S3 {
-            endpoint: Some(endpoint.clone()),
-            bucket: bucket.to_owned(),
-            prefix: Some("p".to_owned()),
-        };
-        Store::open(&location, &credentials).unwrap()
-    };
-    let kept = tokio::spawn({
-        let store = open(BUCKET);
-        async move { keeps_its_promises(&store).await }
-    });
-    let kept = kept.await;
-    let missing = open("nowhere")
-        .create("a", PutPayload::from_static(b"x"))
-        .await;
-    server.kill().unwrap();
-    server.wait().unwrap();
-    assert!(made.is_some_and(|made| made.status().is_success()));
-    kept.unwrap();
-    assert!(
-        matches!(missing, Err(StoreError::MissingBucket { .. })),
-        "{missing:?}"
-    );
 }

@@ -3,6 +3,14 @@
 //! Every helper ends the processes it started, by id, also when a test panics.
 
 pub mod kubedb;
-pub mod process;
-pub mod stores;
 pub mod wait;
+
+pub use kubedb_stores::process;
+
+/// Real object-store servers.
+pub mod stores {
+    pub use kubedb_stores::{
+        gcs::FakeGcs,
+        net::{free_port, get},
+    };
+}

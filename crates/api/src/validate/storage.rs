@@ -26,7 +26,7 @@ pub(super) fn check(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
         [] => {
             let stores = STORES.map(|(store, _)| store);
             let error = FieldError::new(path, "no storage provider is configured");
-            errors.push(error.hint(format!("give one of {}", stores[..4].join(", "))));
+            errors.push(error.hint(format!("give one of {}", stores.join(", "))));
             return;
         }
         [one] => one,
@@ -42,14 +42,11 @@ pub(super) fn check(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
         }
     };
     let (inner, store_path) = (&spec[*store], format!("{path}.{store}"));
-    if *store == "swift" {
-        errors.push(FieldError::unbuilt(store_path));
-        return;
-    }
     if inner[*bucket].as_str().is_none_or(str::is_empty) {
         errors.push(FieldError::missing(format!("{store_path}.{bucket}")));
     }
-    if *store == "azure" && spec["storageSecretName"].as_str().is_none_or(str::is_empty) {
+    let needs_secret = matches!(*store, "azure" | "swift");
+    if needs_secret && spec["storageSecretName"].as_str().is_none_or(str::is_empty) {
         let field = format!("{path}.storageSecretName");
         errors.push(FieldError::new(
             field,

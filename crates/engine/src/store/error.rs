@@ -143,10 +143,11 @@ pub(super) fn classify(named: Named<'_>, error: object_store::Error) -> StoreErr
             StoreError::Conflict { label, object }
         }
         Error::PermissionDenied { source, .. } | Error::Unauthenticated { source, .. } => {
+            let text = chain(source.as_ref());
             StoreError::Denied {
                 label,
                 object,
-                reason: source.to_string(),
+                reason: Answer::read(&text).map_or_else(|| text.clone(), |answer| answer.words()),
             }
         }
         Error::Generic { source, .. } => classify_generic(named, source),
@@ -162,7 +163,15 @@ pub(super) fn classify(named: Named<'_>, error: object_store::Error) -> StoreErr
 fn classify_generic(named: Named<'_>, source: Box<dyn StdError + Send + Sync>) -> StoreError {
     let label = named.label.to_owned();
     let object = named.object.to_owned();
-    let reason = chain(source.as_ref());
+    let whole = chain(source.as_ref());
+    let answer = Answer::read(&whole);
+    let reason = answer.as_ref().map_or_else(|| whole.clone(), Answer::words);
+    if answer.as_ref().is_some_and(Answer::is_missing_bucket) {
+        return StoreError::MissingBucket {
+            label,
+            bucket: named.bucket.to_owned(),
+        };
+    }
     match source.downcast_ref::<AdapterFailure>() {
         Some(AdapterFailure::MissingBucket) => {
             return StoreError::MissingBucket {
@@ -191,12 +200,69 @@ fn classify_generic(named: Named<'_>, source: Box<dyn StdError + Send + Sync>) -
         Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
             StoreError::Full { label, object }
         }
+        _ if answer.as_ref().is_some_and(Answer::is_denial) => StoreError::Denied {
+            label,
+            object,
+            reason,
+        },
+        _ if answer.is_some_and(|answer| answer.is_final()) => StoreError::Refused {
+            label,
+            object,
+            reason,
+            source,
+        },
         _ => StoreError::Unreachable {
             label,
             object,
             reason,
             source,
         },
+    }
+}
+
+/// An answer of S3 or Azure, which `object_store` gives as a text: the status, and a page of XML.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer<'a> {
+    status: u16,
+    code: &'a str,
+    message: &'a str,
+}
+
+impl<'a> Answer<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        let (_, rest) = text.split_once("status code: ")?;
+        let status = rest.get(..3)?.parse().ok()?;
+        let element = |name: &str| {
+            let (_, rest) = rest.split_once(&format!("<{name}>"))?;
+            let (inner, _) = rest.split_once(&format!("</{name}>"))?;
+            inner.lines().next()
+        };
+        Some(Self {
+            status,
+            code: element("Code").unwrap_or_default(),
+            message: element("Message").unwrap_or_default(),
+        })
+    }
+
+    fn is_missing_bucket(&self) -> bool {
+        matches!(self.code, "NoSuchBucket" | "ContainerNotFound")
+    }
+
+    fn is_denial(&self) -> bool {
+        matches!(self.status, 401 | 403)
+    }
+
+    /// Whether the same request would be answered the same way.
+    fn is_final(&self) -> bool {
+        (400..500).contains(&self.status) && !matches!(self.status, 408 | 429)
+    }
+
+    fn words(&self) -> String {
+        match (self.code, self.message) {
+            ("", _) => format!("the store answers {}", self.status),
+            (code, "") => format!("the store answers {}, {code}", self.status),
+            (code, message) => format!("the store answers {}, {code}: {message}", self.status),
+        }
     }
 }
 
@@ -226,4 +292,25 @@ pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
         next = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_out_of_a_text() {
+        let text = "Error performing GET http://s in 1ms - Server returned non-2xx status code: 404 Not Found: <?xml version=\"1.0\"?>\n<Error><Code>ContainerNotFound</Code><Message>Not there.\nRequestId:1</Message></Error>";
+        let answer = Answer::read(text).unwrap();
+        assert!(answer.is_missing_bucket() && answer.is_final());
+        assert_eq!(
+            answer.words(),
+            "the store answers 404, ContainerNotFound: Not there."
+        );
+        let busy = Answer::read("non-2xx status code: 429 Too Many Requests").unwrap();
+        assert!(!busy.is_final());
+        assert_eq!(busy.words(), "the store answers 429");
+        assert_eq!(Answer::read("error sending request"), None);
+        assert_eq!(Answer::read("status code: é"), None);
+    }
 }

@@ -5,13 +5,16 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use async_trait::async_trait;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use reqwest::Client;
+use reqwest::{Client, RequestBuilder};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use super::http::{Failure, message};
-use crate::store::error::chain;
+use crate::store::{
+    error::chain,
+    http::{Access, Failure, message},
+};
 
 /// Google's own default where a key names none.
 const TOKEN_URI: &str = "https://oauth2.googleapis.com/token";
@@ -24,6 +27,9 @@ const CLAIM_SECONDS: u64 = 3_600;
 
 /// A token is replaced this long before it ends, so that none ends under way.
 const MARGIN: Duration = Duration::from_secs(60);
+
+/// A token is given within this.
+const TRADE: Duration = Duration::from_secs(20);
 
 /// Trades its key for tokens, and keeps the last one.
 pub(super) struct TokenSource {
@@ -108,7 +114,8 @@ impl TokenSource {
         let unreachable = |error: reqwest::Error| Failure::Unreachable {
             reason: format!("failed to fetch an access token: {}", chain(&error)),
         };
-        let reply = client.post(&self.token_uri).form(&form).send().await;
+        let request = client.post(&self.token_uri).form(&form);
+        let reply = request.timeout(TRADE).send().await;
         let response = reply.map_err(unreachable)?;
         let status = response.status();
         if status.is_success() {
@@ -140,6 +147,33 @@ impl TokenSource {
         jsonwebtoken::encode(&header, &claims, &self.key).map_err(|error| Failure::Credential {
             reason: format!("failed to sign with the service account's key: {error}"),
         })
+    }
+}
+
+/// An emulator is asked unsigned.
+#[async_trait]
+impl Access for Option<TokenSource> {
+    type Pass = Option<String>;
+
+    async fn pass(&self, client: &Client) -> Result<Self::Pass, Failure> {
+        match self {
+            None => Ok(None),
+            Some(tokens) => tokens.token(client).await.map(Some),
+        }
+    }
+
+    async fn forget(&self) -> bool {
+        if let Some(tokens) = self {
+            *tokens.kept.lock().await = None;
+        }
+        self.is_some()
+    }
+
+    fn sign(request: RequestBuilder, pass: &Self::Pass) -> RequestBuilder {
+        match pass {
+            None => request,
+            Some(token) => request.bearer_auth(token),
+        }
     }
 }
 

@@ -2,31 +2,27 @@
 //! emulators do not speak.)
 
 mod auth;
-mod http;
 mod upload;
 
-use std::{fmt, ops::Range, sync::Arc, time::SystemTime};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use ::http::{StatusCode, header};
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use object_store::{
-    Attributes, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult,
-    MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
-    PutResult, Result, path::Path,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    path::Path,
 };
 use reqwest::Response;
 use serde::Deserialize;
 use url::Url;
 
-use self::{
-    auth::TokenSource,
-    http::{Api, Failure},
-    upload::Resource,
-};
+use self::{auth::TokenSource, upload::Resource};
 use super::{
     Credentials, StoreError,
-    error::{AdapterFailure, chain},
+    error::AdapterFailure,
+    http::{Api, Failure, extent, result},
 };
 
 /// Where Google answers.
@@ -44,7 +40,7 @@ const LISTED_PAGES: usize = 10_000;
 /// A bucket. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub(super) struct Gcs {
-    api: Arc<Api>,
+    api: Arc<Api<Option<TokenSource>>>,
     base: Url,
     bucket: String,
 }
@@ -101,8 +97,7 @@ impl Gcs {
         } else {
             None
         };
-        let api = Api::new(tokens, base.scheme() == "http")
-            .map_err(|source| configure(chain(&source)))?;
+        let api = Api::new(tokens, base.scheme() == "http", None).map_err(configure)?;
         Ok(Self {
             api: Arc::new(api),
             base,
@@ -126,11 +121,16 @@ impl Gcs {
 
     async fn remove(&self, name: &str) -> std::result::Result<(), Failure> {
         let url = self.object_url(name);
-        match self.api.send(|client| client.delete(url.clone())).await {
+        match self.api.send(|client, _| client.delete(url.clone())).await {
             Ok(_) => Ok(()),
             Err(Failure::Status { status, .. }) if status == StatusCode::NOT_FOUND => Ok(()),
             Err(failure) => Err(failure),
         }
+    }
+
+    async fn read_json<T: serde::de::DeserializeOwned>(&self, response: Response) -> Result<T> {
+        let read = self.api.json(response).await;
+        read.map_err(|reason| generic(AdapterFailure::Unreachable { reason }))
     }
 
     async fn page(
@@ -151,18 +151,18 @@ impl Gcs {
             token.map(|token| query.append_pair("pageToken", token));
         }
         let folder = prefix.map(Path::as_ref).unwrap_or_default();
-        match self.api.send(|client| client.get(url.clone())).await {
-            Ok(response) => read_json(response).await,
+        match self.api.send(|client, _| client.get(url.clone())).await {
+            Ok(response) => self.read_json(response).await,
             Err(Failure::Status { status, .. }) if status == StatusCode::NOT_FOUND => {
                 Err(generic(AdapterFailure::MissingBucket))
             }
-            Err(failure) => Err(failure.into_error(folder)),
+            Err(failure) => Err(failure.into_error("gcs", folder)),
         }
     }
 
     /// An absent object and an absent bucket are both 404; only a listing tells them apart.
     async fn not_found(&self, failure: Failure, location: &Path) -> Error {
-        let error = failure.into_error(location.as_ref());
+        let error = failure.into_error("gcs", location.as_ref());
         if matches!(error, Error::NotFound { .. })
             && let Err(missing @ Error::Generic { .. }) =
                 self.page(Some(location), None, None).await
@@ -185,7 +185,7 @@ impl Gcs {
         if !options.head {
             url.query_pairs_mut().append_pair("alt", "media");
         }
-        let send = |client: &reqwest::Client| match &range {
+        let send = |client: &reqwest::Client, _: &_| match &range {
             Some(range) => client.get(url.clone()).header(header::RANGE, range),
             None => client.get(url.clone()),
         };
@@ -211,7 +211,7 @@ impl ObjectStore for Gcs {
         };
         self.upload(location.as_ref(), &payload, is_create)
             .await
-            .map_err(|failure| failure.into_error(location.as_ref()))
+            .map_err(|failure| failure.into_error("gcs", location.as_ref()))
     }
 
     async fn put_multipart_opts(
@@ -225,7 +225,7 @@ impl ObjectStore for Gcs {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let response = self.fetch(location, &options).await?;
         if options.head {
-            let meta = meta(read_json(response).await?)?;
+            let meta = meta(self.read_json(response).await?)?;
             options.check_preconditions(&meta)?;
             return Ok(result(meta.clone(), 0..meta.size, stream::empty().boxed()));
         }
@@ -245,11 +245,8 @@ impl ObjectStore for Gcs {
             e_tag: text("etag"),
             version: text("x-goog-generation"),
         };
-        let body = response.bytes_stream().map_err(|error| {
-            generic(AdapterFailure::Unreachable {
-                reason: chain(&error.without_url()),
-            })
-        });
+        let content = self.api.content(response);
+        let body = content.map_err(|reason| generic(AdapterFailure::Unreachable { reason }));
         Ok(result(meta, range, body.boxed()))
     }
 
@@ -264,7 +261,7 @@ impl ObjectStore for Gcs {
                 async move {
                     let location = location?;
                     let removed = this.remove(location.as_ref()).await;
-                    removed.map_err(|failure| failure.into_error(location.as_ref()))?;
+                    removed.map_err(|failure| failure.into_error("gcs", location.as_ref()))?;
                     Ok(location)
                 }
             })
@@ -319,37 +316,6 @@ impl ObjectStore for Gcs {
     }
 }
 
-fn result(
-    meta: ObjectMeta,
-    range: Range<u64>,
-    body: BoxStream<'static, Result<bytes::Bytes>>,
-) -> GetResult {
-    GetResult {
-        payload: GetResultPayload::Stream(body),
-        meta,
-        range,
-        attributes: Attributes::new(),
-        extensions: ::http::Extensions::new(),
-    }
-}
-
-/// The range that an answer carries, and the size of the whole object.
-fn extent(response: &Response) -> Option<(Range<u64>, u64)> {
-    if response.status() != StatusCode::PARTIAL_CONTENT {
-        let size = response.content_length()?;
-        return Some((0..size, size));
-    }
-    let value = response.headers().get(header::CONTENT_RANGE)?;
-    let (range, size) = value
-        .to_str()
-        .ok()?
-        .strip_prefix("bytes ")?
-        .split_once('/')?;
-    let (start, last) = range.split_once('-')?;
-    let end = last.parse::<u64>().ok()?.checked_add(1)?;
-    Some((start.parse().ok()?..end, size.parse().ok()?))
-}
-
 fn meta(item: Resource) -> Result<ObjectMeta> {
     let updated = item
         .updated
@@ -369,14 +335,6 @@ fn meta(item: Resource) -> Result<ObjectMeta> {
             })?,
         e_tag: item.etag,
         version: item.generation,
-    })
-}
-
-async fn read_json<T: serde::de::DeserializeOwned>(response: Response) -> Result<T> {
-    response.json().await.map_err(|error| {
-        generic(AdapterFailure::Unreachable {
-            reason: chain(&error.without_url()),
-        })
     })
 }
 

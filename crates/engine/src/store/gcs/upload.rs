@@ -9,7 +9,7 @@ use reqwest::Response;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Gcs, http::Failure};
+use super::{Failure, Gcs};
 
 /// Largest body of one request. A multiple of 256 KiB, as parts must be; larger objects go in parts.
 const PART: usize = 8 << 20;
@@ -85,13 +85,13 @@ impl Gcs {
     ) -> Result<Resource, Failure> {
         let url = self.upload_url("media", name, is_create);
         let body = part(content, 0, content.content_length());
-        let send = |client: &reqwest::Client| {
+        let send = |client: &reqwest::Client, _: &_| {
             client
                 .post(url.clone())
                 .header(header::CONTENT_TYPE, BINARY)
                 .body(body.clone())
         };
-        read_resource(self.api.send(send).await?).await
+        self.read_resource(self.api.send(send).await?).await
     }
 
     async fn upload_in_parts(
@@ -123,7 +123,7 @@ impl Gcs {
     async fn begin_session(&self, name: &str, is_create: bool) -> Result<Url, Failure> {
         let url = self.upload_url("resumable", name, is_create);
         let body = serde_json::json!({ "name": name }).to_string();
-        let send = |client: &reqwest::Client| {
+        let send = |client: &reqwest::Client, _: &_| {
             client
                 .post(url.clone())
                 .header(header::CONTENT_TYPE, JSON)
@@ -153,6 +153,13 @@ impl Gcs {
         }
     }
 
+    async fn read_resource(&self, response: Response) -> Result<Resource, Failure> {
+        let read = self.api.json(response).await;
+        read.map_err(|error| Failure::Unreachable {
+            reason: format!("the store's answer to an upload is cut short: {error}"),
+        })
+    }
+
     async fn fill_session(&self, session: &Url, content: &PutPayload) -> Result<Resource, Failure> {
         let total = content.content_length();
         let mut offset = 0;
@@ -161,7 +168,7 @@ impl Gcs {
             let end = (offset + PART).min(total);
             let body = part(content, offset, end);
             let range = format!("bytes {offset}-{}/{total}", end - 1);
-            let send = |client: &reqwest::Client| {
+            let send = |client: &reqwest::Client, _: &_| {
                 client
                     .put(session.clone())
                     .header(header::CONTENT_TYPE, BINARY)
@@ -170,7 +177,7 @@ impl Gcs {
             };
             let response = self.api.send(send).await?;
             if response.status() != StatusCode::PERMANENT_REDIRECT {
-                return read_resource(response).await;
+                return self.read_resource(response).await;
             }
             offset = taken(&response).min(total - 1);
         }
@@ -189,12 +196,6 @@ fn taken(response: &Response) -> usize {
         .and_then(|value| value.rsplit_once('-'))
         .and_then(|(_, end)| end.parse::<usize>().ok())
         .map_or(0, |end| end + 1)
-}
-
-async fn read_resource(response: Response) -> Result<Resource, Failure> {
-    response.json().await.map_err(|error| Failure::Unreachable {
-        reason: format!("the store's answer to an upload is cut short: {error}"),
-    })
 }
 
 fn part(content: &PutPayload, start: usize, end: usize) -> Bytes {

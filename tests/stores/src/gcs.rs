@@ -1,26 +1,16 @@
-//! Real object-store servers on free ports of loopback.
+//! fake-gcs-server: Google Cloud Storage by its JSON API.
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use crate::process::{HelperError, Running};
-
-/// A port that was free a moment ago.
-pub fn free_port() -> Result<u16, HelperError> {
-    TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|source| HelperError::Prepare {
-            what: "a free port".to_owned(),
-            source,
-        })
-}
+use crate::{
+    net::{free_port, get, tool, wait_until},
+    process::{HelperError, Running},
+};
 
 /// fake-gcs-server with its objects in a folder, so that a test can damage them.
 #[derive(Debug)]
@@ -45,7 +35,7 @@ impl FakeGcs {
 
     fn start_at(objects: PathBuf, port: u16) -> Result<Self, HelperError> {
         let running = Running::start(
-            Command::new("fake-gcs-server")
+            Command::new(tool("bin/fake-gcs-server"))
                 .args([
                     "-scheme",
                     "http",
@@ -60,13 +50,14 @@ impl FakeGcs {
                 .arg(&objects)
                 .stderr(Stdio::null()),
         )?;
-        let server = Self {
+        wait_until("fake-gcs-server", Duration::from_secs(20), || {
+            get(port, "/storage/v1/b").is_some_and(|reply| reply.contains(" 200 "))
+        })?;
+        Ok(Self {
             running,
             port,
             objects,
-        };
-        server.wait_until_ready(Duration::from_secs(20))?;
-        Ok(server)
+        })
     }
 
     /// Where it answers, as `STORAGE_EMULATOR_HOST` or `gcs.endpoint` want it.
@@ -92,33 +83,4 @@ impl FakeGcs {
         *self = Self::start_at(self.objects.clone(), self.port)?;
         Ok(())
     }
-
-    fn wait_until_ready(&self, within: Duration) -> Result<(), HelperError> {
-        let end = Instant::now() + within;
-        while Instant::now() < end {
-            if get(self.port, "/storage/v1/b").is_some_and(|reply| reply.contains(" 200 ")) {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(30));
-        }
-        Err(HelperError::NotReady {
-            what: "fake-gcs-server".to_owned(),
-            seconds: within.as_secs(),
-        })
-    }
-}
-
-/// A plain HTTP/1.0 GET; enough to ask whether a server is up.
-#[must_use]
-pub fn get(port: u16, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n"
-    )
-    .ok()?;
-    let mut reply = String::new();
-    stream.take(1 << 20).read_to_string(&mut reply).ok()?;
-    Some(reply)
 }

@@ -29,6 +29,14 @@ pub enum HelperError {
         #[source]
         source: std::io::Error,
     },
+    /// A server refused what a test needs.
+    #[error("failed to make {what}: {reply}")]
+    Refused {
+        /// What was to be made.
+        what: String,
+        /// What the server said.
+        reply: String,
+    },
     /// The program did not say it was ready in time.
     #[error("failed to see {what} within {seconds} s")]
     NotReady {

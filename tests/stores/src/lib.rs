@@ -1,0 +1,11 @@
+//! Real object-store servers for tests, on free ports of loopback, each with its objects in a folder of its own.
+//!
+//! A server ends with its value, also when a test panics.
+
+pub mod azurite;
+pub mod gcs;
+pub mod keystone;
+pub mod minio;
+pub mod net;
+pub mod process;
+pub mod swift;
