@@ -5,6 +5,8 @@ use std::{error::Error, io, process::ExitCode};
 use kube::core::Status;
 use kubedb_core::schedule::ScheduleError;
 
+use crate::client::kinds;
+
 /// What shells give for Ctrl-C: 128 and the signal's number.
 const INTERRUPTED: u8 = 130;
 
@@ -66,7 +68,7 @@ pub(crate) enum CommandError {
         /// The file or files.
         origin: String,
         #[source]
-        source: Box<kube::Error>,
+        source: RootCause,
     },
     /// The server does not answer, or not as one.
     #[error("failed to reach the server at {url}")]
@@ -74,7 +76,15 @@ pub(crate) enum CommandError {
         /// Its address.
         url: String,
         #[source]
-        source: Box<kube::Error>,
+        source: RootCause,
+    },
+    /// The server at this address is not the one that the configuration knows.
+    #[error("failed to trust the server at {url}")]
+    TrustServer {
+        /// Its address.
+        url: String,
+        #[source]
+        source: RootCause,
     },
     /// The server answered with something that is no object.
     #[error("failed to read the answer of the server at {url}")]
@@ -82,7 +92,7 @@ pub(crate) enum CommandError {
         /// Its address.
         url: String,
         #[source]
-        source: Box<kube::Error>,
+        source: RootCause,
     },
     /// The server refused. Printed without `error: `, as kubectl does.
     #[error("Error from server ({}): {}{}", .status.reason, .doing.as_deref().map(|doing| format!("{doing}: ")).unwrap_or_default(), .status.message)]
@@ -130,6 +140,49 @@ pub(crate) enum CommandError {
     Reported,
 }
 
+/// The last of a chain of causes: what the layers of a client put around it means nothing to users.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct RootCause {
+    text: String,
+    /// Whether the certificate of the other side was refused.
+    is_certificate: bool,
+}
+
+impl RootCause {
+    /// Looks below everything.
+    pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
+        let (mut root, mut is_certificate) = (error, false);
+        loop {
+            is_certificate |= matches!(
+                root.downcast_ref::<rustls::Error>(),
+                Some(rustls::Error::InvalidCertificate(_))
+            );
+            match below(root) {
+                Some(next) => root = next,
+                None => break,
+            }
+        }
+        // Some parsers quote the text they failed on below their first line; it may hold a token.
+        let text = root.to_string();
+        Self {
+            text: text.lines().next().unwrap_or_default().to_owned(),
+            is_certificate,
+        }
+    }
+}
+
+/// What an error is about. One of IO names as its source what its own source has below it, and hides that one.
+fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    let hidden = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    match hidden {
+        Some(hidden) => Some(hidden),
+        None => error.source(),
+    }
+}
+
 impl CommandError {
     /// Sorts what the client reports.
     pub(crate) fn from_kube(error: kube::Error, url: &str, doing: Option<String>) -> Self {
@@ -143,12 +196,16 @@ impl CommandError {
             }
             kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => Self::ReadAnswer {
                 url,
-                source: Box::new(error),
+                source: RootCause::of(&error),
             },
-            other => Self::ReachServer {
-                url,
-                source: Box::new(other),
-            },
+            other => {
+                let source = RootCause::of(&other);
+                if source.is_certificate {
+                    Self::TrustServer { url, source }
+                } else {
+                    Self::ReachServer { url, source }
+                }
+            }
         }
     }
 
@@ -202,9 +259,7 @@ impl CommandError {
             Self::ReadSchedule { .. } => {
                 "kubedb schedule next '0 2 * * *' shows when an expression fires; kubedb schedule --help lists the forms"
             }
-            Self::UnknownKind { .. } => {
-                "kubedb get --help lists the types; pg, snap and drmn are the short ones"
-            }
+            Self::UnknownKind { typed } => return Some(kind_hint(typed)),
             Self::NoServer { .. } => {
                 "kubedb server starts one on this machine; --kubeconfig FILE names the configuration of another"
             }
@@ -212,7 +267,10 @@ impl CommandError {
                 "--kubeconfig FILE names another file, --context NAME another context"
             }
             Self::ReachServer { .. } => {
-                "kubedb server starts a server on this machine; --kubeconfig FILE names another one"
+                "kubedb server starts one on this machine, with the --data-dir it had before; --kubeconfig FILE names another server"
+            }
+            Self::TrustServer { .. } => {
+                "this is not the server that wrote this configuration, or its certificate is old: kubedb server prints the path of its own when it starts; --kubeconfig FILE names it"
             }
             Self::Refused { status, .. } => return refusal_hint(status),
             Self::State { hint, .. } => return hint.clone(),
@@ -223,9 +281,19 @@ impl CommandError {
     }
 }
 
+fn kind_hint(typed: &str) -> String {
+    let list = "kubedb get --help lists the types; pg, snap and drmn are the short ones";
+    match kinds::nearest(typed) {
+        Some(kind) => format!("did you mean {} ({})? {list}", kind.singular, kind.short),
+        None => list.to_owned(),
+    }
+}
+
 fn refusal_hint(status: &Status) -> Option<String> {
     let hint = match status.code {
-        401 => "the server does not know this token: is --kubeconfig the one it wrote?",
+        401 => {
+            "the server does not know this token: --kubeconfig FILE names the configuration that it printed when it started"
+        }
         404 if status
             .message
             .contains("could not find the requested resource") =>

@@ -275,7 +275,7 @@ fn edits_are_sent_and_refused() {
     let ran = edit(&server, "sed -i 's/version: 9.6/version: \"15\"/'");
     assert!(
         ran.stderr.starts_with(
-            "error: At least one of the following was changed:\n\tspec.version\n\tspec.standby\n"
+            "error: At least one of the following was changed:\n\tspec.version\n\tspec.standbyMode\n"
         ),
         "{}",
         ran.stderr
@@ -516,4 +516,317 @@ fn the_password_reaches_psql_by_its_environment_alone() {
         ran.stderr
     );
     assert_eq!(ran.code, Some(7));
+}
+
+/// The editor's command line as users set it; an empty variable is as good as none.
+#[test]
+fn the_editor_is_the_users() {
+    let server = Server::start();
+    server.create(GUIDE);
+    let folder = server.folder.path();
+    let script = folder.join("my editor.sh");
+    fs::write(&script, "#!/bin/sh\necho \"$#:$1\" >&2\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let editor = format!("'{}' --wait", script.display());
+    for environment in [
+        [("KUBEDB_EDITOR", &*editor), ("EDITOR", "false")],
+        [("KUBEDB_EDITOR", ""), ("EDITOR", &*editor)],
+    ] {
+        let ran = server.kubedb_with(&["edit", "pg/scheduled-pg", "-n", "demo"], "", &environment);
+        assert_eq!(
+            ran.stderr, "2:--wait\nEdit cancelled, no changes made.\n",
+            "{environment:?}"
+        );
+        assert_eq!(ran.code, Some(0));
+    }
+    let ran = edit(&server, "/does/not/exist");
+    assert!(
+        ran.stderr
+            .contains("error: there was a problem with the editor \"/does/not/exist\": "),
+        "{}",
+        ran.stderr
+    );
+    assert!(!ran.stderr.contains("stored to"), "{}", ran.stderr);
+    // Saved, and then the editor fell over.
+    let ran = edit(&server, "sh -c 'sed -i s/9.6/10.2/ \"$0\"; exit 3'");
+    assert!(kept_copy(&ran).contains("version: 10.2"));
+    assert_eq!(ran.code, Some(1));
+}
+
+#[test]
+fn edits_of_what_is_gone_are_kept() {
+    let server = Server::start();
+    server.create(&GUIDE.replace("doNotPause: true", "doNotPause: false"));
+    // The editor deletes the object behind the command's back.
+    let editor = format!(
+        "sh -c 'sed -i s/9.6/10.2/ \"$0\"; sed -i \"s/version: 10.2/version: 9.6/; s/replicas: 3/replicas: 1/\" \"$0\"; {} delete pg scheduled-pg -n demo >/dev/null 2>&1'",
+        env!("CARGO_BIN_EXE_kubedb")
+    );
+    let ran = edit(&server, &editor);
+    let lines: Vec<&str> = ran.stderr.lines().collect();
+    assert_eq!(
+        lines[0],
+        "Error from server (NotFound): postgreses.kubedb.com \"scheduled-pg\" not found"
+    );
+    let path = lines[1]
+        .strip_prefix("The edits you made on deleted resources have been saved to \"")
+        .unwrap()
+        .trim_end_matches('"');
+    assert!(fs::read_to_string(path).unwrap().contains("replicas: 1"));
+    assert_eq!(ran.code, Some(1));
+}
+
+/// What names the database or cannot follow is refused, in the original's words and with what it was.
+#[test]
+fn refused_edits_say_which_field() {
+    let server = Server::start();
+    server.create(GUIDE);
+    let ran = edit(&server, "sed -i 's/standbyMode: warm/standbyMode: hot/'");
+    let expected = "error: At least one of the following was changed:\n\tspec.version\n\tspec.standbyMode\n\tspec.streamingMode\n\tspec.archiver\n\tspec.databaseSecret\n\tspec.storage\n\tspec.nodeSelector\n\tspec.init\n\nhint: changed here: spec.standbyMode\n";
+    assert!(ran.stderr.starts_with(expected), "{}", ran.stderr);
+    let ran = edit(&server, "sed -i 's/name: scheduled-pg/name: other/'");
+    let expected = "error: At least one of the following was changed:\n\tapiVersion\n\tkind\n\tname\n\tnamespace\n\tstatus\n\nhint: changed here: name\n";
+    assert!(ran.stderr.starts_with(expected), "{}", ran.stderr);
+    // The same version in quotes is the same version.
+    let ran = edit(&server, "sed -i 's/version: 9.6/version: \"9.6\"/'");
+    assert_eq!(
+        ran.stdout, "postgres \"scheduled-pg\" edited\n",
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn a_watch_ends_with_its_reader_and_begins_with_its_object() {
+    let server = Server::start();
+    server.create(GUIDE);
+    let ran = server.kubedb(&["get", "pg", "x", "-n", "demo", "--watch"]);
+    assert_eq!(
+        (&*ran.stdout, ran.code, &*ran.stderr),
+        (
+            "",
+            Some(1),
+            "Error from server (NotFound): postgreses.kubedb.com \"x\" not found\n"
+        )
+    );
+    let mut child = server.start_kubedb(&["get", "pg", "-n", "demo", "--watch"]);
+    let mut rows = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(rows.next().unwrap().unwrap().starts_with("NAME"));
+    rows.next().unwrap().unwrap();
+    drop(rows);
+    let ended = || {
+        let phase = format!("{:?}", Instant::now());
+        server.set_status::<Postgres>("scheduled-pg", &json!({ "reason": phase }));
+        child.try_wait().unwrap().map(|status| status.code())
+    };
+    let ended = std::cell::RefCell::new(ended);
+    let code = std::cell::Cell::new(None);
+    wait_until(|| {
+        code.set((ended.borrow_mut())());
+        code.get().is_some()
+    });
+    assert_eq!(code.get(), Some(Some(0)));
+}
+
+#[test]
+fn tables_have_the_columns_that_objects_have() {
+    let server = Server::start();
+    server.create(GUIDE);
+    let ran = server.kubedb(&["get", "ns,secret", "-A"]);
+    let rows = lines(&ran);
+    assert!(
+        rows[0].starts_with("NAME"),
+        "a namespace lies in none: {rows:?}"
+    );
+    let second = rows.iter().position(|row| row.is_empty()).unwrap() + 1;
+    assert!(rows[second].starts_with("NAMESPACE   NAME"), "{rows:?}");
+    assert!(
+        rows[second + 1].starts_with("demo        secret/gcs-secret   "),
+        "{rows:?}"
+    );
+    let ran = server.kubedb(&["get", "pg", "x", "y", "-n", "demo"]);
+    assert_eq!(
+        ran.stderr,
+        "Error from server (NotFound): postgreses.kubedb.com \"x\" not found\nError from server (NotFound): postgreses.kubedb.com \"y\" not found\n"
+    );
+    let ran = server.kubedb(&["get", "pg", "-n", "demo", "-l", "a in (b"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.stderr.starts_with("Error from server (BadRequest): "),
+        "{}",
+        ran.stderr
+    );
+    let ran = server.kubedb(&["get", "PG,Postgres,postgreses", "-n", "demo", "-o", "name"]);
+    assert_eq!(ran.stdout, "postgres/scheduled-pg\n");
+}
+
+#[test]
+fn a_deleted_database_leaves_its_data_and_says_so() {
+    let server = Server::start();
+    server.create(&GUIDE.replace("doNotPause: true", "doNotPause: false"));
+    let ran = server.kubedb(&["delete", "pg", "scheduled-pg", "-n", "demo"]);
+    assert_eq!(ran.stdout, "postgres \"scheduled-pg\" deleted\n");
+    assert!(
+        ran.stderr
+            .starts_with("the data folder of a deleted database stays"),
+        "{}",
+        ran.stderr
+    );
+    let ran = server.kubedb(&["delete", "secret", "gcs-secret", "-n", "demo"]);
+    assert_eq!((&*ran.stderr, ran.code), ("", Some(0)));
+}
+
+#[test]
+fn a_snapshot_is_described_with_its_secret() {
+    let server = Server::start();
+    server.create(GUIDE);
+    server.create(SNAPSHOT);
+    let describe = ["describe", "snap", "scheduled-pg-2018", "-n", "demo"];
+    let ran = server.kubedb(&describe);
+    let parts = [
+        "Name:              scheduled-pg-20180208-105341\nNamespace:         demo\nCreationTimestamp: ",
+        "\nStorage:\n  Type:   GCS\n  Bucket: kubedb\n  Secret: gcs-secret\n",
+        "\n\nDatabase Secret:\n  Name: gcs-secret\n  Type: Opaque\n  Data\n  ====\n  GOOGLE_PROJECT_ID:    4 bytes\n",
+        "\n\nNo events.\n",
+    ];
+    let mut rest = &*ran.stdout;
+    for part in parts {
+        let place = rest.find(part);
+        assert!(
+            place.is_some(),
+            "{part:?} is missing, or out of order, in\n{}",
+            ran.stdout
+        );
+        rest = &rest[place.unwrap()..];
+    }
+    let ran = server.kubedb(&[&describe[..], &["-S=false"]].concat());
+    assert!(
+        ran.stdout.contains("\nSecrets:  gcs-secret\n"),
+        "{}",
+        ran.stdout
+    );
+}
+
+/// Two files of KUBECONFIG make one configuration; a missing one is passed over.
+#[test]
+fn configurations_are_found_and_refused_in_words() {
+    let server = Server::start();
+    server.create(GUIDE);
+    let folder = server.folder.path();
+    let text = fs::read_to_string(&server.kubeconfig).unwrap();
+    let both = folder.join("contexts");
+    fs::write(
+        &both,
+        "apiVersion: v1\nkind: Config\ncontexts: [{name: spare, context: {cluster: c, user: u}}]\n",
+    )
+    .unwrap();
+    let joined = format!(
+        "{}:/does/not/exist:{}",
+        both.display(),
+        server.kubeconfig.display()
+    );
+    let get = ["get", "pg", "-n", "demo", "-o", "name"];
+    let ran = server.kubedb_with(&get, "", &[("KUBECONFIG", &joined)]);
+    assert_eq!(ran.stdout, "postgres/scheduled-pg\n", "{}", ran.stderr);
+
+    let with = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        let path = path.to_str().unwrap().to_owned();
+        let ran = server.kubedb_with(&get, "", &[("KUBECONFIG", &path)]);
+        assert_eq!((&*ran.stdout, ran.code), ("", Some(1)), "{name}");
+        for word in [
+            "Kind(",
+            "Error {",
+            "hyper",
+            "Some(",
+            "kube::",
+            "ServiceError",
+        ] {
+            assert!(!ran.stderr.contains(word), "{name}: {word}: {}", ran.stderr);
+        }
+        assert!(ran.stderr.contains("\nhint: "), "{name}: {}", ran.stderr);
+        ran.stderr
+    };
+    let line = |key: &str| {
+        text.lines()
+            .find(|line| line.contains(key))
+            .unwrap()
+            .to_owned()
+    };
+    let token = line("token:");
+    let (head, _) = token.split_once("token:").unwrap();
+    let said = with(
+        "token",
+        &text.replace(&token, &format!("{head}token: wrong")),
+    );
+    assert!(
+        said.starts_with("Error from server (Unauthorized): "),
+        "{said}"
+    );
+    let other = Server::start();
+    let other = fs::read_to_string(&other.kubeconfig).unwrap();
+    let authority = |text: &str| {
+        let key = "certificate-authority-data:";
+        text.lines()
+            .find(|line| line.contains(key))
+            .unwrap()
+            .to_owned()
+    };
+    let said = with(
+        "authority",
+        &text.replace(&authority(&text), &authority(&other)),
+    );
+    assert!(
+        said.starts_with("error: failed to trust the server at https://127.0.0.1:"),
+        "{said}"
+    );
+    assert!(
+        said.contains("not the server that wrote this configuration"),
+        "{said}"
+    );
+    let said = with("empty", "");
+    assert!(
+        said.starts_with("error: failed to use the configuration "),
+        "{said}"
+    );
+    let said = with("broken", "a: [");
+    assert!(
+        said.starts_with("error: failed to use the configuration "),
+        "{said}"
+    );
+}
+
+/// What was created before the server went away is said, and what was not even sent.
+#[test]
+fn manifests_in_folders_and_lists_are_created() {
+    let server = Server::start();
+    server.create(GUIDE);
+    let folder = server.folder.path().join("manifests");
+    fs::create_dir_all(folder.join("more")).unwrap();
+    let map = |name: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: demo}}\n")
+    };
+    fs::write(
+        folder.join("a.yaml"),
+        format!("\u{feff}{}", map("a").replace('\n', "\r\n")),
+    )
+    .unwrap();
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": [
+        { "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "b1", "namespace": "demo" } },
+        { "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "b2", "namespace": "demo" } },
+    ] });
+    fs::write(folder.join("b.json"), list.to_string()).unwrap();
+    fs::write(folder.join("more/c.yml"), map("c")).unwrap();
+    fs::write(folder.join("notes.txt"), "not a manifest").unwrap();
+    let path = folder.to_str().unwrap();
+    let single = folder.join("more/c.yml");
+    let ran = server.kubedb(&["create", "-f", path, "-f", single.to_str().unwrap()]);
+    let expected = format!(
+        "validating \"{path}/a.yaml\"\nvalidating \"{path}/b.json\"\nvalidating \"{path}/more/c.yml\"\nconfigmap \"a\" created\nconfigmap \"b1\" created\nconfigmap \"b2\" created\nconfigmap \"c\" created\n"
+    );
+    assert_eq!(ran.stdout, expected, "{}", ran.stderr);
+    let ran = server.kubedb(&["delete", "-R", "-f", path]);
+    let expected = "configmap \"a\" deleted\nconfigmap \"b1\" deleted\nconfigmap \"b2\" deleted\nconfigmap \"c\" deleted\n";
+    assert_eq!(ran.stdout, expected, "{}", ran.stderr);
 }

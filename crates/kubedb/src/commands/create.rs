@@ -7,6 +7,7 @@ use kube::{
     core::{DynamicObject, Request},
 };
 
+use super::selection;
 use crate::{
     client::{ServerArgs, Session},
     error::CommandError,
@@ -35,7 +36,7 @@ pub(crate) struct CreateArgs {
     #[arg(short = 'R', long)]
     pub(crate) recursive: bool,
     /// Namespace of manifests that name none; `default` when absent
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", value_parser = selection::namespace)]
     pub(crate) namespace: Option<String>,
     /// Let the server check everything and keep nothing
     #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true,
@@ -53,7 +54,7 @@ pub(super) async fn run(
     let prepared = prepare(&arguments.filename, arguments.recursive, namespace, ui).await?;
     let session = Session::open(server).await?;
     let mut failed = false;
-    for (manifest, namespace) in &prepared {
+    for (index, (manifest, namespace)) in prepared.iter().enumerate() {
         match create(&session, manifest, namespace.as_deref(), dry_run).await {
             Ok(name) => {
                 let note = if dry_run { " (server dry run)" } else { "" };
@@ -67,6 +68,7 @@ pub(super) async fn run(
                 failed = true;
                 // Every other object would wait and fail in the same way.
                 if matches!(error, CommandError::ReachServer { .. }) {
+                    say_unsent(&prepared[index + 1..], ui);
                     break;
                 }
             }
@@ -76,6 +78,17 @@ pub(super) async fn run(
         Err(CommandError::Reported)
     } else {
         Ok(())
+    }
+}
+
+/// Names what was not even tried, so that nobody has to guess where to go on.
+fn say_unsent(unsent: &[(Manifest, Option<String>)], ui: &Ui) {
+    let names: Vec<String> = unsent
+        .iter()
+        .map(|(manifest, _)| format!("{} \"{}\"", manifest.kind.singular, manifest.name))
+        .collect();
+    if !names.is_empty() {
+        ui.note(&format!("not sent: {}", names.join(", ")));
     }
 }
 

@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod agent;
+mod completion;
 mod connect;
 mod create;
 mod delete;
@@ -13,8 +14,6 @@ mod selection;
 mod server;
 
 use std::{future::Future, io};
-
-use clap::CommandFactory as _;
 
 use crate::{
     cli::{Cli, Command},
@@ -52,7 +51,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
             Ok(())
         }
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "kubedb", &mut io::stdout());
+            ui.block(&completion::script(shell));
             Ok(())
         }
     }

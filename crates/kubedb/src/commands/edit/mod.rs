@@ -165,7 +165,7 @@ impl Edit<'_> {
             let first = reasons.is_empty();
             let edited = file.edit().map_err(|error| Stopped {
                 error,
-                keep: !first,
+                keep: !first || file.is_changed(),
             })?;
             if edited.trim().is_empty() {
                 return Ok(Outcome::Cancelled("saved file was empty"));
@@ -184,8 +184,9 @@ impl Edit<'_> {
                     continue;
                 }
             };
-            if let Some(message) = change::refusal(self.kind, &before, &after) {
-                return Err(keep(CommandError::manifest(message)));
+            if let Some(refusal) = change::refusal(self.kind, &before, &after) {
+                let (message, hint) = (refusal.message, refusal.hint);
+                return Err(keep(CommandError::State { message, hint }));
             }
             let Some(patch) = change::merge_patch(&before, &after) else {
                 return Ok(Outcome::Skipped);

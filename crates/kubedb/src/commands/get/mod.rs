@@ -120,12 +120,14 @@ pub(super) async fn run(
         table: Table::default(),
     };
     let single = matches!(&selection, Selection::Named(named) if named.len() == 1);
+    let nothing = groups.iter().all(|group| group.objects.is_empty());
+    if failed && nothing {
+        return Err(CommandError::Reported);
+    }
     if arguments.watch {
         return watch::run(&session, groups, &selection, &arguments, &mut printer, ui).await;
     }
-    if !(single && failed) {
-        printer.print_all(&groups, single, ui)?;
-    }
+    printer.print_all(&groups, single, ui)?;
     if failed {
         Err(CommandError::Reported)
     } else {
@@ -250,9 +252,10 @@ impl Printer {
         }
         self.table = Table::default();
         let now = Timestamp::now();
-        let header = rows::header(group.kind, self.columns);
+        let columns = self.columns.of(group.kind);
+        let header = rows::header(group.kind, columns);
         let rows = group.objects.iter();
-        let rows = rows.map(|object| rows::row(group.kind, object, self.columns, now));
+        let rows = rows.map(|object| rows::row(group.kind, object, columns, now));
         self.table
             .render(&std::iter::once(header).chain(rows).collect::<Vec<_>>())
     }
@@ -270,11 +273,11 @@ impl Printer {
             Output::Name => ui.data(&name_line(kind, object)),
             Output::Table | Output::Wide => {
                 // Nothing was there at first: the heading comes with the first row.
-                let mut rows = Vec::new();
+                let (columns, mut rows) = (self.columns.of(kind), Vec::new());
                 if self.table.is_empty() {
-                    rows.push(rows::header(kind, self.columns));
+                    rows.push(rows::header(kind, columns));
                 }
-                rows.push(rows::row(kind, object, self.columns, Timestamp::now()));
+                rows.push(rows::row(kind, object, columns, Timestamp::now()));
                 ui.block(&self.table.render(&rows));
             }
         }
