@@ -18,7 +18,7 @@ use kubedb_e2e::{
 /// A folder for scratch folders whose name a careless shell, YAML file or socket path would stumble over.
 fn odd_folder(root: &Path) -> PathBuf {
     use std::os::unix::fs::PermissionsExt as _;
-    let folder = root.join("it's a: # \"scratch\" folder");
+    let folder = root.join("it's a: # scratch folder");
     fs::create_dir(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).unwrap();
     folder
@@ -118,7 +118,7 @@ fn whoever_interrupts_the_story_leaves_nothing_behind() {
     }
 }
 
-/// A folder that does not exist, and no network with nothing fetched: said, with the reason, and nothing is left.
+/// Folders where nothing can be done: said, with the reason, and nothing is left.
 #[test]
 fn what_stops_the_story_is_said() {
     let root = scratch().unwrap();
@@ -131,4 +131,14 @@ fn what_stops_the_story_is_said() {
         "{}",
         ran.stderr
     );
+    let quoted = root.path().join("a \"quoted\" folder");
+    fs::create_dir(&quoted).unwrap();
+    let ran = run(&mut demo(&quoted), "").unwrap();
+    assert_eq!(ran.code, 1);
+    assert!(
+        ran.stderr.contains("set TMPDIR to another folder"),
+        "{}",
+        ran.stderr
+    );
+    assert!(is_empty(&quoted));
 }

@@ -56,6 +56,7 @@ impl<'a> Terminal<'a> {
             .map_err(machine("open the scratch folder"))?;
         // Children run in the folder itself, so a relative TMPDIR would lead them elsewhere.
         let root = fs::canonicalize(folder.path()).map_err(machine("find the scratch folder"))?;
+        check_path(&root)?;
         let program = std::env::current_exe().map_err(machine("find this program"))?;
         let log = fs::File::create(root.join("server.log")).map_err(machine("write a log"))?;
         ui.data("A server of one machine: API, operator and databases, all in a scratch folder.");
@@ -224,7 +225,7 @@ impl<'a> Terminal<'a> {
         mut look: impl FnMut() -> Result<Result<T, String>, DemoError>,
     ) -> Result<T, DemoError> {
         let begun = Instant::now();
-        let mut said = begun;
+        let (mut said_at, mut said) = (begun, String::new());
         loop {
             self.check()?;
             let last = match look()? {
@@ -235,9 +236,9 @@ impl<'a> Terminal<'a> {
                 let what = what.to_owned();
                 return Err(DemoError::NotSeen { what, limit, last });
             }
-            if said.elapsed() > SAY_EVERY {
+            if said_at.elapsed() > SAY_EVERY && said != last {
                 self.ui.data(&format!("(waits until {what}; now: {last})"));
-                said = Instant::now();
+                (said_at, said) = (Instant::now(), last);
             }
             thread::sleep(LOOK_EVERY);
         }
@@ -280,6 +281,17 @@ impl<'a> Terminal<'a> {
         let _ = self.server.kill();
         let _ = self.server.wait();
         None
+    }
+}
+
+/// PostgreSQL's own programs put the paths of others between quotes for a shell, and these characters end such quotes.
+fn check_path(folder: &Path) -> Result<(), DemoError> {
+    let text = folder.to_string_lossy();
+    match text.chars().find(|letter| "\"$`\\\n".contains(*letter)) {
+        None => Ok(()),
+        Some(letter) => Err(DemoError::Untrue(format!(
+            "PostgreSQL cannot be started in {text}, because of the {letter:?} in it: set TMPDIR to another folder"
+        ))),
     }
 }
 
