@@ -162,18 +162,12 @@ impl<'a> Story<'a> {
 
     fn phase(&self, kind: &str, name: &str, wanted: &str) -> Result<Result<(), String>, DemoError> {
         let status = self.terminal.object(kind, name)?["status"].take();
-        let phase = status["phase"].as_str().unwrap_or("Unknown");
-        if phase == "Failed" {
-            return Err(DemoError::Untrue(format!(
-                "{name} failed: {}",
-                status["reason"]
-            )));
+        let said = phase_and_reason(&status);
+        match status["phase"].as_str() {
+            Some("Failed") => Err(DemoError::Untrue(format!("{name} is {said}"))),
+            Some(phase) if phase == wanted => Ok(Ok(())),
+            _ => Ok(Err(said)),
         }
-        Ok(if phase == wanted {
-            Ok(())
-        } else {
-            Err(format!("{phase}: {}", status["reason"]))
-        })
     }
 
     fn snapshots(&self) -> Result<Vec<Value>, DemoError> {
@@ -203,12 +197,10 @@ impl<'a> Story<'a> {
             match snapshot["status"]["phase"].as_str() {
                 Some("Succeeded") => return Ok(Ok(name)),
                 Some("Failed") => {
-                    return Err(DemoError::Untrue(format!(
-                        "{name} failed: {}",
-                        snapshot["status"]["reason"]
-                    )));
+                    let said = phase_and_reason(&snapshot["status"]);
+                    return Err(DemoError::Untrue(format!("{name} is {said}")));
                 }
-                _ => last = format!("{name}: {}", snapshot["status"]),
+                _ => last = format!("{name} is {}", phase_and_reason(&snapshot["status"])),
             }
         }
         Ok(Err(last))
@@ -251,6 +243,15 @@ impl<'a> Story<'a> {
             _ => None,
         });
         Ok(first.unwrap_or_default())
+    }
+}
+
+/// `Creating`, or `Failed: no space left`.
+fn phase_and_reason(status: &Value) -> String {
+    let phase = status["phase"].as_str().unwrap_or("Unknown");
+    match status["reason"].as_str() {
+        Some(reason) => format!("{phase}: {reason}"),
+        None => phase.to_owned(),
     }
 }
 
