@@ -2,6 +2,7 @@
 
 pub(crate) mod source;
 pub(crate) mod text;
+pub(crate) mod yaml;
 
 use serde_json::Value;
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use crate::{
-    commands::get::{Output, to_json, to_yaml},
+    commands::get::{Output, to_json},
     error::CommandError,
     manifest,
 };
@@ -125,7 +125,7 @@ pub(super) fn to_text(object: &Value, output: Output) -> Result<String, CommandE
     if output == Output::Json {
         to_json(object)
     } else {
-        to_yaml(object)
+        Ok(manifest::yaml::to_yaml(object))
     }
 }
 

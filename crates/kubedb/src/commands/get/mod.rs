@@ -13,6 +13,7 @@ use super::selection::{self, NamespaceArgs, Selection};
 use crate::{
     client::{ServerArgs, Session, kinds::Kind},
     error::CommandError,
+    manifest::yaml,
     table::Table,
     ui::Ui,
 };
@@ -286,7 +287,7 @@ impl Printer {
 
     fn text(&self, value: &Value) -> Result<String, CommandError> {
         if self.output == Output::Yaml {
-            to_yaml(value)
+            Ok(yaml::to_yaml(value))
         } else {
             to_json(value)
         }
@@ -309,12 +310,4 @@ pub(crate) fn to_json(value: &Value) -> Result<String, CommandError> {
             message: "failed to write JSON".to_owned(),
             source: Some(Box::new(source)),
         })
-}
-
-/// YAML.
-pub(crate) fn to_yaml(value: &Value) -> Result<String, CommandError> {
-    serde_yaml_ng::to_string(value).map_err(|source| CommandError::Manifest {
-        message: "failed to write YAML".to_owned(),
-        source: Some(Box::new(source)),
-    })
 }
