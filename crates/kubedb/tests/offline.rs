@@ -146,6 +146,16 @@ fn a_server_that_is_down_is_named_with_its_address() {
     let message = format!("error: failed to reach the server at http://127.0.0.1:{port}/\n");
     assert!(ran.stderr.starts_with(&message), "{}", ran.stderr);
     assert!(ran.stderr.contains("caused by: "), "{}", ran.stderr);
+    let three = ["a", "b", "c"].map(|name| SECRET.replace("name: s", &format!("name: {name}")));
+    let arguments = ["create", "-f", "-", "--kubeconfig", path];
+    let ran = kubedb_with_input(&arguments, &three.join("---\n"));
+    assert!(ran.stderr.starts_with(&message), "{}", ran.stderr);
+    assert!(
+        ran.stderr
+            .ends_with("\nnot sent: secret \"b\", secret \"c\"\n"),
+        "{}",
+        ran.stderr
+    );
     let ran = kubedb(&["--context", "other", "get", "pg", "--kubeconfig", path]);
     assert!(
         ran.stderr

@@ -291,6 +291,18 @@ mod tests {
     }
 
     #[test]
+    fn without_psql_the_address_is_enough_but_statements_are_not_lost() {
+        let ui = Ui::default();
+        assert!(without_psql(&[], "the password is in Secret s", &ui).is_ok());
+        let error = without_psql(&["-c".into()], "the password is in Secret s", &ui).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "failed to find psql, which was given arguments; the password is in Secret s"
+        );
+        assert!(error.hint().unwrap().contains("postgresql-client"));
+    }
+
+    #[test]
     fn only_databases_are_connected_to() {
         let name = |parts: &[&str]| {
             let parts: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
