@@ -66,7 +66,7 @@ fn snapshots(server: &Server) -> Result<Vec<(String, String)>, String> {
 /// Seconds of the day that a Snapshot's name carries.
 fn tick(name: &str) -> i64 {
     let digits = name.rsplit('-').next().unwrap();
-    let part = |range| digits[range].parse::<i64>().unwrap();
+    let part = |range: std::ops::Range<usize>| digits[range].parse::<i64>().unwrap();
     part(0..2) * 3_600 + part(2..4) * 60 + part(4..6)
 }
 
