@@ -1,6 +1,6 @@
 //! How the controllers are run.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _};
 use kube::{
@@ -25,6 +25,9 @@ use crate::{
 
 /// Reconciles of one controller at once: each holds a request open, and an API server that is slow shall not get more.
 const RECONCILES_MAX: u16 = 64;
+
+/// Look again this soon where the cache is behind our own write; the watch usually comes first.
+pub(crate) const BEHIND: Duration = Duration::from_millis(50);
 
 /// What the controllers work with.
 pub struct Context {

@@ -9,5 +9,6 @@ pub mod platform;
 mod postgres;
 mod seats;
 mod snapshot;
+mod superseded;
 
 pub use context::{Context, run, run_with};

@@ -17,6 +17,7 @@ use crate::{
     gate::Gate,
     platform::Platform,
     seats::Seats,
+    superseded::Superseded,
 };
 
 /// Shared by all reconciles.
@@ -28,6 +29,7 @@ pub(crate) struct Operator {
     pub(crate) seats: Seats,
     pub(crate) gate: Gate,
     pub(crate) failures: Failures,
+    pub(crate) superseded: Superseded,
     pulses: Mutex<Pulses<String>>,
     started: Instant,
 }
@@ -47,6 +49,7 @@ impl Operator {
             seats: Seats::new(limits),
             gate: Gate::default(),
             failures: Failures::default(),
+            superseded: Superseded::default(),
             pulses: Mutex::default(),
             started: Instant::now(),
         }

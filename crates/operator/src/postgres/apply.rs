@@ -79,13 +79,13 @@ pub(super) async fn patch_main(
         operator.client.clone(),
         &postgres.namespace().unwrap_or_default(),
     );
-    api.patch(
-        &postgres.name_any(),
-        &PatchParams::default(),
-        &Patch::Merge(patch),
-    )
-    .await
-    .map_err(request(action))
+    let params = PatchParams::default();
+    let patched = api
+        .patch(&postgres.name_any(), &params, &Patch::Merge(patch))
+        .await
+        .map_err(request(action))?;
+    operator.superseded.note(postgres, &patched);
+    Ok(patched)
 }
 
 /// A password of 16 characters, 96 random bits. The Secret outlives the database, as its data does.

@@ -27,7 +27,7 @@ use serde_json::{Map, Value, json};
 
 use self::dereference::{Found, dereference, key_of};
 use crate::{
-    context::{self, ReconcileError, request},
+    context::{self, BEHIND, ReconcileError, request},
     events::{Note, publish},
     gate::digest,
     operator::Operator,
@@ -47,6 +47,9 @@ pub(crate) async fn reconcile(
     operator: Arc<Operator>,
 ) -> Result<Action, ReconcileError> {
     operator.caches().await?;
+    if operator.superseded.holds(&*postgres) {
+        return Ok(Action::requeue(BEHIND));
+    }
     let now = Timestamp::now();
     let key = key_of(&postgres);
     let gate = format!("{}/{}", key.namespace, key.name);
@@ -192,13 +195,13 @@ async fn patch_status(
     let patch = json!({
         "metadata": { "resourceVersion": postgres.resource_version() }, "status": status,
     });
-    api.patch_status(
-        &postgres.name_any(),
-        &PatchParams::default(),
-        &Patch::Merge(patch),
-    )
-    .await
-    .map_err(request("update the status of a database"))
+    let params = PatchParams::default();
+    let patched = api
+        .patch_status(&postgres.name_any(), &params, &Patch::Merge(patch))
+        .await
+        .map_err(request("update the status of a database"))?;
+    operator.superseded.note(postgres, &patched);
+    Ok(patched)
 }
 
 /// Fields of the status that this controller writes; agents and the Snapshot controller write the others.

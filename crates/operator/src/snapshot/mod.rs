@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 
 use self::view::{Found, task_status, view};
 use crate::{
-    context::{self, ReconcileError, request},
+    context::{self, BEHIND, ReconcileError, request},
     events::{Note, publish},
     operator::Operator,
     seats::{Seat, Taken},
@@ -50,6 +50,9 @@ pub(crate) async fn reconcile(
     operator: Arc<Operator>,
 ) -> Result<Action, ReconcileError> {
     operator.caches().await?;
+    if operator.superseded.holds(&*snapshot) {
+        return Ok(Action::requeue(BEHIND));
+    }
     let now = Timestamp::now();
     let action = look(&snapshot, &operator, now).await?;
     operator.failures.forget(&context::key_of(&*snapshot));
@@ -254,14 +257,13 @@ async fn patch_main(
     mut patch: Value,
 ) -> Result<Snapshot, ReconcileError> {
     patch["metadata"]["resourceVersion"] = json!(snapshot.resource_version());
-    snapshots(snapshot, operator)
-        .patch(
-            &snapshot.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(patch),
-        )
+    let params = PatchParams::default();
+    let patched = snapshots(snapshot, operator)
+        .patch(&snapshot.name_any(), &params, &Patch::Merge(patch))
         .await
-        .map_err(request("change a Snapshot"))
+        .map_err(request("change a Snapshot"))?;
+    operator.superseded.note(snapshot, &patched);
+    Ok(patched)
 }
 
 /// The same for its status.
@@ -272,14 +274,13 @@ async fn patch_status(
 ) -> Result<Snapshot, ReconcileError> {
     let version = snapshot.resource_version();
     let patch = json!({ "metadata": { "resourceVersion": version }, "status": status });
-    snapshots(snapshot, operator)
-        .patch_status(
-            &snapshot.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(patch),
-        )
+    let params = PatchParams::default();
+    let patched = snapshots(snapshot, operator)
+        .patch_status(&snapshot.name_any(), &params, &Patch::Merge(patch))
         .await
-        .map_err(request("update the status of a Snapshot"))
+        .map_err(request("update the status of a Snapshot"))?;
+    operator.superseded.note(snapshot, &patched);
+    Ok(patched)
 }
 
 /// Writes or removes this Snapshot's task in its database's status. Nobody else writes that key.
