@@ -7,8 +7,19 @@ use kubedb_core::schedule::ScheduleError;
 
 use crate::client::kinds;
 
-/// What shells give for Ctrl-C: 128 and the signal's number.
-const INTERRUPTED: u8 = 130;
+/// What a script learns without reading: the codes of `kubedb`, as docs/reference/cli.md lists them.
+mod code {
+    /// It was not done.
+    pub(super) const FAILED: u8 = 1;
+    /// What was typed is wrong; nothing was sent.
+    pub(super) const USAGE: u8 = 2;
+    /// The object is not there.
+    pub(super) const NOT_FOUND: u8 = 3;
+    /// Time ran out; the work goes on.
+    pub(super) const TIMED_OUT: u8 = 4;
+    /// What shells give for Ctrl-C: 128 and the signal's number.
+    pub(super) const INTERRUPTED: u8 = 130;
+}
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +148,38 @@ pub(crate) enum CommandError {
     Interrupted,
     /// Everything that went wrong was printed already.
     #[error("some objects failed")]
-    Reported,
+    Reported {
+        /// The code of what went wrong.
+        code: u8,
+    },
+}
+
+/// What went wrong with some of several objects, each of which was printed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Failures {
+    code: Option<u8>,
+}
+
+impl Failures {
+    /// One more. Failures of several kinds have the code of failures without a kind.
+    pub(crate) fn add(&mut self, error: &CommandError) {
+        let code = error.code();
+        self.code = Some(match self.code {
+            Some(known) if known != code => code::FAILED,
+            _ => code,
+        });
+    }
+
+    /// Whether there are any.
+    pub(crate) fn any(self) -> bool {
+        self.code.is_some()
+    }
+
+    /// How the command ends.
+    pub(crate) fn end(self) -> Result<(), CommandError> {
+        self.code
+            .map_or(Ok(()), |code| Err(CommandError::Reported { code }))
+    }
 }
 
 /// The last of a chain of causes: what the layers of a client put around it means nothing to users.
@@ -232,22 +274,37 @@ impl CommandError {
         }
     }
 
-    /// 2 for what was typed wrongly, 130 for Ctrl-C, 1 for everything else.
+    /// The code the program ends with.
     pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code())
+    }
+
+    fn code(&self) -> u8 {
         match self {
             Self::ReadSchedule { .. }
             | Self::ReadTime { .. }
             | Self::Usage { .. }
-            | Self::UnknownKind { .. } => ExitCode::from(2),
-            Self::Interrupted => ExitCode::from(INTERRUPTED),
-            _ => ExitCode::FAILURE,
+            | Self::UnknownKind { .. } => code::USAGE,
+            // A kind or a namespace that is not there is no answer to the question whether the object is.
+            Self::Refused { status, .. }
+                if status.code == 404
+                    && status.details.as_ref().is_some_and(|details| {
+                        !details.name.is_empty() && details.kind != "namespaces"
+                    }) =>
+            {
+                code::NOT_FOUND
+            }
+            Self::TimedOut { .. } => code::TIMED_OUT,
+            Self::Interrupted => code::INTERRUPTED,
+            Self::Reported { code } => *code,
+            _ => code::FAILED,
         }
     }
 
     /// The message with its prefix; nothing when it was printed already.
     pub(crate) fn line(&self) -> Option<String> {
         match self {
-            Self::Reported | Self::Interrupted => None,
+            Self::Reported { .. } | Self::Interrupted => None,
             Self::Refused { .. } => Some(self.to_string()),
             _ => Some(format!("error: {self}")),
         }
@@ -338,6 +395,41 @@ mod tests {
             refused(502, "", "bad gateway").line().unwrap(),
             "Error from server (HTTP 502): bad gateway"
         );
+    }
+
+    #[test]
+    fn a_script_can_tell_absence_and_lateness_from_other_failures() {
+        let absent = |kind: &str, name: &str| {
+            let details = kube::core::response::StatusDetails {
+                name: name.to_owned(),
+                group: String::new(),
+                kind: kind.to_owned(),
+                uid: String::new(),
+                causes: Vec::new(),
+                retry_after_seconds: 0,
+            };
+            let status = Status {
+                code: 404,
+                details: Some(details),
+                ..Status::default()
+            };
+            CommandError::from_kube(kube::Error::Api(Box::new(status)), "https://s/", None).code()
+        };
+        assert_eq!(absent("postgreses", "x"), 3);
+        assert_eq!(absent("namespaces", "demo"), 1);
+        assert_eq!(absent("postgreses", ""), 1);
+        assert_eq!(refused(409, "AlreadyExists", "").code(), 1);
+        let late = CommandError::TimedOut {
+            what: "x".to_owned(),
+        };
+        assert_eq!(late.code(), 4);
+        let mut failures = Failures::default();
+        assert!(failures.end().is_ok());
+        failures.add(&late);
+        assert_eq!(failures.end().unwrap_err().code(), 4);
+        failures.add(&refused(409, "AlreadyExists", ""));
+        failures.add(&late);
+        assert_eq!(failures.end().unwrap_err().code(), 1);
     }
 
     #[test]

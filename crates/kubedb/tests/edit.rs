@@ -196,7 +196,7 @@ fn edits_of_what_is_gone_are_kept() {
         .unwrap()
         .trim_end_matches('"');
     assert!(fs::read_to_string(path).unwrap().contains("replicas: 1"));
-    assert_eq!(ran.code, Some(1));
+    assert_eq!(ran.code, Some(3));
 }
 
 /// What names the database or cannot follow is refused, in the original's words and with what it was.

@@ -129,7 +129,7 @@ fn the_servers_refusals_come_through() {
         ran.stdout.contains("scheduled-pg"),
         "the others are printed"
     );
-    assert_eq!(ran.code, Some(1));
+    assert_eq!(ran.code, Some(3));
     let path = server.folder.path().join("again.yaml");
     let more = format!(
         "{GUIDE}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: new, namespace: demo}}\n"
@@ -177,7 +177,7 @@ fn the_servers_refusals_come_through() {
     );
     assert_eq!(
         server.kubedb(&["get", "pg", "other", "-n", "demo"]).code,
-        Some(1)
+        Some(3)
     );
     let ran = server.kubedb_with(
         &["create", "-f", "-"],
@@ -214,7 +214,7 @@ fn a_locked_database_is_not_deleted() {
         "{}",
         ran.stderr
     );
-    assert_eq!(ran.code, Some(1));
+    assert_eq!(ran.code, Some(4));
     server.patch_postgres(
         "scheduled-pg",
         &json!({ "metadata": { "finalizers": null } }),
@@ -223,9 +223,9 @@ fn a_locked_database_is_not_deleted() {
         server
             .kubedb(&["get", "pg", "scheduled-pg", "-n", "demo"])
             .code,
-        Some(1)
+        Some(3)
     );
-    assert_eq!(server.kubedb(&delete).code, Some(1));
+    assert_eq!(server.kubedb(&delete).code, Some(3));
     assert_eq!(
         server
             .kubedb(&[&delete[..], &["--ignore-not-found"]].concat())
@@ -389,7 +389,7 @@ fn a_watch_ends_with_its_reader_and_begins_with_its_object() {
         (&*ran.stdout, ran.code, &*ran.stderr),
         (
             "",
-            Some(1),
+            Some(3),
             "Error from server (NotFound): postgreses.kubedb.com \"x\" not found\n"
         )
     );

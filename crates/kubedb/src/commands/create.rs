@@ -10,7 +10,7 @@ use kube::{
 use super::selection;
 use crate::{
     client::{ServerArgs, Session},
-    error::CommandError,
+    error::{CommandError, Failures},
     manifest::{self, Manifest, source},
     ui::Ui,
 };
@@ -53,7 +53,7 @@ pub(super) async fn run(
     let namespace = arguments.namespace.as_deref();
     let prepared = prepare(&arguments.filename, arguments.recursive, namespace, ui).await?;
     let session = Session::open(server).await?;
-    let mut failed = false;
+    let mut failures = Failures::default();
     for (index, (manifest, namespace)) in prepared.iter().enumerate() {
         match create(&session, manifest, namespace.as_deref(), dry_run).await {
             Ok(name) => {
@@ -65,7 +65,7 @@ pub(super) async fn run(
             }
             Err(error) => {
                 ui.error(&error);
-                failed = true;
+                failures.add(&error);
                 // Every other object would wait and fail in the same way.
                 if matches!(error, CommandError::ReachServer { .. }) {
                     say_unsent(&prepared[index + 1..], ui);
@@ -74,11 +74,7 @@ pub(super) async fn run(
             }
         }
     }
-    if failed {
-        Err(CommandError::Reported)
-    } else {
-        Ok(())
-    }
+    failures.end()
 }
 
 /// Names what was not even tried, so that nobody has to guess where to go on.

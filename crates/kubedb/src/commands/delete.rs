@@ -12,7 +12,7 @@ use crate::{
         DEFAULT_NAMESPACE, ServerArgs, Session,
         kinds::{Kind, POSTGRES},
     },
-    error::CommandError,
+    error::{CommandError, Failures},
     manifest::{self, source},
     ui::Ui,
 };
@@ -125,7 +125,7 @@ pub(super) async fn run(
         ui.note("No resources found");
         return Ok(());
     }
-    let mut failed = false;
+    let mut failures = Failures::default();
     let mut leaving = Vec::new();
     for target in targets {
         match delete(&session, &target, arguments.dry_run).await {
@@ -136,7 +136,7 @@ pub(super) async fn run(
             Err(error) if arguments.ignore_not_found && error.status_code() == Some(404) => {}
             Err(error) => {
                 ui.error(&error);
-                failed = true;
+                failures.add(&error);
             }
         }
     }
@@ -150,11 +150,7 @@ pub(super) async fn run(
             ui.note(DATA_STAYS);
         }
     }
-    if failed {
-        Err(CommandError::Reported)
-    } else {
-        Ok(())
-    }
+    failures.end()
 }
 
 fn check(arguments: &DeleteArgs, selection: &Selection) -> Result<(), CommandError> {

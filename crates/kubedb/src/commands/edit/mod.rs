@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     client::{ServerArgs, Session, kinds::Kind},
-    error::CommandError,
+    error::{CommandError, Failures},
     ui::Ui,
 };
 
@@ -77,13 +77,15 @@ pub(super) async fn run(
         Err(Stopped { error, keep: true }) => {
             let path = file.keep()?;
             ui.error(&error);
+            let mut failures = Failures::default();
+            failures.add(&error);
             let path = path.display();
             ui.note(&if error.status_code() == Some(404) {
                 format!("The edits you made on deleted resources have been saved to \"{path}\"")
             } else {
                 format!("A copy of your changes has been stored to \"{path}\"")
             });
-            return Err(CommandError::Reported);
+            return failures.end();
         }
         Err(Stopped { error, keep: false }) => return Err(error),
         Ok(outcome) => outcome,

@@ -12,7 +12,7 @@ use self::rows::Columns;
 use super::selection::{self, NamespaceArgs, Selection};
 use crate::{
     client::{ServerArgs, Session, kinds::Kind},
-    error::CommandError,
+    error::{CommandError, Failures},
     manifest::yaml,
     table::Table,
     ui::Ui,
@@ -108,7 +108,7 @@ pub(super) async fn run(
     let selection = Selection::parse(&arguments.objects, "get")?;
     check(&arguments, &selection)?;
     let session = Session::open(server).await?;
-    let (groups, failed) = fetch(&session, &selection, &arguments, ui).await?;
+    let (groups, failures) = fetch(&session, &selection, &arguments, ui).await?;
     let columns = Columns {
         wide: output == Output::Wide,
         namespace: arguments.all_namespaces,
@@ -122,18 +122,14 @@ pub(super) async fn run(
     };
     let single = matches!(&selection, Selection::Named(named) if named.len() == 1);
     let nothing = groups.iter().all(|group| group.objects.is_empty());
-    if failed && nothing {
-        return Err(CommandError::Reported);
+    if failures.any() && nothing {
+        return failures.end();
     }
     if arguments.watch {
         return watch::run(&session, groups, &selection, &arguments, &mut printer, ui).await;
     }
     printer.print_all(&groups, single, ui)?;
-    if failed {
-        Err(CommandError::Reported)
-    } else {
-        Ok(())
-    }
+    failures.end()
 }
 
 /// What fits together.
@@ -163,8 +159,8 @@ async fn fetch(
     selection: &Selection,
     arguments: &GetArgs,
     ui: &Ui,
-) -> Result<(Vec<Group>, bool), CommandError> {
-    let mut failed = false;
+) -> Result<(Vec<Group>, Failures), CommandError> {
+    let mut failures = Failures::default();
     let mut groups = Vec::new();
     for kind in selection.kinds() {
         let (mut objects, mut version) = (Vec::new(), None);
@@ -191,7 +187,7 @@ async fn fetch(
                         Ok(object) => objects.push(object),
                         Err(error) => {
                             ui.error(&error);
-                            failed = true;
+                            failures.add(&error);
                         }
                     }
                 }
@@ -203,7 +199,7 @@ async fn fetch(
             version,
         });
     }
-    Ok((groups, failed))
+    Ok((groups, failures))
 }
 
 /// Prints objects one way.
