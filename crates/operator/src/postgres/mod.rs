@@ -30,6 +30,8 @@ use crate::{
 
 /// Look again this late when nothing happens: what was changed by hand behind our back is put right then.
 const RESYNC: Duration = Duration::from_secs(300);
+/// Try again this soon what the platform refused for a reason that somebody may put right, such as a network that is away.
+const REFUSED_RETRY: Duration = Duration::from_secs(15);
 /// Look again this soon while instances stop.
 const SOON: Duration = Duration::from_millis(300);
 
@@ -69,8 +71,9 @@ pub async fn reconcile(
     }
     let plan = plan::plan(&postgres, &found, now);
     let failure = apply::apply(&context, &postgres, &plan, now).await?;
+    let longest = failure.as_ref().map_or(RESYNC, |_| REFUSED_RETRY);
     let pause = update_status(&postgres, &context, &plan, failure, now).await?;
-    Ok(Action::requeue(pause))
+    Ok(Action::requeue(pause.min(longest)))
 }
 
 /// Stops the instances of a deleted database; its data folders and Snapshots stay.
