@@ -47,6 +47,9 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
         let shutdown = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        // A server that ends makes orphans of its agents, and the kernel hangs up on orphans that are stopped. They have no terminal:
+        // that the signal is listened for is all it takes to outlive it.
+        let _hangup = signal(SignalKind::hangup()).map_err(failed)?;
         let asked = shutdown.clone();
         tokio::spawn(async move {
             tokio::select! {
