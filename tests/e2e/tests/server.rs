@@ -612,3 +612,35 @@ fn decode(text: &str) -> String {
     assert_eq!(ran.code, 0);
     ran.stdout
 }
+
+#[test]
+fn others_can_read_nothing_but_programs() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let machine = Machine::new().unwrap();
+    let server = machine.start().unwrap();
+    create(&server, 1);
+    ready(&server, 1, &[]);
+    let mut folders = vec![machine.data().to_owned()];
+    let (mut seen, programs) = (0, machine.data().join("bin"));
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            // PostgreSQL's own files come and go.
+            let Ok(found) = fs::symlink_metadata(&path) else {
+                continue;
+            };
+            if found.is_symlink() || path.starts_with(&programs) {
+                continue;
+            }
+            seen += 1;
+            // A folder may be passed through, no more.
+            let allowed = if found.is_dir() { 0o711 } else { 0o700 };
+            let mode = found.permissions().mode() & 0o777;
+            assert_eq!(mode & !allowed, 0, "{mode:o} {}", path.display());
+            if found.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    assert!(seen > 100, "{seen}");
+}

@@ -1,6 +1,12 @@
 //! The numbers of one machine: `kubedb server`, real PostgreSQL, a folder as the store.
 
-use std::{fs, process::Command, thread, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use super::{Measured, server::Server, target};
 use crate::{say, tools};
@@ -28,8 +34,8 @@ fn snapshot(name: &str, database: &str, server: &Server) -> String {
     )
 }
 
-/// Builds the program and measures it.
-pub(super) fn measure() -> Result<Vec<Measured>, String> {
+/// Builds the program, unless one is given.
+fn release() -> Result<PathBuf, String> {
     say("building the release");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     tools::run(Command::new(cargo).current_dir(tools::workspace()).args([
@@ -38,7 +44,12 @@ pub(super) fn measure() -> Result<Vec<Measured>, String> {
         "-p",
         "kubedb",
     ]))?;
-    let binary = target().join("release").join("kubedb");
+    Ok(target().join("release").join("kubedb"))
+}
+
+/// Measures the program.
+pub(super) fn measure(binary: Option<&Path>) -> Result<Vec<Measured>, String> {
+    let binary = binary.map_or_else(release, |path| Ok(path.to_owned()))?;
     let timed = |name, aim| Measured {
         name,
         unit: "s",

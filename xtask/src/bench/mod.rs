@@ -4,7 +4,10 @@ mod host;
 mod local;
 mod server;
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 
@@ -76,9 +79,9 @@ fn number(value: f64) -> String {
 }
 
 /// Measures one machine; prints a table and writes `target/bench/local.json`.
-pub(crate) fn local() -> Result<(), String> {
+pub(crate) fn local(binary: Option<&Path>) -> Result<(), String> {
     let host = host::describe()?;
-    let measured = local::measure()?;
+    let measured = local::measure(binary)?;
     say(&format!(
         "{:<44} {:>9} {:>9} {:>9} {:>4} {:>8}",
         "", "median", "least", "most", "runs", "aim"
@@ -88,7 +91,7 @@ pub(crate) fn local() -> Result<(), String> {
     }
     let report = json!({
         "host": host,
-        "build": "release",
+        "binary": binary.map_or_else(|| "release build".into(), Path::to_string_lossy),
         "measured": measured.iter().map(Measured::json).collect::<Vec<_>>(),
     });
     let path = target().join("bench").join("local.json");

@@ -33,7 +33,7 @@ pub(crate) struct ServeArgs {
 }
 
 /// How long the operator may take to end what it is at. Nothing it does then can start an instance any more.
-const OPERATOR_LIMIT: Duration = Duration::from_secs(10);
+const OPERATOR_LIMIT: Duration = Duration::from_secs(3);
 /// How long work on other threads, such as unpacking an archive, may hold up the end.
 const THREADS_LIMIT: Duration = Duration::from_secs(1);
 

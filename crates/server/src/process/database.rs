@@ -353,7 +353,9 @@ impl Database {
     pub(super) fn is_down(&mut self) -> bool {
         self.agents
             .values_mut()
-            .fold(true, |down, agent| agent.is_down() && down)
+            .filter_map(|agent| (!agent.is_down()).then_some(()))
+            .count()
+            == 0
     }
 
     /// Closes the endpoints and stops the instances for good.

@@ -185,7 +185,9 @@ impl State {
         let down = self
             .databases
             .values_mut()
-            .fold(true, |down, database| database.is_down() && down);
+            .filter_map(|database| (!database.is_down()).then_some(()))
+            .count()
+            == 0;
         down && self.retiring.is_empty()
     }
 

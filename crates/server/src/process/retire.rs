@@ -44,7 +44,9 @@ impl Retiring {
         // Every instance is asked: they end side by side.
         self.agents
             .iter_mut()
-            .fold(true, |down, agent| agent.is_down() && down)
+            .filter_map(|agent| (!agent.is_down()).then_some(()))
+            .count()
+            == 0
     }
 }
 
