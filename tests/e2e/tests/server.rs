@@ -644,3 +644,54 @@ fn others_can_read_nothing_but_programs() {
     }
     assert!(seen > 100, "{seen}");
 }
+
+/// A server of PostgreSQL that lost its agent and its server of kubedb, of an object that is going away, or gone by force.
+#[test]
+fn a_postgres_that_nobody_owns_any_more_is_stopped_and_its_data_kept() {
+    let machine = Machine::new().unwrap();
+    let mut server = machine.start().unwrap();
+    for (round, is_forced) in [false, true].into_iter().enumerate() {
+        create(&server, 1);
+        ready(&server, 1, &[]);
+        let kubectl = |arguments: &[&str]| {
+            let mut command = Command::new("kubectl");
+            command
+                .args(arguments)
+                .env("KUBECONFIG", server.kubeconfig());
+            let ran = run(&mut command, "").unwrap();
+            assert_eq!(ran.code, 0, "{}", ran.stderr);
+        };
+        let agents = machine.agents();
+        assert_eq!(agents.len(), 1);
+        // An agent that cannot answer holds up the deletion.
+        signal(agents[0], libc::SIGSTOP);
+        kubectl(&["delete", "pg", "pg", "--wait=false"]);
+        if is_forced {
+            let none = r#"{"metadata":{"finalizers":null}}"#;
+            kubectl(&["patch", "pg", "pg", "--type=merge", "-p", none]);
+            let gone = server.object("pg", "pg", "default");
+            assert!(gone.is_err_and(|error| error.contains("NotFound")));
+        }
+        // Both at once: a dying server wakes a stopped agent.
+        kill(&[server.id(), agents[0]]);
+        wait_until_gone(&agents);
+        assert_eq!(machine.postmasters().len(), 1, "it must be alone by now");
+        server.kill_and_restart().unwrap();
+        machine.wait_until_quiet(SOON);
+        eventually("end of the object", SOON, || {
+            match server.object("pg", "pg", "default") {
+                Err(error) if error.contains("NotFound") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        let kept = fs::read_dir(machine.data().join("databases/default"))
+            .unwrap()
+            .filter(|folder| {
+                let data = folder.as_ref().unwrap().path().join("pg-0/data");
+                // Stopped as it should be, not killed.
+                data.join("PG_VERSION").exists() && !data.join("postmaster.pid").exists()
+            })
+            .count();
+        assert_eq!(kept, round + 1);
+    }
+}
