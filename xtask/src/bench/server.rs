@@ -162,6 +162,8 @@ impl Server {
     ) -> Result<Duration, String> {
         let mut child = self
             .command(&["get", kind, "--watch"])
+            // That there is nothing yet is no news here.
+            .stderr(Stdio::null())
             .spawn()
             .map_err(failed("start a watch"))?;
         let lines = lines(&mut child);
