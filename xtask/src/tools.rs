@@ -9,7 +9,7 @@ use std::{
 use crate::say;
 
 const FAKE_GCS_SERVER: &str = "github.com/fsouza/fake-gcs-server@v1.56.1";
-const POSTGRES_15: &str = "/usr/lib/postgresql/15/bin/postgres";
+pub(crate) const POSTGRES_15: &str = "/usr/lib/postgresql/15/bin/postgres";
 
 /// Where the tools lie.
 pub(crate) struct Tools {

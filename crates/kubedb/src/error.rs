@@ -1,6 +1,6 @@
 //! From errors to what a user reads and a script sees: words, hints that name a command, exit codes.
 
-use std::{error::Error, io, process::ExitCode};
+use std::{error::Error, io, net::SocketAddr, process::ExitCode};
 
 use kube::core::Status;
 use kubedb_core::schedule::ScheduleError;
@@ -50,11 +50,30 @@ pub(crate) enum CommandError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Another server holds the data folder.
-    #[error("another kubedb server runs on {folder}")]
+    #[error("another kubedb server{} runs on {folder}", .process.map(|id| format!(" (process {id})")).unwrap_or_default())]
     ServerRuns {
         /// The folder.
         folder: String,
+        /// Its process.
+        process: Option<u32>,
     },
+    /// A data folder that holds something else.
+    #[error("{folder} is no data folder of kubedb: it holds {other}")]
+    FolderOfOthers {
+        /// The folder.
+        folder: String,
+        /// What it holds.
+        other: String,
+    },
+    /// The API's port.
+    #[error("failed to listen on {address}: another program does")]
+    AddressTaken {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A stop that took too long.
+    #[error("some instances did not stop in time; the next server takes them over")]
+    StillRunning,
     /// Flags and arguments that do not fit together; the whole message.
     #[error("{message}")]
     Usage {
@@ -328,6 +347,15 @@ impl CommandError {
             }
             Self::TrustServer { .. } => {
                 "this is not the server that wrote this configuration, or its certificate is old: kubedb server prints the path of its own when it starts; --kubeconfig FILE names it"
+            }
+            Self::ServerRuns { .. } => {
+                "kubedb get pg -A shows its databases; --data-dir names a folder for a server of its own"
+            }
+            Self::FolderOfOthers { .. } => {
+                "--data-dir names a folder that is empty or does not exist yet"
+            }
+            Self::AddressTaken { .. } => {
+                "--listen 127.0.0.1:0 takes any free port; clients find it by the kubeconfig"
             }
             Self::Refused { status, .. } => return refusal_hint(status),
             Self::State { hint, .. } => return hint.clone(),

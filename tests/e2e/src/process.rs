@@ -106,8 +106,8 @@ impl Running {
         None
     }
 
-    /// How it ended, if it has.
-    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+    /// How it ended; none while it runs.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 

@@ -56,7 +56,7 @@ fn a_watch_survives_a_restart_of_the_server() {
         .unwrap();
     signal(watch.id(), libc::SIGINT);
     let ended = kubedb_e2e::wait::eventually("end", Duration::from_secs(20), || {
-        watch.try_wait().ok_or_else(|| "it goes on".to_owned())
+        watch.ended().ok_or_else(|| "it goes on".to_owned())
     });
     assert_eq!(ended.code(), Some(0));
     second.terminate(Duration::from_secs(60));

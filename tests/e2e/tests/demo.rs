@@ -110,7 +110,7 @@ fn whoever_interrupts_the_story_leaves_nothing_behind() {
         });
         signal(story.id(), number);
         let code = eventually("end of the story", Duration::from_secs(60), || {
-            story.try_wait().ok_or_else(|| "it goes on".to_owned())
+            story.ended().ok_or_else(|| "it goes on".to_owned())
         });
         assert_eq!(code.code(), Some(130));
         assert_eq!(processes_in(&folder), Vec::<String>::new());

@@ -30,6 +30,15 @@ pub enum InitdbError {
     /// It did not end.
     #[error("failed to make a cluster within {} s", INITDB_LIMIT.as_secs())]
     Hang,
+    /// The cluster is not on the disk.
+    #[error("failed to sync {folder}")]
+    Sync {
+        /// The folder.
+        folder: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The folder could not be cleared.
     #[error("failed to clear {folder}")]
     Clear {
@@ -56,6 +65,8 @@ pub async fn initdb(bin_directory: &Path, data: &Path) -> Result<(), InitdbError
         .args(["--username=postgres", "--encoding=UTF8", "--data-checksums"])
         .args(["--locale=C.UTF-8", "--lc-messages=C"])
         .args(["--auth-local=trust", "--auth-host=reject"])
+        // File by file, a thousand times over, this takes longer than everything else; `sync` below does it in one call.
+        .arg("-N")
         .env_remove("PGDATA")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -68,7 +79,7 @@ pub async fn initdb(bin_directory: &Path, data: &Path) -> Result<(), InitdbError
         .map_err(|_| InitdbError::Hang)?
         .map_err(run)?;
     if output.status.success() {
-        return Ok(());
+        return sync(data).await;
     }
     let text = String::from_utf8_lossy(&output.stderr);
     let start = text.len().saturating_sub(OUTPUT_MAX);
@@ -78,6 +89,20 @@ pub async fn initdb(bin_directory: &Path, data: &Path) -> Result<(), InitdbError
         .trim()
         .replace('\n', "; ");
     Err(InitdbError::Initdb { output })
+}
+
+/// Puts a whole new cluster on the disk, with the file system it lies on.
+async fn sync(data: &Path) -> Result<(), InitdbError> {
+    let folder = data.to_owned();
+    tokio::task::spawn_blocking(move || {
+        nix::unistd::syncfs(fs::File::open(folder)?).map_err(io::Error::from)
+    })
+    .await
+    .unwrap_or_else(|error| Err(io::Error::other(error)))
+    .map_err(|source| InitdbError::Sync {
+        folder: data.display().to_string(),
+        source,
+    })
 }
 
 /// Removes a folder and what is in it.

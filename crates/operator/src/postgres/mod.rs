@@ -36,6 +36,8 @@ use crate::{
 /// Look again this late when nothing happens: a Lease that changed hands, and what was changed by hand behind our back, are
 /// noticed then.
 const RESYNC: Duration = Duration::from_secs(30);
+/// Try again this soon what the platform refused for a reason that somebody may put right, such as a network that is away.
+const REFUSED_RETRY: Duration = Duration::from_secs(15);
 /// Look again this soon while instances stop.
 const SOON: Duration = Duration::from_millis(300);
 /// Never look again sooner than this without a cause.
@@ -102,11 +104,12 @@ async fn look(
         apply::make_snapshot(operator, &current, tick, plan.schedule.is_first, now).await?;
         patch_status(&current, operator, json!({ "pendingScheduleTime": null })).await?;
     }
+    let longest = if can_run { RESYNC } else { REFUSED_RETRY };
     let pause = match plan.next {
         Some(next) => Duration::try_from(next.duration_since(Timestamp::now())).unwrap_or_default(),
-        None => RESYNC,
+        None => longest,
     };
-    Ok(pause.clamp(SHORTEST, RESYNC))
+    Ok(pause.clamp(SHORTEST, longest))
 }
 
 /// Why validation refuses it: admission may have been passed by, or the rules may have changed.
