@@ -4,5 +4,7 @@
 
 pub mod kubedb;
 pub mod process;
+pub mod slow;
 pub mod stores;
 pub mod wait;
+pub mod world;
