@@ -271,3 +271,6 @@ pub(super) async fn message(mut response: Response) -> String {
         |envelope| envelope.error.message.chars().take(400).collect(),
     )
 }
+
+#[cfg(test)]
+mod tests;
