@@ -5,5 +5,7 @@
 pub mod kubedb;
 pub mod machine;
 pub mod process;
+pub mod slow;
 pub mod stores;
 pub mod wait;
+pub mod world;

@@ -4,6 +4,8 @@ use std::{fs, io, path::Path, process::Stdio, time::Duration};
 
 use tokio::process::Command;
 
+use super::leftovers::{MARK, whole};
+
 /// initdb takes seconds; a disk that needs minutes is broken.
 const INITDB_LIMIT: Duration = Duration::from_secs(300);
 /// End of initdb's output that goes into an error.
@@ -50,10 +52,9 @@ pub enum InitdbError {
     },
 }
 
-/// Makes a cluster in `data`, which is cleared first. Checksums and UTF8 are set here because later is too late; the
+/// Makes a cluster in `data`, which is absent or empty. Checksums and UTF8 are set here because later is too late; the
 /// locale is pinned, because an index built under another one is wrong.
 pub async fn initdb(bin_directory: &Path, data: &Path) -> Result<(), InitdbError> {
-    clear(data)?;
     let program = bin_directory.join("initdb");
     let run = |source| InitdbError::Run {
         program: program.display().to_string(),
@@ -68,6 +69,7 @@ pub async fn initdb(bin_directory: &Path, data: &Path) -> Result<(), InitdbError
         // File by file, a thousand times over, this takes longer than everything else; `sync` below does it in one call.
         .arg("-N")
         .env_remove("PGDATA")
+        .env(MARK, whole(data))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -81,11 +83,8 @@ pub async fn initdb(bin_directory: &Path, data: &Path) -> Result<(), InitdbError
     if output.status.success() {
         return sync(data).await;
     }
-    let text = String::from_utf8_lossy(&output.stderr);
-    let start = text.len().saturating_sub(OUTPUT_MAX);
-    let output = text
-        .get(start..)
-        .unwrap_or(&text)
+    let start = output.stderr.len().saturating_sub(OUTPUT_MAX);
+    let output = String::from_utf8_lossy(&output.stderr[start..])
         .trim()
         .replace('\n', "; ");
     Err(InitdbError::Initdb { output })

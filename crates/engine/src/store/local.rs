@@ -1,6 +1,11 @@
 //! A folder of this machine as a store.
 
-use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path};
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::Path,
+};
 
 use object_store::local::LocalFileSystem;
 
@@ -23,4 +28,30 @@ pub(super) fn open(folder: &Path, label: &str) -> Result<LocalFileSystem, StoreE
     LocalFileSystem::new_with_prefix(folder)
         .map(|objects| objects.with_fsync(true).with_automatic_cleanup(true))
         .map_err(|source| fail(source.to_string()))
+}
+
+/// An object is written beside its place under its name, `#` and a number. A killed writer leaves that; listings do not show it.
+pub(super) fn discard_unfinished(folder: &Path, is_ours: impl Fn(&str) -> bool) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let Some((object, number)) = name.rsplit_once('#') else {
+            continue;
+        };
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number && is_ours(object) {
+            match fs::remove_file(entry.path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    // The folder goes with its last file; one that holds others stays.
+    let _ = fs::remove_dir(folder);
+    Ok(())
 }

@@ -73,6 +73,8 @@ pub struct Store {
     root: Path,
     label: Arc<str>,
     bucket: Arc<str>,
+    /// Set where the store is a folder.
+    folder: Option<Arc<std::path::Path>>,
 }
 
 /// An object found by listing.
@@ -97,7 +99,11 @@ impl Store {
             Location::Local { folder } => {
                 let label = format!("local:{}", folder.display());
                 let objects = local::open(folder, &label)?;
-                Self::over(Arc::new(objects), &label, &folder.to_string_lossy(), None)
+                let store = Self::over(Arc::new(objects), &label, &folder.to_string_lossy(), None)?;
+                Ok(Self {
+                    folder: Some(folder.as_path().into()),
+                    ..store
+                })
             }
             Location::Gcs {
                 endpoint,
@@ -146,6 +152,7 @@ impl Store {
             root,
             label: label.into(),
             bucket: bucket.into(),
+            folder: None,
         })
     }
 
@@ -276,6 +283,27 @@ impl Store {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(classify(self.named(key, false), error)),
         }
+    }
+
+    /// Removes what a killed writer left half written below a folder, of the objects that `is_ours` names. Other stores than folders
+    /// show nothing of it, and forget it by themselves.
+    pub(crate) async fn discard_unfinished(
+        &self,
+        folder: &str,
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Result<(), StoreError> {
+        let Some(base) = &self.folder else {
+            return Ok(());
+        };
+        let path = self.path(folder)?;
+        local::discard_unfinished(&base.join(path.as_ref()), is_ours).map_err(|source| {
+            StoreError::Unreachable {
+                label: self.label.to_string(),
+                object: folder.to_owned(),
+                reason: source.to_string(),
+                source: source.into(),
+            }
+        })
     }
 
     fn path(&self, key: &str) -> Result<Path, StoreError> {

@@ -25,6 +25,9 @@ const CLAIM_SECONDS: u64 = 3_600;
 /// A token is replaced this long before it ends, so that none ends under way.
 const MARGIN: Duration = Duration::from_secs(60);
 
+/// A token is given within this.
+const TRADE: Duration = Duration::from_secs(20);
+
 /// Trades its key for tokens, and keeps the last one.
 pub(super) struct TokenSource {
     email: String,
@@ -99,6 +102,11 @@ impl TokenSource {
         Ok(reply.access_token)
     }
 
+    /// Keeps no token: the next request fetches one.
+    pub(super) async fn forget(&self) {
+        *self.kept.lock().await = None;
+    }
+
     async fn trade(&self, client: &Client) -> Result<Reply, Failure> {
         let claim = self.claim()?;
         let form = [
@@ -108,7 +116,8 @@ impl TokenSource {
         let unreachable = |error: reqwest::Error| Failure::Unreachable {
             reason: format!("failed to fetch an access token: {}", chain(&error)),
         };
-        let reply = client.post(&self.token_uri).form(&form).send().await;
+        let request = client.post(&self.token_uri).form(&form);
+        let reply = request.timeout(TRADE).send().await;
         let response = reply.map_err(unreachable)?;
         let status = response.status();
         if status.is_success() {

@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, stream};
 use http::StatusCode;
 use reqwest::{Client, RequestBuilder, Response};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::time::timeout;
 
 use super::auth::TokenSource;
 use crate::store::error::{AdapterFailure, chain};
@@ -21,14 +24,17 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// A connection is made within this or not at all.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// A whole request: 8 MiB, the largest body, at a little over 1 Mbit/s.
-const REQUEST: Duration = Duration::from_secs(60);
-
-/// Silence within an answer.
+/// Silence before and within an answer.
 const SILENCE: Duration = Duration::from_secs(20);
+
+/// A body is given the time that 1 Mbit/s takes, on top: 67 s for 8 MiB, the largest.
+const BODY_BYTES_PER_SECOND: u64 = 125_000;
 
 /// Bytes of an error's body that are read.
 const ERROR_BODY: usize = 16 << 10;
+
+/// Bytes of an answer in JSON: a page of a thousand objects has one MiB.
+const JSON_BODY: usize = 32 << 20;
 
 /// How a request ended when it did not succeed.
 #[derive(Debug)]
@@ -46,6 +52,7 @@ pub(super) enum Failure {
 pub(super) struct Api {
     client: Client,
     tokens: Option<TokenSource>,
+    silence: Duration,
 }
 
 impl Api {
@@ -53,14 +60,16 @@ impl Api {
     pub(super) fn new(tokens: Option<TokenSource>, is_plain: bool) -> Result<Self, reqwest::Error> {
         let mut builder = Client::builder()
             .connect_timeout(CONNECT)
-            .read_timeout(SILENCE)
-            .timeout(REQUEST)
             .user_agent(concat!("kubedb/", env!("CARGO_PKG_VERSION")));
         if is_plain {
             builder = builder.tls_certs_only(std::iter::empty());
         }
         let client = builder.build()?;
-        Ok(Self { client, tokens })
+        Ok(Self {
+            client,
+            tokens,
+            silence: SILENCE,
+        })
     }
 
     /// Sends what `build` makes until it is answered for good. 308 counts as an answer: resumable uploads use it.
@@ -70,9 +79,11 @@ impl Api {
     ) -> Result<Response, Failure> {
         let begun = Instant::now();
         let mut reason = String::new();
+        let mut is_token_new = false;
         for attempt in 0..=RETRIES {
             if attempt > 0 {
-                if begun.elapsed() > RETRY_SPAN {
+                // One that took long is tried again once all the same.
+                if attempt > 1 && begun.elapsed() > RETRY_SPAN {
                     break;
                 }
                 tracing::debug!(attempt, reason, "asking the store again");
@@ -89,20 +100,91 @@ impl Api {
                     Err(failure) => return Err(failure),
                 }
             }
-            match request.send().await {
-                Ok(response) if is_final(response.status()) => return answer(response).await,
+            match self.ask(request).await {
+                // A token may be taken back before its time; the next one shows whether it was that.
+                Ok(response)
+                    if response.status() == StatusCode::UNAUTHORIZED
+                        && !std::mem::replace(&mut is_token_new, true)
+                        && let Some(tokens) = &self.tokens =>
+                {
+                    tokens.forget().await;
+                    reason = "the store does not know the access token any more".to_owned();
+                }
+                Ok(response) if is_final(response.status()) => {
+                    return answer(response, self.silence).await;
+                }
                 Ok(response) => reason = format!("the store answers {}", response.status()),
-                Err(error) if error.is_builder() => {
+                Err(Asked::Malformed(message)) => {
                     return Err(Failure::Status {
                         status: StatusCode::BAD_REQUEST,
-                        message: chain(&error),
+                        message,
                     });
                 }
-                Err(error) => reason = chain(&error.without_url()),
+                Err(Asked::InVain(told)) => reason = told,
             }
         }
         Err(Failure::Unreachable { reason })
     }
+
+    /// Sends one request and waits for the head of its answer.
+    async fn ask(&self, request: RequestBuilder) -> Result<Response, Asked> {
+        let request = request
+            .build()
+            .map_err(|error| Asked::Malformed(chain(&error)))?;
+        let body = request.body().and_then(reqwest::Body::as_bytes);
+        let bytes = body.map_or(0, |body| body.len() as u64);
+        let limit = self.silence + Duration::from_secs(bytes / BODY_BYTES_PER_SECOND);
+        match timeout(limit, self.client.execute(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(Asked::InVain(chain(&error.without_url()))),
+            Err(_) => {
+                let seconds = limit.as_secs();
+                Err(Asked::InVain(format!("no answer within {seconds} s")))
+            }
+        }
+    }
+
+    /// The content of an answer; one that stands still breaks off.
+    pub(super) fn content(
+        &self,
+        response: Response,
+    ) -> impl Stream<Item = Result<Bytes, String>> + Send + 'static {
+        let (pieces, silence) = (response.bytes_stream().boxed(), self.silence);
+        stream::unfold(Some(pieces), move |pieces| async move {
+            let mut pieces = pieces?;
+            match timeout(silence, pieces.next()).await {
+                Ok(None) => None,
+                Ok(Some(Ok(piece))) => Some((Ok(piece), Some(pieces))),
+                Ok(Some(Err(error))) => Some((Err(chain(&error.without_url())), None)),
+                Err(_) => {
+                    let seconds = silence.as_secs();
+                    let stalled = format!("the answer stands still for {seconds} s");
+                    Some((Err(stalled), None))
+                }
+            }
+        })
+    }
+
+    /// An answer as JSON, of at most [`JSON_BODY`] bytes.
+    pub(super) async fn json<T: DeserializeOwned>(&self, response: Response) -> Result<T, String> {
+        let mut content = std::pin::pin!(self.content(response));
+        let mut body = Vec::new();
+        while let Some(piece) = content.next().await {
+            body.extend_from_slice(&piece?);
+            if body.len() > JSON_BODY {
+                return Err(format!("the answer is longer than {JSON_BODY} bytes"));
+            }
+        }
+        serde_json::from_slice(&body).map_err(|error| error.to_string())
+    }
+}
+
+/// A request without an answer.
+enum Asked {
+    /// It makes no sense.
+    Malformed(String),
+    /// Nobody answered.
+    InVain(String),
 }
 
 impl Failure {
@@ -154,14 +236,16 @@ fn is_final(status: StatusCode) -> bool {
         || status.is_server_error())
 }
 
-async fn answer(response: Response) -> Result<Response, Failure> {
+async fn answer(response: Response, silence: Duration) -> Result<Response, Failure> {
     let status = response.status();
     if status.is_success() || status == StatusCode::PERMANENT_REDIRECT {
         return Ok(response);
     }
     Err(Failure::Status {
         status,
-        message: message(response).await,
+        message: timeout(silence, message(response))
+            .await
+            .unwrap_or_default(),
     })
 }
 
@@ -187,3 +271,6 @@ pub(super) async fn message(mut response: Response) -> String {
         |envelope| envelope.error.message.chars().take(400).collect(),
     )
 }
+
+#[cfg(test)]
+mod tests;

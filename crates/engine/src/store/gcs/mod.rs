@@ -133,6 +133,11 @@ impl Gcs {
         }
     }
 
+    async fn read_json<T: serde::de::DeserializeOwned>(&self, response: Response) -> Result<T> {
+        let read = self.api.json(response).await;
+        read.map_err(|reason| generic(AdapterFailure::Unreachable { reason }))
+    }
+
     async fn page(
         &self,
         prefix: Option<&Path>,
@@ -152,7 +157,7 @@ impl Gcs {
         }
         let folder = prefix.map(Path::as_ref).unwrap_or_default();
         match self.api.send(|client| client.get(url.clone())).await {
-            Ok(response) => read_json(response).await,
+            Ok(response) => self.read_json(response).await,
             Err(Failure::Status { status, .. }) if status == StatusCode::NOT_FOUND => {
                 Err(generic(AdapterFailure::MissingBucket))
             }
@@ -225,7 +230,7 @@ impl ObjectStore for Gcs {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let response = self.fetch(location, &options).await?;
         if options.head {
-            let meta = meta(read_json(response).await?)?;
+            let meta = meta(self.read_json(response).await?)?;
             options.check_preconditions(&meta)?;
             return Ok(result(meta.clone(), 0..meta.size, stream::empty().boxed()));
         }
@@ -245,11 +250,8 @@ impl ObjectStore for Gcs {
             e_tag: text("etag"),
             version: text("x-goog-generation"),
         };
-        let body = response.bytes_stream().map_err(|error| {
-            generic(AdapterFailure::Unreachable {
-                reason: chain(&error.without_url()),
-            })
-        });
+        let content = self.api.content(response);
+        let body = content.map_err(|reason| generic(AdapterFailure::Unreachable { reason }));
         Ok(result(meta, range, body.boxed()))
     }
 
@@ -369,14 +371,6 @@ fn meta(item: Resource) -> Result<ObjectMeta> {
             })?,
         e_tag: item.etag,
         version: item.generation,
-    })
-}
-
-async fn read_json<T: serde::de::DeserializeOwned>(response: Response) -> Result<T> {
-    response.json().await.map_err(|error| {
-        generic(AdapterFailure::Unreachable {
-            reason: chain(&error.without_url()),
-        })
     })
 }
 

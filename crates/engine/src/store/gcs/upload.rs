@@ -91,7 +91,7 @@ impl Gcs {
                 .header(header::CONTENT_TYPE, BINARY)
                 .body(body.clone())
         };
-        read_resource(self.api.send(send).await?).await
+        self.read_resource(self.api.send(send).await?).await
     }
 
     async fn upload_in_parts(
@@ -153,6 +153,13 @@ impl Gcs {
         }
     }
 
+    async fn read_resource(&self, response: Response) -> Result<Resource, Failure> {
+        let read = self.api.json(response).await;
+        read.map_err(|error| Failure::Unreachable {
+            reason: format!("the store's answer to an upload is cut short: {error}"),
+        })
+    }
+
     async fn fill_session(&self, session: &Url, content: &PutPayload) -> Result<Resource, Failure> {
         let total = content.content_length();
         let mut offset = 0;
@@ -170,7 +177,7 @@ impl Gcs {
             };
             let response = self.api.send(send).await?;
             if response.status() != StatusCode::PERMANENT_REDIRECT {
-                return read_resource(response).await;
+                return self.read_resource(response).await;
             }
             offset = taken(&response).min(total - 1);
         }
@@ -189,12 +196,6 @@ fn taken(response: &Response) -> usize {
         .and_then(|value| value.rsplit_once('-'))
         .and_then(|(_, end)| end.parse::<usize>().ok())
         .map_or(0, |end| end + 1)
-}
-
-async fn read_resource(response: Response) -> Result<Resource, Failure> {
-    response.json().await.map_err(|error| Failure::Unreachable {
-        reason: format!("the store's answer to an upload is cut short: {error}"),
-    })
 }
 
 fn part(content: &PutPayload, start: usize, end: usize) -> Bytes {
