@@ -1,5 +1,6 @@
-//! What a developer and CI run: `cargo xtask test`, `lint`, `tidy`, `tools`.
+//! What a developer and CI run: `cargo xtask test`, `bench`, `lint`, `tidy`, `tools`.
 
+mod bench;
 mod lint;
 mod stores;
 mod tidy;
@@ -13,6 +14,8 @@ Usage: cargo xtask COMMAND
 
 Commands:
   test [--tier unit|local]   install what the tests need and run the tiers (default: all)
+  bench local                measure what users wait for on one machine; prints a table, writes target/bench/local.json
+    --binary PATH            measure this program instead of building the release, to compare
   tidy                       check the arrows between crates, file sizes and forbidden text
   lint                       check format, lints, licences and sources of dependencies, and what tidy checks
   tools                      install what the tests need, and print where
@@ -24,6 +27,8 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["test"] => tiers::run(&[tiers::Tier::Unit, tiers::Tier::Local]),
         ["test", "--tier", name] => tiers::Tier::parse(name).and_then(|tier| tiers::run(&[tier])),
+        ["bench", "local"] => bench::local(None),
+        ["bench", "local", "--binary", path] => bench::local(Some(path.as_ref())),
         ["tidy"] => tidy::run(),
         ["lint"] => lint::run(),
         ["tools"] => tools::install().map(|tools| say(&format!("{}", tools.bin.display()))),

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{say, stores};
 
-const POSTGRES_15: &str = "/usr/lib/postgresql/15/bin/postgres";
+pub(crate) const POSTGRES_15: &str = "/usr/lib/postgresql/15/bin/postgres";
 
 /// Where the tools lie.
 pub(crate) struct Tools {

@@ -27,7 +27,7 @@ use crate::{
     postgres::process::{Postmaster, StopMode},
     report::Reporter,
     sql::{ServerView, Session},
-    state::{self, InstanceState, StateError, StoredRole},
+    state::{self, InstanceState, StoredRole},
 };
 
 /// Look again this soon while something is about to change.
@@ -39,6 +39,9 @@ const LEASE_EVERY: Duration = Duration::from_secs(5);
 /// Longest pause between tries of something that failed.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
+/// How long a job that is not wanted any more may take to end and to clear up.
+const ABANDON_LIMIT: Duration = Duration::from_secs(15);
+
 /// Why an agent cannot run at all.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -48,9 +51,6 @@ pub enum AgentError {
     /// No kubeconfig.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// The state file is damaged: nothing is done to the data then.
-    #[error(transparent)]
-    State(#[from] StateError),
     /// PostgreSQL could not be stopped at the end.
     #[error(transparent)]
     Process(#[from] crate::postgres::process::ProcessError),
@@ -69,6 +69,7 @@ pub(crate) struct Failure {
 pub(crate) struct Job {
     pub(crate) phase: InstancePhase,
     handle: JoinHandle<Result<(), BootstrapError>>,
+    cancel: CancellationToken,
 }
 
 /// One instance's agent.
@@ -80,6 +81,8 @@ pub(crate) struct Agent {
     pub(crate) state: Option<InstanceState>,
     pub(crate) postmaster: Option<Postmaster>,
     pub(crate) started: Option<Timestamp>,
+    /// When this agent began.
+    pub(crate) begun: Timestamp,
     pub(crate) sql: Option<Session>,
     pub(crate) view: Option<ServerView>,
     pub(crate) lease: Seen<Option<Lease>>,
@@ -87,7 +90,13 @@ pub(crate) struct Agent {
     pub(crate) follows: Option<String>,
     pub(crate) job: Option<Job>,
     pub(crate) failure: Option<Failure>,
-    pub(crate) prepared: Option<crate::serve::Prepared>,
+    pub(crate) prepared: Option<crate::prepare::Prepared>,
+    /// Times that PostgreSQL ended by itself, each soon after its start.
+    pub(crate) crashes: u32,
+    /// Whether a Snapshot is being taken.
+    pub(crate) backs_up: bool,
+    /// What keeps a standby from following.
+    pub(crate) trouble: Option<String>,
     pub(crate) reason: String,
 }
 
@@ -95,7 +104,11 @@ pub(crate) struct Agent {
 pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(), AgentError> {
     let dialect = PgDialect::of(&config.postgres_version)?;
     let paths = Paths::new(&config.directory, &config.socket_directory);
-    let state = state::read(&paths.state())?;
+    // With a damaged state nothing is done to the data: that is told instead, for as long as it takes.
+    let (state, damage) = match state::claim(&paths) {
+        Ok(state) => (state, None),
+        Err(error) => (None, Some(error)),
+    };
     let postmaster = Postmaster::adopt(&paths.data());
     if let Some(postmaster) = &postmaster {
         tracing::info!(pid = postmaster.pid(), "adopted a running PostgreSQL");
@@ -116,6 +129,7 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
         state,
         postmaster,
         started: None,
+        begun: Timestamp::now(),
         sql: None,
         view: None,
         lease: Seen::Unknown,
@@ -124,9 +138,15 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
         job: None,
         failure: None,
         prepared: None,
+        crashes: 0,
+        backs_up: false,
+        trouble: None,
         reason: String::new(),
         config,
     };
+    if let Some(error) = damage {
+        agent.fail(&error, true);
+    }
     let result = agent.serve(latest, &shutdown).await;
     watcher.abort();
     result
@@ -146,6 +166,7 @@ impl Agent {
             if let Some(database) = &database {
                 tasks.follow(self, database);
             }
+            self.backs_up = tasks.backs_up();
             reporter.send(self, &tasks).await;
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -155,9 +176,7 @@ impl Agent {
             }
         }
         tasks.cancel().await;
-        if let Some(job) = self.job.take() {
-            job.handle.abort();
-        }
+        self.abandon_job().await;
         self.sql = None;
         if let Some(mut postmaster) = self.postmaster.take() {
             tracing::info!("stops PostgreSQL");
@@ -211,7 +230,8 @@ impl Agent {
             reason += &format!(": {next}");
             cause = next.source();
         }
-        let count = self.failure.as_ref().map_or(0, |failure| failure.count) + 1;
+        let earlier = self.failure.as_ref().map_or(0, |failure| failure.count);
+        let count = earlier.max(self.crashes.saturating_sub(1)) + 1;
         let pause = Duration::from_secs(1 << count.min(6)).min(RETRY_MAX);
         tracing::warn!(reason, count, ?pause, "failed");
         self.failure = Some(Failure {
@@ -222,16 +242,45 @@ impl Agent {
         });
     }
 
-    /// Begins a job.
+    /// Begins a job that makes a data folder. One that ends without it leaves nothing behind, neither files nor processes.
     pub(crate) fn begin(
         &mut self,
         phase: InstancePhase,
+        cancel: &CancellationToken,
         job: impl Future<Output = Result<(), BootstrapError>> + Send + 'static,
     ) {
+        let (place, asked) = (self.place.clone(), cancel.clone());
+        let job = async move {
+            let made = tokio::select! {
+                biased;
+                made = job => made,
+                () = stopped(asked) => Err(BootstrapError::Stopped),
+            };
+            if made.is_err() {
+                place.clear().await?;
+            }
+            made
+        };
         self.job = Some(Job {
             phase,
             handle: tokio::spawn(job),
+            cancel: cancel.clone(),
         });
+    }
+
+    /// Ends a job that the agent cannot wait for.
+    async fn abandon_job(&mut self) {
+        let Some(mut job) = self.job.take() else {
+            return;
+        };
+        job.cancel.cancel();
+        if tokio::time::timeout(ABANDON_LIMIT, &mut job.handle)
+            .await
+            .is_err()
+        {
+            tracing::warn!("what was being made does not end; the next start clears it");
+            job.handle.abort();
+        }
     }
 
     async fn end_job(&mut self) {
@@ -244,7 +293,7 @@ impl Agent {
         }
         let Some(job) = self.job.take() else { return };
         match job.handle.await {
-            Ok(Ok(())) => match state::read(&self.place.paths.state()) {
+            Ok(Ok(())) => match state::claim(&self.place.paths) {
                 Ok(state) => {
                     self.state = state;
                     self.failure = None;
@@ -351,6 +400,12 @@ async fn watch_own(mut api: OwnApi, config: AgentConfig, objects: watch::Sender<
             tracing::warn!(%error, "the kubeconfig cannot be read");
         }
     }
+}
+
+/// Waits until a job was cancelled and had the time to end by itself.
+async fn stopped(cancel: CancellationToken) {
+    cancel.cancelled().await;
+    tokio::time::sleep(ABANDON_LIMIT / 3).await;
 }
 
 /// Stands for an object that the API says is not there: its UID is nobody's.

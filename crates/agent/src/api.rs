@@ -158,13 +158,18 @@ impl OwnApi {
             })
     }
 
-    /// Data of a ConfigMap of the own namespace.
-    pub async fn config_map(&self, name: &str) -> Result<BTreeMap<String, String>, ApiError> {
+    /// Data of a ConfigMap of the own namespace, texts and others.
+    pub async fn config_map(&self, name: &str) -> Result<BTreeMap<String, Vec<u8>>, ApiError> {
         let map = Api::<ConfigMap>::namespaced(self.client.clone(), &self.namespace)
             .get(name)
             .await
             .map_err(Self::request(format!("get ConfigMap {name}")))?;
-        Ok(map.data.unwrap_or_default())
+        let texts = map.data.unwrap_or_default().into_iter();
+        let others = map.binary_data.unwrap_or_default().into_iter();
+        Ok(texts
+            .map(|(name, text)| (name, text.into_bytes()))
+            .chain(others.map(|(name, bytes)| (name, bytes.0)))
+            .collect())
     }
 
     fn leases(&self) -> Api<Lease> {

@@ -5,7 +5,7 @@ use kubedb_api::protocol::{
     Progress, SnapshotResult, SnapshotTask, TaskAction, TaskPhase, TaskStatus,
 };
 use kubedb_engine::{
-    backup::{BackupOutcome, BackupProgress, BackupRequest, take},
+    backup::{BackupError, BackupOutcome, BackupProgress, BackupRequest, take},
     repository::delete::delete_snapshot,
     store::{Credentials, Store},
 };
@@ -162,6 +162,19 @@ impl Job {
         Ok(())
     }
 
+    fn end(
+        &self,
+        outcome: Result<BackupOutcome, BackupError>,
+        seen: BackupProgress,
+        status: &watch::Sender<TaskStatus>,
+    ) -> Result<SnapshotResult, Refusal> {
+        status.send_modify(|status| status.progress = Some(progress(seen)));
+        match outcome {
+            Ok(outcome) => Ok(self.result(outcome)),
+            Err(error) => Err(Refusal::of(&error, error.is_retryable())),
+        }
+    }
+
     async fn back_up(
         &self,
         status: &watch::Sender<TaskStatus>,
@@ -196,20 +209,14 @@ impl Job {
         tokio::pin!(work);
         loop {
             tokio::select! {
-                outcome = &mut work => {
-                    return outcome
-                        .map(|outcome| self.result(outcome))
-                        .map_err(|error| Refusal::of(&error, error.is_retryable()));
-                }
+                outcome = &mut work => return self.end(outcome, *receiver.borrow(), status),
                 Ok(()) = receiver.changed() => {
                     let seen = *receiver.borrow_and_update();
                     status.send_modify(|status| status.progress = Some(progress(seen)));
                     changed.notify_one();
                     // The reporter sends once a second at most; waking it more often only costs.
                     tokio::select! {
-                        outcome = &mut work => {
-                            return outcome.map(|outcome| self.result(outcome)).map_err(|error| Refusal::of(&error, error.is_retryable()));
-                        }
+                        outcome = &mut work => return self.end(outcome, *receiver.borrow(), status),
                         () = tokio::time::sleep(std::time::Duration::from_millis(500)) => {}
                     }
                 }

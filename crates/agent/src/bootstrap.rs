@@ -11,10 +11,11 @@ use kubedb_engine::postgres::{control::ControlFile, dialect::PgDialect};
 use tokio::time::Instant;
 
 use crate::{
-    paths::Paths,
+    paths::{Paths, STATE_FILE},
     postgres::{
         configuration::{self, Configuration},
         initdb::{InitdbError, clear, initdb},
+        leftovers::end_leftovers,
         process::{Postmaster, ProcessError, StopMode, last_words},
     },
     scripts::{RunScriptsError, Script, run_scripts},
@@ -22,8 +23,8 @@ use crate::{
     state::{self, InstanceState, StateError},
 };
 
-/// How long a server that only the agent uses may take to come up; recovery of a large Snapshot takes its time.
-const START_LIMIT: Duration = Duration::from_secs(3_600);
+/// How long a new cluster's server that only the agent uses may take to come up: it has nothing to recover.
+const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// Why no data folder came into being.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +76,9 @@ pub enum BootstrapError {
     /// The restored cluster stayed in recovery.
     #[error("failed to promote the restored cluster in time")]
     Promote,
+    /// The agent is being stopped.
+    #[error("failed to complete the new data folder: the agent was stopped")]
+    Stopped,
     /// A file could not be written.
     #[error("failed to {action}")]
     File {
@@ -130,11 +134,8 @@ impl Place {
         }
     }
 
-    /// Starts a server on the folder in the making and waits until it answers.
-    pub async fn start_private(
-        &self,
-        configuration: &Configuration,
-    ) -> Result<(Postmaster, Session), BootstrapError> {
+    /// Starts a server on the folder in the making.
+    pub fn launch(&self, configuration: &Configuration) -> Result<Postmaster, BootstrapError> {
         let data = self.paths.new_data();
         configuration::write(&self.paths, &data, configuration, None).map_err(|source| {
             BootstrapError::File {
@@ -142,10 +143,23 @@ impl Place {
                 source,
             }
         })?;
-        let mut postmaster = Postmaster::start(&self.bin_directory, &self.paths, &data)?;
+        Ok(Postmaster::start(&self.bin_directory, &self.paths, &data)?)
+    }
+
+    /// Connects to the server on the folder in the making.
+    pub async fn connect(&self) -> Result<Session, SqlError> {
+        Session::connect(&local(&self.paths, self.socket_port)).await
+    }
+
+    /// Starts a server on the folder in the making and waits until it answers.
+    pub async fn start_private(
+        &self,
+        configuration: &Configuration,
+    ) -> Result<(Postmaster, Session), BootstrapError> {
+        let mut postmaster = self.launch(configuration)?;
         let end = Instant::now() + START_LIMIT;
         loop {
-            match Session::connect(&local(&self.paths, self.socket_port)).await {
+            match self.connect().await {
                 Ok(session) => return Ok((postmaster, session)),
                 Err(error) if Instant::now() >= end => {
                     postmaster.stop(StopMode::Immediate).await?;
@@ -161,30 +175,43 @@ impl Place {
         }
     }
 
+    /// Makes sure that nobody works on the folder in the making, and that nothing is in it. There is no state file yet, so nobody used
+    /// what lies there or among the tablespaces.
+    pub async fn clear(&self) -> Result<(), BootstrapError> {
+        end_leftovers(&self.paths.new_data())
+            .await
+            .map_err(|source| BootstrapError::File {
+                action: "end the processes of an earlier try",
+                source,
+            })?;
+        clear(&self.paths.new_data())?;
+        Ok(clear(&self.paths.tablespaces())?)
+    }
+
     /// Reads the new cluster's identity.
     pub fn new_control(&self) -> Result<ControlFile, BootstrapError> {
         ControlFile::read(&self.paths.new_data()).map_err(BootstrapError::Control)
     }
 
-    /// Puts the finished folder in place. The state file comes last: with it the instance exists.
+    /// Puts the finished folder in place. The state lies within, so that one rename makes the instance: before it there is
+    /// nothing, after it everything, wherever the agent is killed.
     pub fn finish(&self, state: &InstanceState) -> Result<(), BootstrapError> {
         let file = |action| move |source| BootstrapError::File { action, source };
-        let data = self.paths.data();
+        let (data, new_data) = (self.paths.data(), self.paths.new_data());
+        state::write(&new_data.join(STATE_FILE), state)?;
         if data.exists() {
             // A folder without a state file was never used by anybody that we know of; it is kept all the same.
-            let aside = self
-                .paths
-                .new_data()
-                .with_file_name(format!("data.unclaimed-{}", state.lineage));
+            let aside = new_data.with_file_name(format!("data.unclaimed-{}", state.lineage));
             fs::rename(&data, aside).map_err(file("set an unclaimed data folder aside"))?;
         }
-        fs::rename(self.paths.new_data(), &data).map_err(file("put the data folder in place"))?;
+        fs::rename(new_data, &data).map_err(file("put the data folder in place"))?;
         if let Some(folder) = data.parent() {
             File::open(folder)
                 .and_then(|folder| folder.sync_all())
                 .map_err(file("sync the instance's folder"))?;
         }
-        Ok(state::write(&self.paths.state(), state)?)
+        state::claim(&self.paths)?;
+        Ok(())
     }
 }
 
@@ -194,16 +221,14 @@ pub async fn initialise(
     scripts: &[Script],
     state: impl FnOnce(&ControlFile) -> InstanceState,
 ) -> Result<(), BootstrapError> {
+    place.clear().await?;
     initdb(&place.bin_directory, &place.paths.new_data()).await?;
     if !scripts.is_empty() {
         let (mut postmaster, session) = place.start_private(&place.private_configuration()).await?;
         drop(session);
         let ran = run_scripts(place, scripts).await;
         postmaster.stop(StopMode::Fast).await?;
-        if let Err(error) = ran {
-            clear(&place.paths.new_data())?;
-            return Err(error.into());
-        }
+        ran?;
     }
     place.finish(&state(&place.new_control()?))
 }

@@ -1,15 +1,14 @@
 //! Data folders that come from elsewhere: a copy of the primary, or a Snapshot.
 
-use std::{collections::BTreeMap, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use kubedb_api::{protocol::InstancePhase, protocol::RestoreSource};
-use kubedb_core::instance::may_promote;
 use kubedb_engine::{
     restore::{RestoreRequest, fetch},
     store::Store,
     walsender::{WalSender, WalSenderConfig},
 };
-use tokio::{process::Command, sync::watch, time::Instant};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,20 +16,12 @@ use crate::{
     bootstrap::{BootstrapError, Place},
     location::{location, reads_no_secret},
     observe::Facts,
-    postgres::{
-        configuration::{Configuration, REPLICATION_ROLE},
-        initdb::clear,
-        process::StopMode,
-    },
+    postgres::configuration::{Configuration, REPLICATION_ROLE},
+    recover::recover,
     serve::ActError,
-    sql::{Session, standby_slot},
+    sql::standby_slot,
     state::{InstanceState, StoredRole},
 };
-
-/// How long the replay of a Snapshot's own WAL may stand still before it counts as stuck.
-const REPLAY_STANDSTILL: Duration = Duration::from_secs(300);
-/// How long a promotion may take.
-const PROMOTE_LIMIT: Duration = Duration::from_secs(120);
 
 impl Agent {
     /// Copies the primary, with a slot on it that keeps the WAL this copy will ask for.
@@ -58,12 +49,9 @@ impl Agent {
             ..self.first_state()
         };
         let (place, slot) = (self.place.clone(), standby_slot(self.config.ordinal));
-        self.begin(InstancePhase::Cloning, async move {
-            let result = copy(&place, &config, &slot, state).await;
-            if result.is_err() {
-                clear(&place.paths.new_data())?;
-            }
-            result
+        let cancel = CancellationToken::new();
+        self.begin(InstancePhase::Cloning, &cancel, async move {
+            copy(&place, &config, &slot, state).await
         });
         Ok(())
     }
@@ -82,13 +70,10 @@ impl Agent {
             _ => BTreeMap::new(),
         };
         let (place, state) = (self.place.clone(), self.first_state());
-        self.begin(InstancePhase::Restoring, async move {
-            let result = restore(&place, &source, &credentials, state).await;
-            if result.is_err() {
-                // Nothing half-alive stays behind.
-                clear(&place.paths.new_data())?;
-            }
-            result
+        let cancel = CancellationToken::new();
+        let asked = cancel.clone();
+        self.begin(InstancePhase::Restoring, &cancel, async move {
+            restore(&place, &source, &credentials, state, asked).await
         });
         Ok(())
     }
@@ -101,9 +86,7 @@ async fn copy(
     state: InstanceState,
 ) -> Result<(), BootstrapError> {
     let target = place.paths.new_data();
-    clear(&target)?;
-    // Nobody used what an earlier try left here: there is no state file yet.
-    clear(&place.paths.tablespaces())?;
+    place.clear().await?;
     let mut sender = WalSender::connect(config).await?;
     sender.create_physical_slot(slot, place.dialect).await?;
     let (progress, _) = watch::channel(Default::default());
@@ -125,11 +108,10 @@ async fn restore(
     source: &RestoreSource,
     credentials: &BTreeMap<String, Vec<u8>>,
     state: InstanceState,
+    cancel: CancellationToken,
 ) -> Result<(), BootstrapError> {
     let target = place.paths.new_data();
-    clear(&target)?;
-    // Nobody used what an earlier try left here: there is no state file yet.
-    clear(&place.paths.tablespaces())?;
+    place.clear().await?;
     let location = location(&source.storage).map_err(BootstrapError::Location)?;
     let store = Store::open(&location, credentials)?;
     let request = RestoreRequest {
@@ -141,7 +123,7 @@ async fn restore(
         threads: 2,
     };
     let (progress, _) = watch::channel(Default::default());
-    let restored = fetch(request, progress, CancellationToken::new()).await?;
+    let restored = fetch(request, progress, cancel).await?;
     let configuration = Configuration {
         is_standby: true,
         at_least: restored
@@ -151,11 +133,7 @@ async fn restore(
             .collect(),
         ..place.private_configuration()
     };
-    let (mut postmaster, session) = place.start_private(&configuration).await?;
-    let promoted = replay_and_promote(place, &session, restored.stop_lsn).await;
-    drop(session);
-    postmaster.stop(StopMode::Fast).await?;
-    promoted?;
+    recover(place, &configuration, restored.stop_lsn).await?;
     let control = place.new_control()?;
     tracing::info!(snapshot = source.snapshot, stop = %restored.stop_lsn, timeline = control.timeline, "restored");
     place.finish(&InstanceState {
@@ -163,52 +141,4 @@ async fn restore(
         timeline: control.timeline,
         ..state
     })
-}
-
-/// Waits until everything planned is replayed, and only then promotes: older majors promote short of a target silently.
-async fn replay_and_promote(
-    place: &Place,
-    session: &Session,
-    planned: kubedb_core::lsn::Lsn,
-) -> Result<(), BootstrapError> {
-    let mut last = None;
-    let mut moved = Instant::now();
-    loop {
-        let view = session.view(place.dialect).await?;
-        if may_promote(view.lsn, planned) {
-            break;
-        }
-        if view.lsn != last {
-            last = view.lsn;
-            moved = Instant::now();
-        }
-        if moved.elapsed() > REPLAY_STANDSTILL {
-            return Err(BootstrapError::Replay {
-                planned: planned.to_string(),
-                reached: last.map_or_else(|| "nothing".to_owned(), |lsn| lsn.to_string()),
-            });
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let status = Command::new(place.bin_directory.join("pg_ctl"))
-        .args(["promote", "-s", "-D"])
-        .arg(place.paths.new_data())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .status()
-        .await
-        .map_err(|source| BootstrapError::File {
-            action: "run pg_ctl",
-            source,
-        })?;
-    tracing::debug!(%status, "asked for promotion");
-    let end = Instant::now() + PROMOTE_LIMIT;
-    while Instant::now() < end {
-        if !session.view(place.dialect).await?.in_recovery {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Err(BootstrapError::Promote)
 }

@@ -9,6 +9,8 @@ mod location;
 mod observe;
 pub mod paths;
 pub mod postgres;
+mod prepare;
+mod recover;
 mod report;
 pub mod scripts;
 mod serve;

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// Name of the file with the agent's memory. A Snapshot leaves a file of this name out.
+pub const STATE_FILE: &str = "kubedb-instance.json";
+
 /// Files and folders of one instance, all below its directory but the socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
@@ -52,7 +55,7 @@ impl Paths {
     /// What the agent remembers beside the data.
     #[must_use]
     pub fn state(&self) -> PathBuf {
-        self.directory.join("kubedb-instance.json")
+        self.directory.join(STATE_FILE)
     }
 
     /// Folder of the Unix socket, short enough for its 107 bytes.

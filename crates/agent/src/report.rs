@@ -78,6 +78,7 @@ fn status_of(agent: &Agent, tasks: &Tasks) -> InstanceStatus {
         .view
         .as_ref()
         .is_some_and(|view| view.in_recovery != is_primary);
+    let streams = agent.view.as_ref().is_some_and(|view| view.streaming);
     let phase = match (&agent.job, &agent.failure) {
         (Some(job), _) => job.phase,
         (None, Some(failure)) if failure.is_final => InstancePhase::Failed,
@@ -91,7 +92,8 @@ fn status_of(agent: &Agent, tasks: &Tasks) -> InstanceStatus {
         ready: in_role && agent.prepared.is_some(),
         reason: match &agent.failure {
             Some(failure) => Some(failure.reason.clone()),
-            None => (!is_up).then(|| agent.reason.clone()),
+            None if is_up => agent.trouble.clone().filter(|_| !streams),
+            None => Some(agent.reason.clone()),
         },
         session: agent.session_id.clone(),
         heartbeat_time: None,

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use kubedb_api::{Postgres, protocol::InstancePhase};
 use kubedb_core::instance::Action;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::Agent,
@@ -18,11 +19,8 @@ use crate::{
     state::{self, InstanceState, StoredRole},
 };
 
-/// What was made ready in a running primary or standby; made anew when it changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Prepared {
-    replicas: u32,
-}
+/// A server that ran this long was well: its end is the first crash, and the next start comes at once.
+const WELL_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 
 /// Why a decision could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +41,8 @@ pub(crate) enum ActError {
     Address(String),
     #[error("failed to use init.scriptSource: {0}")]
     Scripts(&'static str),
+    #[error("failed to keep PostgreSQL running, it ended {count} times: {words}")]
+    Crash { count: u32, words: String },
 }
 
 impl Agent {
@@ -97,7 +97,8 @@ impl Agent {
             None => Vec::new(),
         };
         let (place, state) = (self.place.clone(), self.first_state());
-        self.begin(InstancePhase::Bootstrapping, async move {
+        let cancel = CancellationToken::new();
+        self.begin(InstancePhase::Bootstrapping, &cancel, async move {
             bootstrap::initialise(&place, &scripts, |control| InstanceState {
                 system_identifier: control.system_identifier,
                 timeline: control.timeline,
@@ -121,10 +122,7 @@ impl Agent {
         let mut scripts: Vec<Script> = if let Some(map) = &source.config_map {
             let data = self.api.config_map(&map.name).await?;
             data.into_iter()
-                .map(|(name, text)| Script {
-                    name,
-                    content: text.into_bytes(),
-                })
+                .map(|(name, content)| Script { name, content })
                 .collect()
         } else if let Some(secret) = &source.secret {
             let name = secret
@@ -159,7 +157,11 @@ impl Agent {
         self.remember_primary(primary.as_deref())?;
         self.follows = primary;
         let (bin, paths) = (&self.place.bin_directory, &self.place.paths);
-        self.postmaster = Some(Postmaster::start(bin, paths, &paths.data())?);
+        // An agent that was killed right after it had started one left it before its lock file could be found.
+        self.postmaster = match Postmaster::adopt(&paths.data()) {
+            Some(postmaster) => Some(postmaster),
+            None => Some(Postmaster::start(bin, paths, &paths.data())?),
+        };
         self.started = Some(Timestamp::now());
         Ok(())
     }
@@ -242,48 +244,6 @@ impl Agent {
         format!("{}-replication", self.config.database)
     }
 
-    /// Makes a running server what the database needs: roles, passwords and slots on the primary.
-    async fn prepare(&mut self, facts: &Facts) -> Result<(), ActError> {
-        let wanted = Prepared {
-            replicas: facts.replicas,
-        };
-        if self.prepared.as_ref() == Some(&wanted) {
-            return Ok(());
-        }
-        let is_primary = self
-            .state
-            .as_ref()
-            .is_some_and(|state| state.role == StoredRole::Primary);
-        let (Some(sql), Some(database)) = (&self.sql, &facts.database) else {
-            return Ok(());
-        };
-        if is_primary {
-            let secret = database
-                .spec
-                .database_secret
-                .as_ref()
-                .and_then(|secret| secret.secret_name.clone());
-            let secret = secret.unwrap_or_else(|| format!("{}-auth", self.config.database));
-            let superuser = self.api.secret_text(&secret, "POSTGRES_PASSWORD").await?;
-            let replication = self
-                .api
-                .secret_text(&self.replication_secret(), "REPLICATION_PASSWORD")
-                .await?;
-            sql.ensure_roles(self.place.dialect, &superuser, &replication)
-                .await?;
-            let slots: Vec<String> = (0..facts.replicas)
-                .filter(|ordinal| *ordinal != self.config.ordinal)
-                .map(standby_slot)
-                .collect();
-            sql.ensure_slots(&slots).await?;
-        } else if !self.view.as_ref().is_some_and(|view| view.streaming) {
-            // A standby is ready once it has followed its primary; a primary that goes away later does not undo that.
-            return Ok(());
-        }
-        self.prepared = Some(wanted);
-        Ok(())
-    }
-
     /// Looks whether PostgreSQL runs and answers; a crashed one is started by the next decision.
     pub(crate) async fn look_at_server(&mut self) {
         let Some(postmaster) = &mut self.postmaster else {
@@ -293,13 +253,19 @@ impl Agent {
             let words = last_words(&self.place.paths);
             tracing::warn!(words, "PostgreSQL ended by itself");
             let was_up = self.view.is_some();
+            let was_well = self
+                .started
+                .is_none_or(|started| Timestamp::now().duration_since(started) > WELL_AFTER);
+            self.crashes = if was_well { 1 } else { self.crashes + 1 };
             self.postmaster = None;
             self.sql = None;
             self.view = None;
             self.prepared = None;
             if !was_up {
-                let error = BootstrapError::Start { last_words: words };
-                self.fail(&error, false);
+                self.fail(&BootstrapError::Start { last_words: words }, false);
+            } else if self.crashes > 1 {
+                let count = self.crashes;
+                self.fail(&ActError::Crash { count, words }, false);
             }
             return;
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kubedb_core::lsn::Lsn;
-use kubedb_engine::postgres::dialect::PgDialect;
+use kubedb_engine::{backup::SLOT_PREFIX as BACKUP_SLOT_PREFIX, postgres::dialect::PgDialect};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, NoTls};
 
@@ -79,6 +79,8 @@ pub fn local(paths: &Paths, port: u16) -> Config {
         .user("postgres")
         .dbname("postgres")
         .application_name("kubedb agent")
+        // Nothing that a user made can take a name's place, from the first statement on.
+        .options("-c search_path=pg_catalog")
         .connect_timeout(CONNECT_LIMIT);
     config
 }
@@ -192,6 +194,16 @@ impl Session {
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE '{SLOT_PREFIX}%' AND NOT active AND slot_name <> ALL (ARRAY[{list}]::name[])"
         );
         self.run("drop replication slots", &drop).await
+    }
+
+    /// Drops slots of Snapshots whose session is gone, which 9.6 leaves behind and which would keep WAL for ever. Call it while no
+    /// Snapshot is being taken.
+    pub async fn drop_backup_slots(&self) -> Result<(), SqlError> {
+        let drop = format!(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE left(slot_name::text, length('{BACKUP_SLOT_PREFIX}')) = '{BACKUP_SLOT_PREFIX}' AND NOT active"
+        );
+        self.run("drop replication slots of ended Snapshots", &drop)
+            .await
     }
 }
 

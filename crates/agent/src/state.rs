@@ -8,6 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::paths::{Paths, STATE_FILE};
+
 /// Largest state file that is read; a real one has a few hundred bytes.
 const BYTES_MAX: u64 = 64 * 1024;
 
@@ -86,6 +88,24 @@ pub fn read(path: &Path) -> Result<Option<InstanceState>, StateError> {
         .map_err(|error| wrong(error.to_string()))
 }
 
+/// Reads the state of an instance. A data folder whose agent was killed right after it came into being brings its state along; it is
+/// moved beside the data here.
+pub fn claim(paths: &Paths) -> Result<Option<InstanceState>, StateError> {
+    if let Some(state) = read(&paths.state())? {
+        return Ok(Some(state));
+    }
+    let within = paths.data().join(STATE_FILE);
+    let Some(state) = read(&within)? else {
+        return Ok(None);
+    };
+    write(&paths.state(), &state)?;
+    // Only the one beside the data counts from now on.
+    if let Err(error) = fs::remove_file(&within) {
+        tracing::debug!(%error, "the state within the data folder stays");
+    }
+    Ok(Some(state))
+}
+
 /// Writes the state so that a power cut leaves either the old or the new one.
 pub fn write(path: &Path, state: &InstanceState) -> Result<(), StateError> {
     let bytes = serde_json::to_vec_pretty(state).map_err(|error| StateError::Write {
@@ -96,6 +116,17 @@ pub fn write(path: &Path, state: &InstanceState) -> Result<(), StateError> {
         path: path.display().to_string(),
         source,
     })
+}
+
+/// Removes the state: the instance has no data that counts any more.
+pub fn forget(path: &Path) -> Result<(), StateError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StateError::Write {
+            path: path.display().to_string(),
+            source,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Replaces a file by rename, with content and name on disk before it returns. Mode 0600.

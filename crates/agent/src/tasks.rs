@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kubedb_api::{
     Postgres,
-    protocol::{SnapshotTask, TaskPhase, TaskStatus},
+    protocol::{SnapshotTask, TaskAction, TaskPhase, TaskStatus},
 };
 use tokio::{
     sync::{Notify, watch},
@@ -28,6 +28,8 @@ struct Entry {
 pub(crate) struct Tasks {
     session: String,
     entries: BTreeMap<String, Entry>,
+    /// Cancelled tasks that still clear up.
+    ending: BTreeMap<String, JoinHandle<()>>,
     changed: Arc<Notify>,
 }
 
@@ -36,6 +38,7 @@ impl Tasks {
         Self {
             session,
             entries: BTreeMap::new(),
+            ending: BTreeMap::new(),
             changed: Arc::new(Notify::new()),
         }
     }
@@ -53,15 +56,19 @@ impl Tasks {
             Some(status) if is_ours => &status.tasks,
             _ => &empty,
         };
-        self.entries.retain(|name, entry| {
-            let stays = assigned
-                .get(name)
-                .is_some_and(|task| is_same(task, &entry.task));
-            if !stays {
-                entry.cancel.cancel();
-            }
-            stays
-        });
+        let (stay, go): (BTreeMap<_, _>, _) = std::mem::take(&mut self.entries)
+            .into_iter()
+            .partition(|(name, entry)| {
+                assigned
+                    .get(name)
+                    .is_some_and(|task| is_same(task, &entry.task))
+            });
+        self.entries = stay;
+        self.ending.retain(|_, handle| !handle.is_finished());
+        for (name, entry) in go {
+            entry.cancel.cancel();
+            self.ending.insert(name, entry.handle);
+        }
         for (name, task) in assigned {
             let is_mine = task.instance == agent.config.instance;
             if is_mine && !self.entries.contains_key(name) {
@@ -77,7 +84,7 @@ impl Tasks {
     }
 
     fn begin(
-        &self,
+        &mut self,
         agent: &Agent,
         name: &str,
         task: &SnapshotTask,
@@ -118,7 +125,14 @@ impl Tasks {
             Some(()) => {
                 let job = crate::backup::Job::new(agent, name, task, cancel.clone());
                 let changed = Arc::clone(&self.changed);
-                tokio::spawn(async move { job.run(sender, &changed).await })
+                let former = self.ending.remove(name);
+                tokio::spawn(async move {
+                    // What a cancelled attempt takes away, it takes away before the next one, or a deletion, begins.
+                    if let Some(former) = former {
+                        let _ = former.await;
+                    }
+                    job.run(sender, &changed).await;
+                })
             }
         };
         Entry {
@@ -127,6 +141,13 @@ impl Tasks {
             handle,
             status: receiver,
         }
+    }
+
+    /// Whether a Snapshot is being taken.
+    pub(crate) fn backs_up(&self) -> bool {
+        self.entries
+            .values()
+            .any(|entry| entry.task.action == TaskAction::Backup && !entry.handle.is_finished())
     }
 
     pub(crate) fn statuses(&self) -> TaskStatuses {

@@ -12,3 +12,9 @@ pub const SNAPSHOT_STATUS: &str = "snapshot.kubedb.com/status";
 pub const INITIALIZED: &str = "kubedb.com/initialized";
 /// Finalizer on Postgres and Snapshot.
 pub const FINALIZER: &str = "kubedb.com";
+/// Annotation of a scheduled Snapshot: the tick it was made for.
+pub const TICK: &str = "kubedb.com/scheduled-for";
+/// Annotation of a scheduled Snapshot: it starts no earlier, so that not all start on the tick.
+pub const START_AFTER: &str = "kubedb.com/start-after";
+/// Annotation of an Event: what it tells of, so that the same occurrence is told once.
+pub const OCCURRENCE: &str = "kubedb.com/occurrence";

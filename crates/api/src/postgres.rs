@@ -326,6 +326,10 @@ pub struct PostgresStatus {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_schedule_time: Option<Timestamp>,
+    /// Scheduled time whose Snapshot is being made: decided, and perhaps not there yet.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending_schedule_time: Option<Timestamp>,
     /// Expression that the next time was computed from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule_expression: Option<String>,

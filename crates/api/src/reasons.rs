@@ -7,6 +7,9 @@ pub const BACKUP_SCHEDULED: &str = "BackupScheduled";
 /// Condition: how the last Snapshot ended.
 pub const LAST_SNAPSHOT_SUCCEEDED: &str = "LastSnapshotSucceeded";
 
+/// Condition of a Snapshot that is being deleted: whether its data is gone.
+pub const DATA_DELETED: &str = "DataDeleted";
+
 /// Event reasons.
 pub mod event {
     /// Something was created or patched.
@@ -25,6 +28,12 @@ pub mod event {
     pub const SUCCESSFUL_SNAPSHOT: &str = "SuccessfulSnapshot";
     /// A Snapshot failed.
     pub const SNAPSHOT_FAILED: &str = "SnapshotFailed";
+    /// A Snapshot's data is being deleted.
+    pub const WIPING_OUT: &str = "WipingOut";
+    /// A Snapshot's data is gone.
+    pub const SUCCESSFUL_WIPE_OUT: &str = "SuccessfulWipeOut";
+    /// A Snapshot is deleted, and its data stays.
+    pub const DATA_RETAINED: &str = "DataRetained";
     /// A tick was skipped.
     pub const IGNORED_SNAPSHOT: &str = "IgnoredSnapshot";
 }
@@ -47,6 +56,8 @@ pub mod text {
     pub const SNAPSHOT_COMPLETED: &str = "Successfully completed snapshot";
     /// With `SnapshotFailed`.
     pub const SNAPSHOT_FAILED: &str = "Failed to complete snapshot";
+    /// Begins the reason of a Snapshot that validation refuses.
+    pub const INVALID_SNAPSHOT: &str = "Invalid Snapshot";
     /// With `IgnoredSnapshot`.
     pub const BACKUP_SKIPPED: &str = "Skipping scheduled Backup. One is still active.";
 }

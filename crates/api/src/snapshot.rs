@@ -89,6 +89,13 @@ pub struct SnapshotStatus {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Timestamp>,
+    /// While Pending: since when nothing but itself keeps it from starting.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<Timestamp>,
+    /// What a standby must have replayed before the current attempt starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum_lsn: Option<String>,
     /// Current attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,

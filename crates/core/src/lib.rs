@@ -1,8 +1,11 @@
 //! Decisions and values. No IO, no clock, no randomness, no Kubernetes: time and ids are arguments.
 
+pub mod deletion;
 pub mod instance;
 pub mod lsn;
 pub mod names;
+pub mod pulse;
 pub mod retention;
 pub mod schedule;
 pub mod snapshot;
+pub mod turns;

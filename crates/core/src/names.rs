@@ -60,16 +60,30 @@ pub fn check(name: &str) -> Result<(), NameError> {
 /// the cut, so that two databases of a common beginning do not meet.
 #[must_use]
 pub fn scheduled_snapshot(database: &str, tick: Timestamp) -> String {
-    let suffix = tick
-        .to_zoned(TimeZone::UTC)
-        .strftime("-%Y%m%d-%H%M%S")
-        .to_string();
-    let room = NAME_LENGTH_MAX - suffix.len();
-    if database.len() <= room {
+    let suffix = suffix(tick);
+    if database.len() + suffix.len() <= NAME_LENGTH_MAX {
         return format!("{database}{suffix}");
     }
-    let cut: String = database.chars().take(room - HASH_LENGTH - 1).collect();
-    let hash = format!("{:016x}", fnv1a(database.as_bytes()));
+    hashed(database, database, &suffix)
+}
+
+/// Another name for the Snapshot of a tick, for when the `taken` first ones are somebody else's: a user may call a Snapshot
+/// what he likes, and a database may be called what another one's name is cut to.
+#[must_use]
+pub fn scheduled_snapshot_beside(database: &str, tick: Timestamp, taken: u32) -> String {
+    hashed(database, &format!("{database}/{taken}"), &suffix(tick))
+}
+
+fn suffix(tick: Timestamp) -> String {
+    tick.to_zoned(TimeZone::UTC)
+        .strftime("-%Y%m%d-%H%M%S")
+        .to_string()
+}
+
+fn hashed(database: &str, whole: &str, suffix: &str) -> String {
+    let room = NAME_LENGTH_MAX - suffix.len() - HASH_LENGTH - 1;
+    let cut: String = database.chars().take(room).collect();
+    let hash = format!("{:016x}", fnv1a(whole.as_bytes()));
     format!(
         "{}-{}{suffix}",
         cut.trim_end_matches('-'),
@@ -78,7 +92,7 @@ pub fn scheduled_snapshot(database: &str, tick: Timestamp) -> String {
 }
 
 /// FNV-1a: the same on every machine and in every version, which std's hasher does not promise.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
@@ -115,6 +129,23 @@ mod tests {
             assert!(name.ends_with("-20180208-105341"), "{name}");
         }
         assert_eq!(first, scheduled_snapshot(&one, tick()));
+    }
+
+    #[test]
+    fn a_taken_name_has_others_beside_it() {
+        for database in ["pg", &"d".repeat(60)] {
+            let mut names: Vec<_> = (1..4)
+                .map(|taken| scheduled_snapshot_beside(database, tick(), taken))
+                .collect();
+            names.push(scheduled_snapshot(database, tick()));
+            for name in &names {
+                check(name).unwrap();
+                assert!(name.ends_with("-20180208-105341"), "{name}");
+            }
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), 4, "{names:?}");
+        }
     }
 
     #[test]

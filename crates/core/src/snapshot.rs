@@ -2,16 +2,22 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::lsn::Lsn;
+use crate::{lsn::Lsn, turns::JITTER_MAX};
 
 /// Assignments after which a Snapshot fails for good.
 pub const ATTEMPTS_MAX: u32 = 3;
 /// Silence of an agent after which its attempt counts as dead: three heartbeats of ten seconds.
 pub const SILENCE_LIMIT: SignedDuration = SignedDuration::from_secs(30);
-/// How long a Snapshot waits for its turn, its Secret and a running database.
+/// How long a Snapshot whose turn it is waits for its Secret, a running database and a healthy instance.
 pub const PENDING_LIMIT: SignedDuration = SignedDuration::from_hours(1);
 /// How long one attempt may take.
 pub const RUNNING_LIMIT: SignedDuration = SignedDuration::from_hours(24);
+/// How long a Snapshot waits for its turn: as long as the one before it may take with all its attempts.
+pub const TURN_LIMIT: SignedDuration = SignedDuration::from_hours(72);
+/// Pause before the second attempt; it doubles with each. A store that restarts is back then.
+const ATTEMPT_PAUSE: SignedDuration = SignedDuration::from_secs(2);
+/// A standby this far behind would keep the Snapshot waiting longer than sparing the primary is worth: eight segments.
+const LAG_MAX_BYTES: u64 = 128 << 20;
 
 /// An instance that could take the Snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,13 +35,10 @@ pub struct Candidate {
 /// What the assigned agent reports of this attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// Nothing yet.
+    /// Nothing.
     None,
-    /// In work, last heard of then.
-    Running {
-        /// Last sign of life.
-        heartbeat: Timestamp,
-    },
+    /// In work.
+    Running,
     /// The manifest was read back.
     Succeeded,
     /// Given up.
@@ -52,8 +55,10 @@ pub enum Report {
 pub enum Stage {
     /// Not assigned.
     Pending {
-        /// Since when; the object's creation.
-        since: Timestamp,
+        /// When the object was created.
+        created: Timestamp,
+        /// Since when nothing but itself keeps it: its turn has come, or its last attempt was taken back.
+        waiting: Option<Timestamp>,
         /// Attempts that were made.
         attempts: u32,
     },
@@ -65,6 +70,8 @@ pub enum Stage {
         attempt: u32,
         /// What its agent says.
         report: Report,
+        /// For how long its agent has said nothing new, by our clock.
+        silence: SignedDuration,
         /// Whether the instance still is part of the database.
         instance_exists: bool,
     },
@@ -81,8 +88,10 @@ pub struct SnapshotView {
     pub obstacle: Option<String>,
     /// Whether the database exists.
     pub database_exists: bool,
-    /// An older Snapshot of the same database that is Pending or Running.
+    /// Why it is not its turn, in words: an older Snapshot of the same database, or limits on how many run at once.
     pub before: Option<String>,
+    /// A scheduled Snapshot does not start before, so that not all start on the tick.
+    pub not_before: Option<Timestamp>,
     /// Instances of the database.
     pub candidates: Vec<Candidate>,
 }
@@ -119,12 +128,15 @@ pub struct SnapshotDecision {
     pub action: SnapshotAction,
     /// Why, in words for status and Event.
     pub reason: String,
+    /// Whether it waits for its turn, and so for others.
+    pub is_queued: bool,
 }
 
 fn decision(action: SnapshotAction, reason: impl Into<String>) -> SnapshotDecision {
     SnapshotDecision {
         action,
         reason: reason.into(),
+        is_queued: false,
     }
 }
 
@@ -142,26 +154,46 @@ pub fn decide(view: &SnapshotView) -> SnapshotDecision {
         };
     }
     match &view.stage {
-        Stage::Pending { since, attempts } => decide_pending(view, *since, *attempts),
+        Stage::Pending {
+            created,
+            waiting,
+            attempts,
+        } => decide_pending(view, *created, *waiting, *attempts),
         Stage::Running {
             since,
             attempt,
             report,
+            silence,
             instance_exists,
-        } => decide_running(view, *since, *attempt, report, *instance_exists),
+        } => decide_running(view, *since, *attempt, report, *silence, *instance_exists),
     }
 }
 
-fn decide_pending(view: &SnapshotView, since: Timestamp, attempts: u32) -> SnapshotDecision {
-    let deadline = later(since, PENDING_LIMIT);
-    let obstacle = match (&view.before, &view.obstacle) {
-        (Some(before), _) => Some(format!(
-            "Snapshot {before} of the same database comes first"
-        )),
-        (None, obstacle) => obstacle.clone(),
-    };
-    let chosen = choose(&view.candidates);
-    let obstacle = match (&obstacle, chosen) {
+fn decide_pending(
+    view: &SnapshotView,
+    created: Timestamp,
+    waiting: Option<Timestamp>,
+    attempts: u32,
+) -> SnapshotDecision {
+    if let Some(before) = &view.before {
+        let deadline = later(created, TURN_LIMIT);
+        let decided = wait_or_fail(view.now, deadline, TURN_LIMIT, before.clone());
+        return SnapshotDecision {
+            is_queued: true,
+            ..decided
+        };
+    }
+    // What lies in the future was written before the clock was set back.
+    let since = waiting
+        .filter(|since| *since <= view.now)
+        .unwrap_or(view.now);
+    // The pause is over when somebody else kept it from starting meanwhile.
+    let pauses = if waiting.is_some() { attempts } else { 0 };
+    let start = start(view, since, pauses);
+    if view.now < start {
+        return decision(SnapshotAction::Wait { until: start }, "its start is near");
+    }
+    let obstacle = match (&view.obstacle, choose(&view.candidates, attempts)) {
         (None, Some((candidate, minimum_lsn))) => {
             return decision(
                 SnapshotAction::Assign {
@@ -170,7 +202,7 @@ fn decide_pending(view: &SnapshotView, since: Timestamp, attempts: u32) -> Snaps
                     minimum_lsn,
                 },
                 if candidate.is_primary {
-                    "no standby is healthy, so the primary takes it"
+                    "the primary takes it"
                 } else {
                     "a standby takes it, to spare the primary"
                 },
@@ -179,8 +211,32 @@ fn decide_pending(view: &SnapshotView, since: Timestamp, attempts: u32) -> Snaps
         (Some(obstacle), _) => obstacle.clone(),
         (None, None) => "no instance is healthy".to_owned(),
     };
-    if view.now >= deadline {
-        let reason = format!("not started within {}: {obstacle}", words(PENDING_LIMIT));
+    let deadline = later(since.max(start), PENDING_LIMIT);
+    wait_or_fail(view.now, deadline, PENDING_LIMIT, obstacle)
+}
+
+/// When it may start: after its jitter, and after a pause that follows a failed attempt.
+fn start(view: &SnapshotView, since: Timestamp, attempts: u32) -> Timestamp {
+    let pause = match attempts {
+        0 => SignedDuration::ZERO,
+        _ => ATTEMPT_PAUSE * (1 << (attempts - 1).min(4)),
+    };
+    // One that is further away than a jitter can be was drawn before the clock was set back.
+    let jitter = view
+        .not_before
+        .filter(|time| *time <= later(view.now, JITTER_MAX))
+        .unwrap_or(since);
+    later(since, pause).max(jitter)
+}
+
+fn wait_or_fail(
+    now: Timestamp,
+    deadline: Timestamp,
+    limit: SignedDuration,
+    obstacle: String,
+) -> SnapshotDecision {
+    if now >= deadline {
+        let reason = format!("not started within {}: {obstacle}", words(limit));
         return decision(SnapshotAction::Fail, reason);
     }
     decision(SnapshotAction::Wait { until: deadline }, obstacle)
@@ -191,6 +247,7 @@ fn decide_running(
     since: Timestamp,
     attempt: u32,
     report: &Report,
+    silence: SignedDuration,
     instance_exists: bool,
 ) -> SnapshotDecision {
     let deadline = later(since, RUNNING_LIMIT);
@@ -206,20 +263,16 @@ fn decide_running(
             decision(SnapshotAction::Fail, reason)
         }
         _ if !instance_exists => again_or_fail(attempt, "its instance was removed"),
-        Report::None | Report::Running { .. } => {
-            let heard = match report {
-                Report::Running { heartbeat } => (*heartbeat).max(since),
-                _ => since,
-            };
-            let silent = later(heard, SILENCE_LIMIT);
-            if view.now >= silent {
-                let reason = format!("its agent was silent for {}", words(SILENCE_LIMIT));
-                again_or_fail(attempt, &reason)
-            } else {
-                let until = silent.min(deadline);
+        Report::None | Report::Running => match SILENCE_LIMIT.checked_sub(silence) {
+            Some(left) if left > SignedDuration::ZERO => {
+                let until = later(view.now, left).min(deadline);
                 decision(SnapshotAction::Wait { until }, "in work")
             }
-        }
+            _ => {
+                let reason = format!("its agent was silent for {}", words(SILENCE_LIMIT));
+                again_or_fail(attempt, &reason)
+            }
+        },
     }
 }
 
@@ -233,9 +286,11 @@ fn again_or_fail(attempt: u32, reason: &str) -> SnapshotDecision {
     }
 }
 
-/// The healthy standby that replayed most, with the primary's position as its floor; else the healthy primary.
-fn choose(candidates: &[Candidate]) -> Option<(&Candidate, Option<Lsn>)> {
+/// The healthy standby that replayed most, with the primary's position as its floor; else the healthy primary. After a failed
+/// attempt the primary comes first: it has nothing to catch up with, and its disk is another one.
+fn choose(candidates: &[Candidate], attempts: u32) -> Option<(&Candidate, Option<Lsn>)> {
     let primary = candidates.iter().find(|candidate| candidate.is_primary);
+    let healthy_primary = primary.filter(|primary| primary.is_healthy);
     // Without the primary's position nobody can say that a standby is not behind.
     let floor = primary.and_then(|primary| primary.lsn);
     let standby = candidates
@@ -243,11 +298,19 @@ fn choose(candidates: &[Candidate]) -> Option<(&Candidate, Option<Lsn>)> {
         .filter(|candidate| !candidate.is_primary && candidate.is_healthy)
         .max_by_key(|candidate| candidate.lsn);
     match (standby, floor) {
-        (Some(standby), Some(floor)) => Some((standby, Some(floor))),
-        _ => primary
-            .filter(|primary| primary.is_healthy)
-            .map(|primary| (primary, None)),
+        (Some(standby), Some(floor))
+            if healthy_primary.is_none() || attempts == 0 && is_near(standby, floor) =>
+        {
+            Some((standby, Some(floor)))
+        }
+        _ => healthy_primary.map(|primary| (primary, None)),
     }
+}
+
+fn is_near(standby: &Candidate, floor: Lsn) -> bool {
+    standby
+        .lsn
+        .is_some_and(|lsn| floor.0.saturating_sub(lsn.0) <= LAG_MAX_BYTES)
 }
 
 fn later(time: Timestamp, by: SignedDuration) -> Timestamp {

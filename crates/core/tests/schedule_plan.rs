@@ -161,3 +161,63 @@ fn a_suspended_schedule_does_not_catch_up_when_it_goes_on() {
     assert_eq!(resumed.action, ScheduleAction::Wait);
     assert_eq!(resumed.state.next, Some(at("2018-02-10T04:53:41Z")));
 }
+
+#[test]
+fn another_zone_is_another_schedule_and_makes_no_snapshot_either() {
+    let at_three = |zone| Schedule::parse("0 3 * * *", zone).unwrap();
+    let state = started(&at_three(None));
+    assert_eq!(state.next, Some(at("2018-02-09T03:00:00Z")));
+    let now = at("2018-02-08T11:00:00Z");
+    let decision = due(now, &at_three(Some("Asia/Tokyo")), &state, false, false);
+    assert_eq!(decision.action, ScheduleAction::Wait);
+    assert_eq!(decision.state.next, Some(at("2018-02-08T18:00:00Z")));
+}
+
+#[test]
+fn a_clock_that_steps_back_serves_no_tick_twice() {
+    let schedule = every_6h();
+    let tick = "2018-02-08T16:53:41Z";
+    let served = due(at(tick), &schedule, &started(&schedule), false, false);
+    assert_eq!(served.action, run(tick, 0));
+    for now in ["2018-02-08T16:53:40Z", "2018-02-08T12:00:00Z"] {
+        let decision = due(at(now), &schedule, &served.state, false, false);
+        assert_eq!(decision.action, ScheduleAction::Wait);
+        assert_eq!(decision.state, served.state);
+    }
+    // And forth again: the next tick is the next one.
+    let next = "2018-02-08T22:53:41Z";
+    let decision = due(at(next), &schedule, &served.state, false, false);
+    assert_eq!(decision.action, run(next, 0));
+}
+
+#[test]
+fn a_clock_that_was_years_ahead_does_not_stop_the_schedule_for_years() {
+    let schedule = every_6h();
+    let ahead = at("2030-01-01T00:00:00Z");
+    let served = due(ahead, &schedule, &started(&schedule), false, false);
+    assert!(matches!(served.action, ScheduleAction::Run { .. }));
+    let now = at("2018-02-09T01:00:00Z");
+    let decision = due(now, &schedule, &served.state, false, false);
+    assert_eq!(decision.action, ScheduleAction::Wait);
+    assert_eq!(decision.state.next, Some(at("2018-02-09T07:00:00Z")));
+}
+
+#[test]
+fn the_hour_that_comes_twice_has_two_names() {
+    let schedule = Schedule::parse("30 2 * * *", Some("Europe/Berlin")).unwrap();
+    let mut state = ScheduleState {
+        expression: Some(schedule.identity().to_owned()),
+        last: Some(at("2018-10-27T00:30:00Z")),
+        next: Some(at("2018-10-28T00:30:00Z")),
+    };
+    let mut names = Vec::new();
+    for now in ["2018-10-28T00:30:00Z", "2018-10-28T01:30:00Z"] {
+        let decision = due(at(now), &schedule, &state, false, false);
+        let ScheduleAction::Run { tick, .. } = decision.action else {
+            panic!("{decision:?}")
+        };
+        names.push(kubedb_core::names::scheduled_snapshot("pg", tick));
+        state = decision.state;
+    }
+    assert_eq!(names, ["pg-20181028-003000", "pg-20181028-013000"]);
+}

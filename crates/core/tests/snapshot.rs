@@ -25,12 +25,14 @@ fn pending(now: i64) -> SnapshotView {
     SnapshotView {
         now: at(now),
         stage: Stage::Pending {
-            since: at(0),
+            created: at(0),
+            waiting: Some(at(0)),
             attempts: 0,
         },
         obstacle: None,
         database_exists: true,
         before: None,
+        not_before: None,
         candidates: vec![
             candidate("pg-0", true, true, 100),
             candidate("pg-1", false, true, 90),
@@ -39,12 +41,13 @@ fn pending(now: i64) -> SnapshotView {
     }
 }
 
-fn running(now: i64, attempt: u32, report: Report) -> SnapshotView {
+fn running(now: i64, attempt: u32, report: Report, silence: i64) -> SnapshotView {
     SnapshotView {
         stage: Stage::Running {
             since: at(0),
             attempt,
             report,
+            silence: SignedDuration::from_secs(silence),
             instance_exists: true,
         },
         ..pending(now)
@@ -74,15 +77,106 @@ fn the_primary_takes_it_when_no_standby_is_healthy_or_nobody_knows_how_far_it_is
 }
 
 #[test]
-fn two_snapshots_of_one_database_take_turns() {
+fn a_standby_far_behind_is_spared_the_wait() {
     let mut view = pending(1);
-    view.before = Some("pg-a".to_owned());
+    view.candidates[0].lsn = Some(Lsn(1 << 30));
+    assert_eq!(assigned(&view), ("pg-0".to_owned(), 1));
+    // Without a healthy primary it is still the best there is.
+    view.candidates[0].is_healthy = false;
+    assert_eq!(assigned(&view), ("pg-2".to_owned(), 1));
+}
+
+#[test]
+fn after_a_failed_attempt_the_primary_takes_it_after_a_pause() {
+    let mut view = pending(101);
+    let withdrawn = |attempts| Stage::Pending {
+        created: at(0),
+        waiting: Some(at(100)),
+        attempts,
+    };
+    view.stage = withdrawn(1);
+    let wait = SnapshotAction::Wait { until: at(102) };
+    assert_eq!(decide(&view).action, wait);
+    view.now = at(102);
+    assert_eq!(assigned(&view), ("pg-0".to_owned(), 2));
+    view.stage = withdrawn(2);
+    let wait = SnapshotAction::Wait { until: at(104) };
+    assert_eq!(decide(&view).action, wait);
+    view.now = at(104);
+    assert_eq!(assigned(&view), ("pg-0".to_owned(), 3));
+}
+
+fn assigned(view: &SnapshotView) -> (String, u32) {
+    match decide(view).action {
+        SnapshotAction::Assign {
+            instance, attempt, ..
+        } => (instance, attempt),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn one_that_waits_for_its_turn_does_not_fail_because_the_one_before_takes_long() {
+    let hours = |hours: i64| hours * 3_600;
+    let mut view = pending(1);
+    view.before = Some("Snapshot pg-a of the same database comes first".to_owned());
     let decided = decide(&view);
-    assert_eq!(decided.action, SnapshotAction::Wait { until: at(3_600) });
+    assert_eq!(
+        decided.action,
+        SnapshotAction::Wait {
+            until: at(hours(72))
+        }
+    );
     assert_eq!(
         decided.reason,
         "Snapshot pg-a of the same database comes first"
     );
+    view.now = at(hours(71));
+    assert!(matches!(decide(&view).action, SnapshotAction::Wait { .. }));
+    view.now = at(hours(72));
+    assert_eq!(decide(&view).action, SnapshotAction::Fail);
+    // Its own wait begins when its turn comes, however long that took.
+    view.before = None;
+    view.obstacle = Some("the database is not Running".to_owned());
+    view.stage = Stage::Pending {
+        created: at(0),
+        waiting: None,
+        attempts: 0,
+    };
+    let until = at(hours(73));
+    assert_eq!(decide(&view).action, SnapshotAction::Wait { until });
+}
+
+#[test]
+fn a_long_attempt_that_was_taken_back_has_its_whole_wait_before_it() {
+    let mut view = pending(7_210);
+    view.stage = Stage::Pending {
+        created: at(0),
+        waiting: Some(at(7_200)),
+        attempts: 1,
+    };
+    view.candidates.clear();
+    let decided = decide(&view);
+    let until = at(7_200 + 3_600 + 2);
+    assert_eq!(decided.action, SnapshotAction::Wait { until });
+    assert_eq!(decided.reason, "no instance is healthy");
+}
+
+#[test]
+fn jitter_delays_the_start_and_not_the_limit() {
+    let mut view = pending(1);
+    view.not_before = Some(at(200));
+    let wait = SnapshotAction::Wait { until: at(200) };
+    assert_eq!(decide(&view).action, wait);
+    view.now = at(200);
+    assert_eq!(assigned(&view), ("pg-2".to_owned(), 1));
+    view.obstacle = Some("the database is not Running".to_owned());
+    let wait = SnapshotAction::Wait { until: at(3_800) };
+    assert_eq!(decide(&view).action, wait);
+    // Drawn before the clock was set back by a day: it does not hold the Snapshot for a day.
+    let mut view = pending(1);
+    view.not_before = Some(at(86_400));
+    assert_eq!(assigned(&view), ("pg-2".to_owned(), 1));
 }
 
 #[test]
@@ -106,19 +200,16 @@ fn waiting_ends() {
 
 #[test]
 fn a_silent_agent_loses_the_snapshot_and_the_third_silence_is_the_last() {
-    let beat = |now, attempt| running(now, attempt, Report::Running { heartbeat: at(100) });
-    assert_eq!(
-        decide(&beat(129, 1)).action,
-        SnapshotAction::Wait { until: at(130) }
-    );
-    assert_eq!(decide(&beat(130, 1)).action, SnapshotAction::Withdraw);
-    assert_eq!(decide(&beat(130, 2)).action, SnapshotAction::Withdraw);
-    assert_eq!(decide(&beat(130, 3)).action, SnapshotAction::Fail);
-    // An agent that never said a word counts from the assignment.
-    assert_eq!(
-        decide(&running(30, 1, Report::None)).action,
-        SnapshotAction::Withdraw
-    );
+    for report in [Report::None, Report::Running] {
+        let silent = |silence, attempt| running(500, attempt, report.clone(), silence);
+        assert_eq!(
+            decide(&silent(29, 1)).action,
+            SnapshotAction::Wait { until: at(501) }
+        );
+        assert_eq!(decide(&silent(30, 1)).action, SnapshotAction::Withdraw);
+        assert_eq!(decide(&silent(30, 2)).action, SnapshotAction::Withdraw);
+        assert_eq!(decide(&silent(30, 3)).action, SnapshotAction::Fail);
+    }
 }
 
 #[test]
@@ -129,7 +220,7 @@ fn a_fault_that_no_retry_cures_fails_at_once() {
             reason,
             is_retryable,
         };
-        decide(&running(5, attempt, report))
+        decide(&running(5, attempt, report, 0))
     };
     assert_eq!(failed(1, false).action, SnapshotAction::Fail);
     assert_eq!(failed(1, true).action, SnapshotAction::Withdraw);
@@ -145,14 +236,14 @@ fn nothing_runs_for_ever() {
     let mut now = 0;
     // A heartbeat that never stops does not keep it alive.
     while now < day {
-        let view = running(now, 1, Report::Running { heartbeat: at(now) });
+        let view = running(now, 1, Report::Running, 0);
         let SnapshotAction::Wait { until } = decide(&view).action else {
             panic!("gave up after {now} s");
         };
         assert!(until > at(now));
         now = until.as_second();
     }
-    let view = running(now, 1, Report::Running { heartbeat: at(now) });
+    let view = running(now, 1, Report::Running, 0);
     assert_eq!(decide(&view).action, SnapshotAction::Fail);
 }
 
@@ -161,10 +252,10 @@ fn a_deleted_database_ends_its_snapshots_but_not_finished_ones() {
     let mut view = pending(1);
     view.database_exists = false;
     assert_eq!(decide(&view).action, SnapshotAction::Fail);
-    let mut view = running(1, 1, Report::Succeeded);
+    let mut view = running(1, 1, Report::Succeeded, 0);
     view.database_exists = false;
     assert_eq!(decide(&view).action, SnapshotAction::Succeed);
-    let mut view = running(1, 1, Report::None);
+    let mut view = running(1, 1, Report::None, 0);
     if let Stage::Running {
         instance_exists, ..
     } = &mut view.stage

@@ -20,8 +20,8 @@ use buckets::FakeGcs;
 use faults::Faulty;
 use servers::{Server, Version};
 use snapshots::{
-    assert_kept, assert_lets_go, delete, keys, primary_of, promote, request, small_server,
-    standby_of, take,
+    assert_kept, assert_lets_go, delete, keys, local, primary_of, promote, request, small_server,
+    standby_of, take, uid,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,6 +168,62 @@ async fn a_snapshot_deleted_while_it_is_made_does_not_come_back() {
     assert!(matches!(error, BackupError::Deleted { .. }), "{error}");
     delete(&store, "snap").await.unwrap();
     assert_eq!(keys(&store).await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_loses_what_it_took_is_found_before_the_snapshot_counts() {
+    let server = small_server().await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = local(folder.path());
+    let other = take(request(&server, &store, "other")).await.unwrap();
+    let of_other = keys(&store).await;
+    let faulty = Faulty::new("/maps/");
+    let running = tokio::spawn(take(request(&server, &faulty.store(), "snap")));
+    faulty.until_waiting().await;
+    // Packs are all stored by now, and vanish.
+    for key in keys(&faulty.store()).await {
+        if key.contains("/packs/") {
+            faulty.store().delete(&key).await.unwrap();
+        }
+    }
+    faulty.open();
+    let error = running.await.unwrap().unwrap_err();
+    assert!(matches!(error, BackupError::Lost { .. }), "{error}");
+    assert!(
+        error.is_retryable() && error.to_string().contains("/packs/"),
+        "{error}"
+    );
+    assert!(
+        !keys(&faulty.store())
+            .await
+            .iter()
+            .any(|key| key.contains("/manifest-"))
+    );
+
+    // What a killed writer left half written in a folder goes with its Snapshot, and no other's.
+    let taken = take(request(&server, &store, "snap")).await.unwrap();
+    let root = folder.path().join("kubedb/demo/pg");
+    let (ours, others) = (uid("snap"), uid("other"));
+    let half = |key: String| {
+        let path = root.join(key);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "half").unwrap();
+        path
+    };
+    let doomed = [
+        half(format!("packs/{ours}/00ff#1")),
+        half(format!("maps/{ours}/00ff#12")),
+        half(format!("snapshots/snap/manifest-0002-{ours}.json#1")),
+    ];
+    let kept = [
+        half(format!("packs/{others}/00ff#1")),
+        half(format!("snapshots/snap/manifest-0001-{others}.json#1")),
+    ];
+    assert!(taken.manifest.contains("/snap/"));
+    delete(&store, "snap").await.unwrap();
+    assert!(doomed.iter().all(|path| !path.exists()) && kept.iter().all(|path| path.exists()));
+    assert_eq!(keys(&store).await, of_other);
+    manifest::read(&store, &other.manifest).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

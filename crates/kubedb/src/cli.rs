@@ -3,7 +3,9 @@
 #[cfg(test)]
 mod reference;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::{env, ffi::OsStr, path::Path};
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::{
     client::ServerArgs,
@@ -20,6 +22,29 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
+}
+
+/// Name of the program where `kubectl` finds it as its own command.
+const PLUGIN: &str = "kubectl-kubedb";
+
+/// Reads what was typed; ends the process for help and for what clap refuses.
+pub(crate) fn parse() -> Cli {
+    let command = Cli::command().bin_name(called(env::args_os().next().as_deref()));
+    let matches = command.get_matches();
+    match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    }
+}
+
+/// The words that users type to start this program, for help and examples of usage.
+fn called(program: Option<&OsStr>) -> &'static str {
+    let name = program.map(Path::new).and_then(Path::file_stem);
+    if name == Some(OsStr::new(PLUGIN)) {
+        "kubectl kubedb"
+    } else {
+        "kubedb"
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -44,15 +69,26 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Agent(AgentArgs),
     /// Tell the story of a scheduled backup on this machine
+    #[command(after_help = "\
+Everything happens in a folder of its own below TMPDIR, with a server of its own; the end, Ctrl-C too, removes both.
+
+Examples:
+  kubedb demo")]
     Demo,
     /// Print the version
+    #[command(after_help = "Examples:\n  kubedb version --short")]
     Version {
         /// The number alone
         #[arg(long)]
         short: bool,
     },
     /// Print a completion script for a shell
-    #[command(after_help = "Examples:\n  kubedb completion bash > /etc/bash_completion.d/kubedb")]
+    #[command(after_help = "\
+Examples:
+  source <(kubedb completion bash)
+  kubedb completion bash > /etc/bash_completion.d/kubedb
+  kubedb completion zsh > \"${fpath[1]}/_kubedb\"
+  kubedb completion fish > ~/.config/fish/completions/kubedb.fish")]
     Completion {
         /// The shell
         shell: clap_complete::Shell,
@@ -85,7 +121,7 @@ pub(crate) enum ScheduleCommand {
     #[command(after_help = FORMS)]
     Next {
         /// The schedule
-        #[arg(value_name = "EXPR")]
+        #[arg(value_name = "EXPR", allow_hyphen_values = true)]
         expression: String,
         /// Count from this time (RFC 3339); default now
         #[arg(long, value_name = "TIME")]
@@ -104,7 +140,7 @@ pub(crate) enum ScheduleCommand {
     #[command(after_help = FORMS)]
     Explain {
         /// The schedule
-        #[arg(value_name = "EXPR")]
+        #[arg(value_name = "EXPR", allow_hyphen_values = true)]
         expression: String,
         /// Zone of the expression; default UTC
         #[arg(long, value_name = "ZONE")]

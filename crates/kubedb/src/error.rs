@@ -1,12 +1,25 @@
 //! From errors to what a user reads and a script sees: words, hints that name a command, exit codes.
 
-use std::{error::Error, io, process::ExitCode};
+use std::{error::Error, io, net::SocketAddr, process::ExitCode};
 
 use kube::core::Status;
 use kubedb_core::schedule::ScheduleError;
 
-/// What shells give for Ctrl-C: 128 and the signal's number.
-const INTERRUPTED: u8 = 130;
+use crate::client::kinds;
+
+/// What a script learns without reading: the codes of `kubedb`, as docs/reference/cli.md lists them.
+mod code {
+    /// It was not done.
+    pub(super) const FAILED: u8 = 1;
+    /// What was typed is wrong; nothing was sent.
+    pub(super) const USAGE: u8 = 2;
+    /// The object is not there.
+    pub(super) const NOT_FOUND: u8 = 3;
+    /// Time ran out; the work goes on.
+    pub(super) const TIMED_OUT: u8 = 4;
+    /// What shells give for Ctrl-C: 128 and the signal's number.
+    pub(super) const INTERRUPTED: u8 = 130;
+}
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,11 +50,30 @@ pub(crate) enum CommandError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Another server holds the data folder.
-    #[error("another kubedb server runs on {folder}")]
+    #[error("another kubedb server{} runs on {folder}", .process.map(|id| format!(" (process {id})")).unwrap_or_default())]
     ServerRuns {
         /// The folder.
         folder: String,
+        /// Its process.
+        process: Option<u32>,
     },
+    /// A data folder that holds something else.
+    #[error("{folder} is no data folder of kubedb: it holds {other}")]
+    FolderOfOthers {
+        /// The folder.
+        folder: String,
+        /// What it holds.
+        other: String,
+    },
+    /// The API's port.
+    #[error("failed to listen on {address}: another program does")]
+    AddressTaken {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A stop that took too long.
+    #[error("some instances did not stop in time; the next server takes them over")]
+    StillRunning,
     /// Flags and arguments that do not fit together; the whole message.
     #[error("{message}")]
     Usage {
@@ -66,7 +98,7 @@ pub(crate) enum CommandError {
         /// The file or files.
         origin: String,
         #[source]
-        source: Box<kube::Error>,
+        source: RootCause,
     },
     /// The server does not answer, or not as one.
     #[error("failed to reach the server at {url}")]
@@ -74,7 +106,15 @@ pub(crate) enum CommandError {
         /// Its address.
         url: String,
         #[source]
-        source: Box<kube::Error>,
+        source: RootCause,
+    },
+    /// The server at this address is not the one that the configuration knows.
+    #[error("failed to trust the server at {url}")]
+    TrustServer {
+        /// Its address.
+        url: String,
+        #[source]
+        source: RootCause,
     },
     /// The server answered with something that is no object.
     #[error("failed to read the answer of the server at {url}")]
@@ -82,7 +122,7 @@ pub(crate) enum CommandError {
         /// Its address.
         url: String,
         #[source]
-        source: Box<kube::Error>,
+        source: RootCause,
     },
     /// The server refused. Printed without `error: `, as kubectl does.
     #[error("Error from server ({}): {}{}", .status.reason, .doing.as_deref().map(|doing| format!("{doing}: ")).unwrap_or_default(), .status.message)]
@@ -127,7 +167,81 @@ pub(crate) enum CommandError {
     Interrupted,
     /// Everything that went wrong was printed already.
     #[error("some objects failed")]
-    Reported,
+    Reported {
+        /// The code of what went wrong.
+        code: u8,
+    },
+}
+
+/// What went wrong with some of several objects, each of which was printed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Failures {
+    code: Option<u8>,
+}
+
+impl Failures {
+    /// One more. Failures of several kinds have the code of failures without a kind.
+    pub(crate) fn add(&mut self, error: &CommandError) {
+        let code = error.code();
+        self.code = Some(match self.code {
+            Some(known) if known != code => code::FAILED,
+            _ => code,
+        });
+    }
+
+    /// Whether there are any.
+    pub(crate) fn any(self) -> bool {
+        self.code.is_some()
+    }
+
+    /// How the command ends.
+    pub(crate) fn end(self) -> Result<(), CommandError> {
+        self.code
+            .map_or(Ok(()), |code| Err(CommandError::Reported { code }))
+    }
+}
+
+/// The last of a chain of causes: what the layers of a client put around it means nothing to users.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct RootCause {
+    text: String,
+    /// Whether the certificate of the other side was refused.
+    is_certificate: bool,
+}
+
+impl RootCause {
+    /// Looks below everything.
+    pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
+        let (mut root, mut is_certificate) = (error, false);
+        loop {
+            is_certificate |= matches!(
+                root.downcast_ref::<rustls::Error>(),
+                Some(rustls::Error::InvalidCertificate(_))
+            );
+            match below(root) {
+                Some(next) => root = next,
+                None => break,
+            }
+        }
+        // Some parsers quote the text they failed on below their first line; it may hold a token.
+        let text = root.to_string();
+        Self {
+            text: text.lines().next().unwrap_or_default().to_owned(),
+            is_certificate,
+        }
+    }
+}
+
+/// What an error is about. One of IO names as its source what its own source has below it, and hides that one.
+fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    let hidden = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    match hidden {
+        Some(hidden) => Some(hidden),
+        None => error.source(),
+    }
 }
 
 impl CommandError {
@@ -143,12 +257,16 @@ impl CommandError {
             }
             kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => Self::ReadAnswer {
                 url,
-                source: Box::new(error),
+                source: RootCause::of(&error),
             },
-            other => Self::ReachServer {
-                url,
-                source: Box::new(other),
-            },
+            other => {
+                let source = RootCause::of(&other);
+                if source.is_certificate {
+                    Self::TrustServer { url, source }
+                } else {
+                    Self::ReachServer { url, source }
+                }
+            }
         }
     }
 
@@ -175,22 +293,37 @@ impl CommandError {
         }
     }
 
-    /// 2 for what was typed wrongly, 130 for Ctrl-C, 1 for everything else.
+    /// The code the program ends with.
     pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code())
+    }
+
+    fn code(&self) -> u8 {
         match self {
             Self::ReadSchedule { .. }
             | Self::ReadTime { .. }
             | Self::Usage { .. }
-            | Self::UnknownKind { .. } => ExitCode::from(2),
-            Self::Interrupted => ExitCode::from(INTERRUPTED),
-            _ => ExitCode::FAILURE,
+            | Self::UnknownKind { .. } => code::USAGE,
+            // A kind or a namespace that is not there is no answer to the question whether the object is.
+            Self::Refused { status, .. }
+                if status.code == 404
+                    && status.details.as_ref().is_some_and(|details| {
+                        !details.name.is_empty() && details.kind != "namespaces"
+                    }) =>
+            {
+                code::NOT_FOUND
+            }
+            Self::TimedOut { .. } => code::TIMED_OUT,
+            Self::Interrupted => code::INTERRUPTED,
+            Self::Reported { code } => *code,
+            _ => code::FAILED,
         }
     }
 
     /// The message with its prefix; nothing when it was printed already.
     pub(crate) fn line(&self) -> Option<String> {
         match self {
-            Self::Reported | Self::Interrupted => None,
+            Self::Reported { .. } | Self::Interrupted => None,
             Self::Refused { .. } => Some(self.to_string()),
             _ => Some(format!("error: {self}")),
         }
@@ -202,9 +335,7 @@ impl CommandError {
             Self::ReadSchedule { .. } => {
                 "kubedb schedule next '0 2 * * *' shows when an expression fires; kubedb schedule --help lists the forms"
             }
-            Self::UnknownKind { .. } => {
-                "kubedb get --help lists the types; pg, snap and drmn are the short ones"
-            }
+            Self::UnknownKind { typed } => return Some(kind_hint(typed)),
             Self::NoServer { .. } => {
                 "kubedb server starts one on this machine; --kubeconfig FILE names the configuration of another"
             }
@@ -212,7 +343,19 @@ impl CommandError {
                 "--kubeconfig FILE names another file, --context NAME another context"
             }
             Self::ReachServer { .. } => {
-                "kubedb server starts a server on this machine; --kubeconfig FILE names another one"
+                "kubedb server starts one on this machine, with the --data-dir it had before; --kubeconfig FILE names another server"
+            }
+            Self::TrustServer { .. } => {
+                "this is not the server that wrote this configuration, or its certificate is old: kubedb server prints the path of its own when it starts; --kubeconfig FILE names it"
+            }
+            Self::ServerRuns { .. } => {
+                "kubedb get pg -A shows its databases; --data-dir names a folder for a server of its own"
+            }
+            Self::FolderOfOthers { .. } => {
+                "--data-dir names a folder that is empty or does not exist yet"
+            }
+            Self::AddressTaken { .. } => {
+                "--listen 127.0.0.1:0 takes any free port; clients find it by the kubeconfig"
             }
             Self::Refused { status, .. } => return refusal_hint(status),
             Self::State { hint, .. } => return hint.clone(),
@@ -223,9 +366,19 @@ impl CommandError {
     }
 }
 
+fn kind_hint(typed: &str) -> String {
+    let list = "kubedb get --help lists the types; pg, snap and drmn are the short ones";
+    match kinds::nearest(typed) {
+        Some(kind) => format!("did you mean {} ({})? {list}", kind.singular, kind.short),
+        None => list.to_owned(),
+    }
+}
+
 fn refusal_hint(status: &Status) -> Option<String> {
     let hint = match status.code {
-        401 => "the server does not know this token: is --kubeconfig the one it wrote?",
+        401 => {
+            "the server does not know this token: --kubeconfig FILE names the configuration that it printed when it started"
+        }
         404 if status
             .message
             .contains("could not find the requested resource") =>
@@ -270,6 +423,41 @@ mod tests {
             refused(502, "", "bad gateway").line().unwrap(),
             "Error from server (HTTP 502): bad gateway"
         );
+    }
+
+    #[test]
+    fn a_script_can_tell_absence_and_lateness_from_other_failures() {
+        let absent = |kind: &str, name: &str| {
+            let details = kube::core::response::StatusDetails {
+                name: name.to_owned(),
+                group: String::new(),
+                kind: kind.to_owned(),
+                uid: String::new(),
+                causes: Vec::new(),
+                retry_after_seconds: 0,
+            };
+            let status = Status {
+                code: 404,
+                details: Some(details),
+                ..Status::default()
+            };
+            CommandError::from_kube(kube::Error::Api(Box::new(status)), "https://s/", None).code()
+        };
+        assert_eq!(absent("postgreses", "x"), 3);
+        assert_eq!(absent("namespaces", "demo"), 1);
+        assert_eq!(absent("postgreses", ""), 1);
+        assert_eq!(refused(409, "AlreadyExists", "").code(), 1);
+        let late = CommandError::TimedOut {
+            what: "x".to_owned(),
+        };
+        assert_eq!(late.code(), 4);
+        let mut failures = Failures::default();
+        assert!(failures.end().is_ok());
+        failures.add(&late);
+        assert_eq!(failures.end().unwrap_err().code(), 4);
+        failures.add(&refused(409, "AlreadyExists", ""));
+        failures.add(&late);
+        assert_eq!(failures.end().unwrap_err().code(), 1);
     }
 
     #[test]

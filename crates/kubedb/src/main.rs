@@ -10,13 +10,11 @@ mod ui;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use crate::{cli::Cli, ui::Ui};
+use crate::ui::Ui;
 
 fn main() -> ExitCode {
-    let ui = Ui;
-    match commands::run(Cli::parse(), &ui) {
+    let ui = Ui::default();
+    match commands::run(cli::parse(), &ui).and_then(|()| ui.finish()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             ui.error(&error);

@@ -8,13 +8,13 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     os::unix::fs::PermissionsExt as _,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use kubedb_api::{Postgres, Snapshot};
 use serde_json::{Value, json};
 
-use support::{GUIDE, Ran, Server};
+use support::{GUIDE, Ran, Server, wait_until};
 
 const SNAPSHOT: &str = "
 apiVersion: kubedb.com/v1alpha1
@@ -129,7 +129,7 @@ fn the_servers_refusals_come_through() {
         ran.stdout.contains("scheduled-pg"),
         "the others are printed"
     );
-    assert_eq!(ran.code, Some(1));
+    assert_eq!(ran.code, Some(3));
     let path = server.folder.path().join("again.yaml");
     let more = format!(
         "{GUIDE}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: new, namespace: demo}}\n"
@@ -177,7 +177,7 @@ fn the_servers_refusals_come_through() {
     );
     assert_eq!(
         server.kubedb(&["get", "pg", "other", "-n", "demo"]).code,
-        Some(1)
+        Some(3)
     );
     let ran = server.kubedb_with(
         &["create", "-f", "-"],
@@ -214,7 +214,7 @@ fn a_locked_database_is_not_deleted() {
         "{}",
         ran.stderr
     );
-    assert_eq!(ran.code, Some(1));
+    assert_eq!(ran.code, Some(4));
     server.patch_postgres(
         "scheduled-pg",
         &json!({ "metadata": { "finalizers": null } }),
@@ -223,9 +223,9 @@ fn a_locked_database_is_not_deleted() {
         server
             .kubedb(&["get", "pg", "scheduled-pg", "-n", "demo"])
             .code,
-        Some(1)
+        Some(3)
     );
-    assert_eq!(server.kubedb(&delete).code, Some(1));
+    assert_eq!(server.kubedb(&delete).code, Some(3));
     assert_eq!(
         server
             .kubedb(&[&delete[..], &["--ignore-not-found"]].concat())
@@ -238,149 +238,11 @@ fn a_locked_database_is_not_deleted() {
     assert_eq!((&*ran.stderr, ran.code), ("No resources found\n", Some(0)));
 }
 
-fn edit(server: &Server, editor: &str) -> Ran {
-    let folder = server.folder.path().to_str().unwrap();
-    let environment = [("KUBEDB_EDITOR", editor), ("TMPDIR", folder)];
-    server.kubedb_with(
-        &["edit", "pg", "scheduled-pg", "-n", "demo"],
-        "",
-        &environment,
-    )
-}
-
-/// The path in the last words of a failed edit.
-fn kept_copy(ran: &Ran) -> String {
-    let line = ran.stderr.lines().last().unwrap();
-    let path = line
-        .strip_prefix("A copy of your changes has been stored to \"")
-        .unwrap();
-    fs::read_to_string(path.trim_end_matches('"')).unwrap()
-}
-
-#[test]
-fn edits_are_sent_and_refused() {
-    let server = Server::start();
-    server.create(GUIDE);
-    let ran = edit(&server, "sed -i 's/replicas: 3/replicas: 2/'");
-    assert_eq!(
-        ran.stdout, "postgres \"scheduled-pg\" edited\n",
-        "{}",
-        ran.stderr
-    );
-    let ran = edit(&server, "true");
-    assert_eq!(
-        (&*ran.stderr, ran.code),
-        ("Edit cancelled, no changes made.\n", Some(0))
-    );
-    let ran = edit(&server, "sed -i 's/version: 9.6/version: \"15\"/'");
-    assert!(
-        ran.stderr.starts_with(
-            "error: At least one of the following was changed:\n\tspec.version\n\tspec.standby\n"
-        ),
-        "{}",
-        ran.stderr
-    );
-    assert_eq!(ran.code, Some(1));
-    assert!(kept_copy(&ran).contains("version: \"15\""));
-    let ran = edit(
-        &server,
-        "sh -c 'echo \"status: {phase: Running}\" >> \"$0\"'",
-    );
-    assert!(
-        ran.stderr
-            .starts_with("error: At least one of the following was changed:\n\tapiVersion\n"),
-        "{}",
-        ran.stderr
-    );
-    let ran = edit(&server, "sed -i 's/replicas: 2/replicas: [/'");
-    assert!(
-        ran.stderr
-            .starts_with("error: Edit cancelled, no valid changes were saved.\n"),
-        "{}",
-        ran.stderr
-    );
-    assert!(kept_copy(&ran).contains("# The edited file had a syntax error: "));
-    let ran = edit(&server, "sed -i \"s/@every 6h/0 25 * * */\"");
-    assert!(ran.stderr.contains("25 is above 23"), "{}", ran.stderr);
-    let copy = kept_copy(&ran);
-    assert!(
-        copy.contains("# postgreses \"scheduled-pg\" was not valid:\n# * "),
-        "{copy}"
-    );
-    let removes = "sed -i '/backupSchedule:/,/storageSecretName/d'";
-    assert_eq!(
-        edit(&server, removes).stdout,
-        "postgres \"scheduled-pg\" edited\n"
-    );
-    let ran = server.kubedb(&["get", "pg", "scheduled-pg", "-n", "demo", "-o", "json"]);
-    let object: Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!(
-        (
-            object["spec"].get("backupSchedule"),
-            &object["spec"]["replicas"]
-        ),
-        (None, &json!(2))
-    );
-}
-
-/// Agents write the status every second; that must not throw away what a user typed. Another user's change must.
-#[test]
-fn a_moving_status_is_no_conflict() {
-    let server = Server::start();
-    server.create(GUIDE);
-    let folder = server.folder.path();
-    // The editor waits until the test has changed the object behind its back.
-    let script = folder.join("editor.sh");
-    let (opened, go) = (folder.join("opened"), folder.join("go"));
-    let text = format!(
-        "#!/bin/sh\nsed -i 's/replicas: 3/replicas: 2/' \"$1\"\ntouch {}\nwhile [ ! -e {} ]; do sleep 0.05; done\n",
-        opened.display(),
-        go.display()
-    );
-    fs::write(&script, text).unwrap();
-    let editor = format!("sh {}", script.display());
-    let run = |change: &dyn Fn()| {
-        let _ = fs::remove_file(&opened);
-        let _ = fs::remove_file(&go);
-        std::thread::scope(|scope| {
-            let edited = scope.spawn(|| edit(&server, &editor));
-            wait_until(|| opened.exists());
-            change();
-            fs::write(&go, "").unwrap();
-            edited.join().unwrap()
-        })
-    };
-    let ran =
-        run(&|| server.set_status::<Postgres>("scheduled-pg", &json!({ "phase": "Running" })));
-    assert_eq!(
-        ran.stdout, "postgres \"scheduled-pg\" edited\n",
-        "{}",
-        ran.stderr
-    );
-    server.patch_postgres("scheduled-pg", &json!({ "spec": { "replicas": 3 } }));
-    let ran =
-        run(&|| server.patch_postgres("scheduled-pg", &json!({ "spec": { "doNotPause": false } })));
-    assert!(
-        ran.stderr.starts_with("Error from server (Conflict): "),
-        "{}",
-        ran.stderr
-    );
-    assert!(kept_copy(&ran).contains("replicas: 2"));
-}
-
-fn wait_until(condition: impl Fn() -> bool) {
-    let until = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < until, "waited too long");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn a_watch_prints_what_changes() {
     let server = Server::start();
     server.create(GUIDE);
-    let mut child = server.start_kubedb(&["get", "pg", "-n", "demo", "--watch"]);
+    let mut child = server.start_kubedb(&["get", "pg", "-n", "demo", "--watch"], &[]);
     let mut rows = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = || rows.next().unwrap().unwrap();
     assert_eq!(next(), "NAME           STATUS    AGE");
@@ -516,4 +378,239 @@ fn the_password_reaches_psql_by_its_environment_alone() {
         ran.stderr
     );
     assert_eq!(ran.code, Some(7));
+}
+
+#[test]
+fn a_watch_ends_with_its_reader_and_begins_with_its_object() {
+    let server = Server::start();
+    server.create(GUIDE);
+    let ran = server.kubedb(&["get", "pg", "x", "-n", "demo", "--watch"]);
+    assert_eq!(
+        (&*ran.stdout, ran.code, &*ran.stderr),
+        (
+            "",
+            Some(3),
+            "Error from server (NotFound): postgreses.kubedb.com \"x\" not found\n"
+        )
+    );
+    let mut child = server.start_kubedb(&["get", "pg", "-n", "demo", "--watch"], &[]);
+    let mut rows = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(rows.next().unwrap().unwrap().starts_with("NAME"));
+    rows.next().unwrap().unwrap();
+    drop(rows);
+    let ended = || {
+        let phase = format!("{:?}", Instant::now());
+        server.set_status::<Postgres>("scheduled-pg", &json!({ "reason": phase }));
+        child.try_wait().unwrap().map(|status| status.code())
+    };
+    let ended = std::cell::RefCell::new(ended);
+    let code = std::cell::Cell::new(None);
+    wait_until(|| {
+        code.set((ended.borrow_mut())());
+        code.get().is_some()
+    });
+    assert_eq!(code.get(), Some(Some(0)));
+}
+
+#[test]
+fn tables_have_the_columns_that_objects_have() {
+    let server = Server::start();
+    server.create(GUIDE);
+    let ran = server.kubedb(&["get", "ns,secret", "-A"]);
+    let rows = lines(&ran);
+    assert!(
+        rows[0].starts_with("NAME"),
+        "a namespace lies in none: {rows:?}"
+    );
+    let second = rows.iter().position(|row| row.is_empty()).unwrap() + 1;
+    assert!(rows[second].starts_with("NAMESPACE   NAME"), "{rows:?}");
+    assert!(
+        rows[second + 1].starts_with("demo        secret/gcs-secret   "),
+        "{rows:?}"
+    );
+    let ran = server.kubedb(&["get", "pg", "x", "y", "-n", "demo"]);
+    assert_eq!(
+        ran.stderr,
+        "Error from server (NotFound): postgreses.kubedb.com \"x\" not found\nError from server (NotFound): postgreses.kubedb.com \"y\" not found\n"
+    );
+    let ran = server.kubedb(&["get", "pg", "-n", "demo", "-l", "a in (b"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.stderr.starts_with("Error from server (BadRequest): "),
+        "{}",
+        ran.stderr
+    );
+    let ran = server.kubedb(&["get", "PG,Postgres,postgreses", "-n", "demo", "-o", "name"]);
+    assert_eq!(ran.stdout, "postgres/scheduled-pg\n");
+}
+
+#[test]
+fn a_deleted_database_leaves_its_data_and_says_so() {
+    let server = Server::start();
+    server.create(&GUIDE.replace("doNotPause: true", "doNotPause: false"));
+    let ran = server.kubedb(&["delete", "pg", "scheduled-pg", "-n", "demo"]);
+    assert_eq!(ran.stdout, "postgres \"scheduled-pg\" deleted\n");
+    assert!(
+        ran.stderr
+            .starts_with("the data folder of a deleted database stays"),
+        "{}",
+        ran.stderr
+    );
+    let ran = server.kubedb(&["delete", "secret", "gcs-secret", "-n", "demo"]);
+    assert_eq!((&*ran.stderr, ran.code), ("", Some(0)));
+}
+
+#[test]
+fn a_snapshot_is_described_with_its_secret() {
+    let server = Server::start();
+    server.create(GUIDE);
+    server.create(SNAPSHOT);
+    let describe = ["describe", "snap", "scheduled-pg-2018", "-n", "demo"];
+    let ran = server.kubedb(&describe);
+    let parts = [
+        "Name:              scheduled-pg-20180208-105341\nNamespace:         demo\nCreationTimestamp: ",
+        "\nStorage:\n  Type:   GCS\n  Bucket: kubedb\n  Secret: gcs-secret\n",
+        "\n\nDatabase Secret:\n  Name: gcs-secret\n  Type: Opaque\n  Data\n  ====\n  GOOGLE_PROJECT_ID:    4 bytes\n",
+        "\n\nNo events.\n",
+    ];
+    let mut rest = &*ran.stdout;
+    for part in parts {
+        let place = rest.find(part);
+        assert!(
+            place.is_some(),
+            "{part:?} is missing, or out of order, in\n{}",
+            ran.stdout
+        );
+        rest = &rest[place.unwrap()..];
+    }
+    let ran = server.kubedb(&[&describe[..], &["-S=false"]].concat());
+    assert!(
+        ran.stdout.contains("\nSecrets:  gcs-secret\n"),
+        "{}",
+        ran.stdout
+    );
+}
+
+/// Two files of KUBECONFIG make one configuration; a missing one is passed over.
+#[test]
+fn configurations_are_found_and_refused_in_words() {
+    let server = Server::start();
+    server.create(GUIDE);
+    let folder = server.folder.path();
+    let text = fs::read_to_string(&server.kubeconfig).unwrap();
+    let both = folder.join("contexts");
+    fs::write(
+        &both,
+        "apiVersion: v1\nkind: Config\ncontexts: [{name: spare, context: {cluster: c, user: u}}]\n",
+    )
+    .unwrap();
+    let joined = format!(
+        "{}:/does/not/exist:{}",
+        both.display(),
+        server.kubeconfig.display()
+    );
+    let get = ["get", "pg", "-n", "demo", "-o", "name"];
+    let ran = server.kubedb_with(&get, "", &[("KUBECONFIG", &joined)]);
+    assert_eq!(ran.stdout, "postgres/scheduled-pg\n", "{}", ran.stderr);
+
+    let with = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        let path = path.to_str().unwrap().to_owned();
+        let ran = server.kubedb_with(&get, "", &[("KUBECONFIG", &path)]);
+        assert_eq!((&*ran.stdout, ran.code), ("", Some(1)), "{name}");
+        for word in [
+            "Kind(",
+            "Error {",
+            "hyper",
+            "Some(",
+            "kube::",
+            "ServiceError",
+        ] {
+            assert!(!ran.stderr.contains(word), "{name}: {word}: {}", ran.stderr);
+        }
+        assert!(ran.stderr.contains("\nhint: "), "{name}: {}", ran.stderr);
+        ran.stderr
+    };
+    let line = |key: &str| {
+        text.lines()
+            .find(|line| line.contains(key))
+            .unwrap()
+            .to_owned()
+    };
+    let token = line("token:");
+    let (head, _) = token.split_once("token:").unwrap();
+    let said = with(
+        "token",
+        &text.replace(&token, &format!("{head}token: wrong")),
+    );
+    assert!(
+        said.starts_with("Error from server (Unauthorized): "),
+        "{said}"
+    );
+    let other = Server::start();
+    let other = fs::read_to_string(&other.kubeconfig).unwrap();
+    let authority = |text: &str| {
+        let key = "certificate-authority-data:";
+        text.lines()
+            .find(|line| line.contains(key))
+            .unwrap()
+            .to_owned()
+    };
+    let said = with(
+        "authority",
+        &text.replace(&authority(&text), &authority(&other)),
+    );
+    assert!(
+        said.starts_with("error: failed to trust the server at https://127.0.0.1:"),
+        "{said}"
+    );
+    assert!(
+        said.contains("not the server that wrote this configuration"),
+        "{said}"
+    );
+    let said = with("empty", "");
+    assert!(
+        said.starts_with("error: failed to use the configuration "),
+        "{said}"
+    );
+    let said = with("broken", "a: [");
+    assert!(
+        said.starts_with("error: failed to use the configuration "),
+        "{said}"
+    );
+}
+
+/// What was created before the server went away is said, and what was not even sent.
+#[test]
+fn manifests_in_folders_and_lists_are_created() {
+    let server = Server::start();
+    server.create(GUIDE);
+    let folder = server.folder.path().join("manifests");
+    fs::create_dir_all(folder.join("more")).unwrap();
+    let map = |name: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: demo}}\n")
+    };
+    fs::write(
+        folder.join("a.yaml"),
+        format!("\u{feff}{}", map("a").replace('\n', "\r\n")),
+    )
+    .unwrap();
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": [
+        { "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "b1", "namespace": "demo" } },
+        { "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "b2", "namespace": "demo" } },
+    ] });
+    fs::write(folder.join("b.json"), list.to_string()).unwrap();
+    fs::write(folder.join("more/c.yml"), map("c")).unwrap();
+    fs::write(folder.join("notes.txt"), "not a manifest").unwrap();
+    let path = folder.to_str().unwrap();
+    let single = folder.join("more/c.yml");
+    let ran = server.kubedb(&["create", "-f", path, "-f", single.to_str().unwrap()]);
+    let expected = format!(
+        "validating \"{path}/a.yaml\"\nvalidating \"{path}/b.json\"\nvalidating \"{path}/more/c.yml\"\nconfigmap \"a\" created\nconfigmap \"b1\" created\nconfigmap \"b2\" created\nconfigmap \"c\" created\n"
+    );
+    assert_eq!(ran.stdout, expected, "{}", ran.stderr);
+    let ran = server.kubedb(&["delete", "-R", "-f", path]);
+    let expected = "configmap \"a\" deleted\nconfigmap \"b1\" deleted\nconfigmap \"b2\" deleted\nconfigmap \"c\" deleted\n";
+    assert_eq!(ran.stdout, expected, "{}", ran.stderr);
 }

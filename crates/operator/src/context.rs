@@ -1,26 +1,35 @@
-//! What controllers share, and how they are run.
+//! How the controllers are run.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _};
 use kube::{
     Api, Client, ResourceExt as _,
     runtime::{
         Controller,
-        controller::{Action, Error as ControllerError},
-        reflector::ObjectRef,
+        controller::{Action, Config, Error as ControllerError},
+        reflector::{ObjectRef, Store},
         watcher,
     },
 };
-use kubedb_api::{Postgres, Snapshot, labels};
+use kubedb_api::{Postgres, Snapshot};
+use kubedb_core::turns::{LIMITS, Limits};
 use tokio_util::sync::CancellationToken;
 
-use crate::platform::{Platform, PlatformError};
+use crate::{
+    gate::digest,
+    operator::Operator,
+    platform::{Platform, PlatformError},
+    postgres, snapshot,
+};
 
-/// Pause after a reconcile that failed.
-const RETRY: Duration = Duration::from_secs(3);
+/// Reconciles of one controller at once: each holds a request open, and an API server that is slow shall not get more.
+const RECONCILES_MAX: u16 = 64;
 
-/// What every reconcile needs.
+/// Look again this soon where the cache is behind our own write; the watch usually comes first.
+pub(crate) const BEHIND: Duration = Duration::from_millis(50);
+
+/// What the controllers work with.
 pub struct Context {
     /// The API.
     pub client: Client,
@@ -30,7 +39,7 @@ pub struct Context {
 
 /// Why a reconcile failed. It is tried again.
 #[derive(Debug, thiserror::Error)]
-pub enum ReconcileError {
+pub(crate) enum ReconcileError {
     /// The API refused, or could not be reached.
     #[error("failed to {action}")]
     Request {
@@ -43,6 +52,27 @@ pub enum ReconcileError {
     /// The platform failed.
     #[error(transparent)]
     Platform(#[from] PlatformError),
+    /// The controllers are being stopped.
+    #[error("failed to wait for the caches: the operator stops")]
+    Stopping,
+}
+
+impl ReconcileError {
+    /// Whether somebody changed the object since it was read.
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Request { source, .. }
+            if matches!(&**source, kube::Error::Api(status) if status.reason == "Conflict"))
+    }
+
+    fn text(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(next) = cause {
+            text += &format!(": {next}");
+            cause = next.source();
+        }
+        text
+    }
 }
 
 /// For `map_err` on requests.
@@ -53,53 +83,118 @@ pub(crate) fn request(action: &'static str) -> impl FnOnce(kube::Error) -> Recon
     }
 }
 
-/// Runs all controllers until `shutdown`.
+/// Runs all controllers until `shutdown`, with the limits that suit most.
 pub async fn run(context: Context, shutdown: CancellationToken) {
-    let context = Arc::new(context);
+    run_with(context, LIMITS, shutdown).await;
+}
+
+/// Runs all controllers until `shutdown`.
+pub async fn run_with(context: Context, limits: Limits, shutdown: CancellationToken) {
     let postgreses: Api<Postgres> = Api::all(context.client.clone());
     let snapshots: Api<Snapshot> = Api::all(context.client.clone());
     let any = watcher::Config::default;
-    let databases = Controller::new(postgreses.clone(), any())
-        .watches(snapshots.clone(), any(), |snapshot: Snapshot| {
-            let namespace = snapshot.namespace()?;
-            Some(ObjectRef::<Postgres>::new(&snapshot.spec.database_name).within(&namespace))
-        })
-        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .run(crate::postgres::reconcile, retry, Arc::clone(&context));
-    let backups = Controller::new(snapshots, any());
-    let known = backups.store();
+    let config = || Config::default().concurrency(RECONCILES_MAX);
+    let databases = Controller::new(postgreses.clone(), any()).with_config(config());
+    let backups = Controller::new(snapshots.clone(), any()).with_config(config());
+    let (known, made) = (databases.store(), backups.store());
+    let operator = Arc::new(Operator::new(context, limits, known.clone(), made.clone()));
+    let stopped = || shutdown.clone().cancelled_owned();
+    let databases = databases
+        .watches(snapshots, any(), concerns(Arc::clone(&operator)))
+        .graceful_shutdown_on(stopped())
+        .run(postgres::reconcile, retry, Arc::clone(&operator));
     let backups = backups
-        .watches(postgreses, any(), move |postgres: Postgres| {
-            let (name, namespace) = (postgres.name_any(), postgres.namespace());
-            known
-                .state()
-                .into_iter()
-                .filter(move |snapshot| {
-                    snapshot.namespace() == namespace
-                        && snapshot.spec.database_name == name
-                        && !is_over(snapshot)
-                })
-                .map(|snapshot| ObjectRef::from_obj(&*snapshot))
-                .collect::<Vec<_>>()
-        })
-        .graceful_shutdown_on(shutdown.cancelled_owned())
-        .run(crate::snapshot::reconcile, retry, context);
+        .watches(postgreses, any(), concerned(made))
+        .graceful_shutdown_on(stopped())
+        .run(snapshot::reconcile, retry, operator);
     tokio::join!(log(databases), log(backups));
 }
 
-/// Whether nothing is left to do for a Snapshot.
-fn is_over(snapshot: &Snapshot) -> bool {
-    use kubedb_api::snapshot::SnapshotPhase::{Failed, Succeeded};
-    let phase = snapshot.status.as_ref().and_then(|status| status.phase);
-    matches!(phase, Some(Succeeded | Failed)) && snapshot.metadata.deletion_timestamp.is_none()
+/// Databases that a change of a Snapshot concerns: its own, and those that wait to be restored from it.
+fn concerns(operator: Arc<Operator>) -> impl Fn(Snapshot) -> Vec<ObjectRef<Postgres>> {
+    move |snapshot| {
+        let namespace = snapshot.namespace().unwrap_or_default();
+        let own = ObjectRef::new(&snapshot.spec.database_name).within(&namespace);
+        let mut all = vec![own];
+        let waiting = operator.databases.state();
+        let waiting = waiting
+            .iter()
+            .filter(|postgres| postgres::waits_for(postgres, &snapshot));
+        all.extend(waiting.map(|postgres| ObjectRef::from_obj(&**postgres)));
+        for database in &all {
+            let namespace = database.namespace.as_deref().unwrap_or_default();
+            operator
+                .gate
+                .open(&format!("{namespace}/{}", database.name));
+        }
+        all
+    }
 }
 
-fn retry<K>(_: Arc<K>, error: &ReconcileError, _: Arc<Context>) -> Action {
-    tracing::warn!(
-        error = error as &dyn std::error::Error,
-        "a reconcile failed"
-    );
-    Action::requeue(RETRY)
+/// Snapshots that a change of a database concerns: those it has tasks of, and the unfinished ones if more than a heartbeat
+/// changed.
+fn concerned(made: Store<Snapshot>) -> impl Fn(Postgres) -> Vec<ObjectRef<Snapshot>> {
+    let digests = std::sync::Mutex::new(HashMap::<String, u64>::new());
+    move |postgres| {
+        let namespace = postgres.namespace().unwrap_or_default();
+        let status = postgres.status.as_ref();
+        let mut all: Vec<_> = status
+            .iter()
+            .flat_map(|status| status.tasks.keys())
+            .map(|name| ObjectRef::new(name).within(&namespace))
+            .collect();
+        let key = format!("{namespace}/{}", postgres.name_any());
+        let digest = digest(&postgres, []);
+        let is_changed = {
+            let mut digests = digests
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            if postgres.metadata.deletion_timestamp.is_some() {
+                digests.remove(&key) != Some(digest)
+            } else {
+                digests.insert(key, digest) != Some(digest)
+            }
+        };
+        if is_changed {
+            let unfinished = made.state();
+            let unfinished = unfinished.iter().filter(|snapshot| {
+                snapshot.spec.database_name == postgres.name_any()
+                    && snapshot.namespace().as_deref() == Some(&namespace)
+                    && !snapshot::is_over(snapshot)
+            });
+            all.extend(unfinished.map(|snapshot| ObjectRef::from_obj(&**snapshot)));
+        }
+        all
+    }
+}
+
+/// Name of an object in the memory of failures.
+pub(crate) fn key_of<K: kube::Resource<DynamicType = ()>>(object: &K) -> String {
+    let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+    let name = object.meta().name.as_deref().unwrap_or_default();
+    format!("{}/{namespace}/{name}", K::kind(&()))
+}
+
+fn retry<K>(object: Arc<K>, error: &ReconcileError, operator: Arc<Operator>) -> Action
+where
+    K: kube::Resource<DynamicType = ()>,
+{
+    let key = key_of(&*object);
+    let advice = if error.is_conflict() {
+        operator.failures.conflict(&key)
+    } else {
+        operator.failures.failure(&key, &error.text())
+    };
+    if advice.is_news {
+        tracing::warn!(object = key, error = error.text(), pause = ?advice.pause, "a reconcile failed and is tried again");
+    } else {
+        tracing::debug!(
+            object = key,
+            error = error.text(),
+            "a reconcile failed again"
+        );
+    }
+    Action::requeue(advice.pause)
 }
 
 async fn log<K: kube::Resource>(
@@ -115,9 +210,4 @@ async fn log<K: kube::Resource>(
             tracing::warn!(%error, "a watch failed and begins anew");
         }
     }
-}
-
-/// Label selector of what belongs to a database.
-pub(crate) fn selector(database: &str) -> String {
-    format!("{}=Postgres,{}={database}", labels::KIND, labels::NAME)
 }

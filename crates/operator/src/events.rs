@@ -1,4 +1,5 @@
-//! Events, under core/v1. The same thing happening again raises a count instead of adding an object.
+//! Events, under core/v1. The same thing happening again raises a count instead of adding an object, and telling of the same
+//! occurrence again, after a crash between Event and status, raises nothing.
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -9,25 +10,28 @@ use kube::{
     Api, Client, Resource, ResourceExt as _,
     api::{Patch, PatchParams, PostParams},
 };
+use kubedb_api::labels;
 use serde_json::json;
 
 /// An Event to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub(crate) struct Note {
     /// Whether something went wrong.
-    pub is_warning: bool,
+    pub(crate) is_warning: bool,
     /// Reason, one of `kubedb_api::reasons::event`.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// For people.
-    pub message: String,
+    pub(crate) message: String,
     /// Who says so, one of `kubedb_api::reasons::component`.
-    pub component: &'static str,
+    pub(crate) component: &'static str,
+    /// What makes this occurrence another one than the last: a tick, a Snapshot, a change of phase.
+    pub(crate) occurrence: String,
 }
 
 impl Note {
     /// Something went as it should.
     #[must_use]
-    pub fn normal(
+    pub(crate) fn normal(
         component: &'static str,
         reason: &'static str,
         message: impl Into<String>,
@@ -37,12 +41,13 @@ impl Note {
             reason,
             message: message.into(),
             component,
+            occurrence: String::new(),
         }
     }
 
     /// Something went wrong.
     #[must_use]
-    pub fn warning(
+    pub(crate) fn warning(
         component: &'static str,
         reason: &'static str,
         message: impl Into<String>,
@@ -52,10 +57,19 @@ impl Note {
             ..Self::normal(component, reason, message)
         }
     }
+
+    /// Names the occurrence. Without a name it happens once only.
+    #[must_use]
+    pub(crate) fn of(self, occurrence: impl Into<String>) -> Self {
+        Self {
+            occurrence: occurrence.into(),
+            ..self
+        }
+    }
 }
 
 /// Publishes an Event about an object. Events are a courtesy: a failure is logged, and stops nothing.
-pub async fn publish<K>(client: &Client, object: &K, note: &Note, now: Timestamp)
+pub(crate) async fn publish<K>(client: &Client, object: &K, note: &Note, now: Timestamp)
 where
     K: Resource<DynamicType = ()>,
 {
@@ -86,7 +100,14 @@ where
     let event_name = format!("{name}.{:016x}", fnv1a(text.as_bytes()));
     let events: Api<Event> = Api::namespaced(client.clone(), &namespace);
     if let Some(known) = events.get_opt(&event_name).await? {
-        let patch = json!({ "count": known.count.unwrap_or(1) + 1, "lastTimestamp": Time(now) });
+        let told = known.annotations().get(labels::OCCURRENCE);
+        if told.map_or("", String::as_str) == note.occurrence {
+            return Ok(());
+        }
+        let patch = json!({
+            "metadata": { "annotations": { labels::OCCURRENCE: note.occurrence } },
+            "count": known.count.unwrap_or(1) + 1, "lastTimestamp": Time(now),
+        });
         events
             .patch(&event_name, &PatchParams::default(), &Patch::Merge(patch))
             .await?;
@@ -96,6 +117,7 @@ where
         metadata: ObjectMeta {
             name: Some(event_name),
             namespace: Some(namespace),
+            annotations: Some([(labels::OCCURRENCE.to_owned(), note.occurrence.clone())].into()),
             ..ObjectMeta::default()
         },
         involved_object: about,

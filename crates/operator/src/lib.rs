@@ -1,9 +1,14 @@
 //! Controllers: what should exist, in five steps each (dereference, validate, plan, apply, update status).
 
 pub mod context;
-pub mod events;
+mod events;
+mod failures;
+mod gate;
+mod operator;
 pub mod platform;
-pub mod postgres;
-pub mod snapshot;
+mod postgres;
+mod seats;
+mod snapshot;
+mod superseded;
 
-pub use context::{Context, run};
+pub use context::{Context, run, run_with};

@@ -60,6 +60,8 @@ pub(crate) fn load_or_make(folder: &Path) -> Result<Keys, KeyError> {
         _ => make_authority(folder)?,
     };
     if read(&file("server.crt"))?.is_none() || read(&file("server.key"))?.is_none() {
+        // A start that is killed between the two must not leave a certificate with another's key.
+        remove(&file("server.crt"))?;
         let issuer = Issuer::new(authority_params()?, authority_key);
         let key = KeyPair::generate()?;
         let certificate = server_params()?.signed_by(&key, &issuer)?;
@@ -75,14 +77,9 @@ pub(crate) fn load_or_make(folder: &Path) -> Result<Keys, KeyError> {
 }
 
 fn make_authority(folder: &Path) -> Result<KeyPair, KeyError> {
-    // A certificate of another authority would be of no use.
-    let old = folder.join("server.crt");
-    match fs::remove_file(&old) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(KeyError::File { path: old, source });
-        }
-        _ => {}
-    }
+    // Certificates of another authority would be of no use, and a start that is killed here must not find one beside the new key.
+    remove(&folder.join("server.crt"))?;
+    remove(&folder.join("ca.crt"))?;
     let key = KeyPair::generate()?;
     let certificate = authority_params()?.self_signed(&key)?;
     replace(&folder.join("ca.key"), &key.serialize_pem())?;
@@ -141,6 +138,16 @@ fn read(path: &Path) -> Result<Option<String>, KeyError> {
     }
 }
 
+fn remove(path: &Path) -> Result<(), KeyError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(KeyError::File {
+            path: path.into(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn replace(path: &Path, text: &str) -> Result<(), KeyError> {
     write_private(path, text).map_err(|source| KeyError::File {
         path: path.into(),
@@ -166,4 +173,44 @@ pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the server's certificate is signed by the authority that clients are given.
+    fn fits(folder: &Path) -> bool {
+        let keys = load_or_make(folder).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        let authority = CertificateDer::from_pem_slice(keys.authority.as_bytes()).unwrap();
+        roots.add(authority).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier =
+            rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .unwrap();
+        let server = CertificateDer::from_pem_file(folder.join("server.crt")).unwrap();
+        let now = rustls::pki_types::UnixTime::now();
+        let name = "localhost".try_into().unwrap();
+        use rustls::client::danger::ServerCertVerifier as _;
+        verifier
+            .verify_server_cert(&server, &[], &name, &[], now)
+            .is_ok()
+    }
+
+    #[test]
+    fn whatever_is_lost_what_is_made_anew_fits_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["ca.key", "ca.crt", "server.key", "server.crt"];
+        assert!(fits(folder.path()));
+        for lost in 1..1_u32 << files.len() {
+            for (bit, file) in files.iter().enumerate() {
+                if lost >> bit & 1 == 1 {
+                    fs::remove_file(folder.path().join(file)).unwrap();
+                }
+            }
+            assert!(fits(folder.path()), "without {lost:04b}");
+        }
+    }
 }

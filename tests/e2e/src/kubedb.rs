@@ -127,6 +127,17 @@ impl Server {
             .is_some_and(|status| status.success())
     }
 
+    /// Process id of the server.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.running.id()
+    }
+
+    /// kill -9 of the server process alone. What it ran goes on.
+    pub fn kill(&mut self) {
+        self.running.kill();
+    }
+
     /// kill -9 of the server process alone, then a new one on the same folder.
     pub fn kill_and_restart(&mut self) -> Result<(), HelperError> {
         self.running.kill();

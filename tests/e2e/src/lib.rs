@@ -3,7 +3,10 @@
 //! Every helper ends the processes it started, by id, also when a test panics.
 
 pub mod kubedb;
+pub mod machine;
+pub mod slow;
 pub mod wait;
+pub mod world;
 
 pub use kubedb_stores::process;
 

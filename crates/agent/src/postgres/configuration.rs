@@ -165,11 +165,20 @@ pub fn write(
     replace(&conf.join("pg_hba.conf"), pg_hba(configuration).as_bytes())?;
     replace(&conf.join("pg_ident.conf"), b"# Written by kubedb.\n")?;
     if let Some(password) = replication_password {
-        let escaped = password.replace('\\', "\\\\").replace(':', "\\:");
-        let line = format!("*:*:*:{REPLICATION_ROLE}:{escaped}\n");
-        replace(&paths.passfile(), line.as_bytes())?;
+        write_passfile(paths, password)?;
     }
     write_recovery_files(data, configuration)
+}
+
+/// Writes the password that a standby connects with; a running one reads it at its next connection. One that is there already is left
+/// alone.
+pub fn write_passfile(paths: &Paths, password: &str) -> io::Result<()> {
+    let escaped = password.replace('\\', "\\\\").replace(':', "\\:");
+    let line = format!("*:*:*:{REPLICATION_ROLE}:{escaped}\n");
+    if fs::read(paths.passfile()).is_ok_and(|known| known == line.as_bytes()) {
+        return Ok(());
+    }
+    replace(&paths.passfile(), line.as_bytes())
 }
 
 fn write_recovery_files(data: &Path, configuration: &Configuration) -> io::Result<()> {

@@ -4,6 +4,8 @@ use std::{fs, io, path::Path, process::Stdio, time::Duration};
 
 use tokio::process::Command;
 
+use super::leftovers::{MARK, whole};
+
 /// initdb takes seconds; a disk that needs minutes is broken.
 const INITDB_LIMIT: Duration = Duration::from_secs(300);
 /// End of initdb's output that goes into an error.
@@ -30,6 +32,15 @@ pub enum InitdbError {
     /// It did not end.
     #[error("failed to make a cluster within {} s", INITDB_LIMIT.as_secs())]
     Hang,
+    /// The cluster is not on the disk.
+    #[error("failed to sync {folder}")]
+    Sync {
+        /// The folder.
+        folder: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The folder could not be cleared.
     #[error("failed to clear {folder}")]
     Clear {
@@ -41,10 +52,9 @@ pub enum InitdbError {
     },
 }
 
-/// Makes a cluster in `data`, which is cleared first. Checksums and UTF8 are set here because later is too late; the
+/// Makes a cluster in `data`, which is absent or empty. Checksums and UTF8 are set here because later is too late; the
 /// locale is pinned, because an index built under another one is wrong.
 pub async fn initdb(bin_directory: &Path, data: &Path) -> Result<(), InitdbError> {
-    clear(data)?;
     let program = bin_directory.join("initdb");
     let run = |source| InitdbError::Run {
         program: program.display().to_string(),
@@ -56,7 +66,10 @@ pub async fn initdb(bin_directory: &Path, data: &Path) -> Result<(), InitdbError
         .args(["--username=postgres", "--encoding=UTF8", "--data-checksums"])
         .args(["--locale=C.UTF-8", "--lc-messages=C"])
         .args(["--auth-local=trust", "--auth-host=reject"])
+        // File by file, a thousand times over, this takes longer than everything else; `sync` below does it in one call.
+        .arg("-N")
         .env_remove("PGDATA")
+        .env(MARK, whole(data))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -68,16 +81,27 @@ pub async fn initdb(bin_directory: &Path, data: &Path) -> Result<(), InitdbError
         .map_err(|_| InitdbError::Hang)?
         .map_err(run)?;
     if output.status.success() {
-        return Ok(());
+        return sync(data).await;
     }
-    let text = String::from_utf8_lossy(&output.stderr);
-    let start = text.len().saturating_sub(OUTPUT_MAX);
-    let output = text
-        .get(start..)
-        .unwrap_or(&text)
+    let start = output.stderr.len().saturating_sub(OUTPUT_MAX);
+    let output = String::from_utf8_lossy(&output.stderr[start..])
         .trim()
         .replace('\n', "; ");
     Err(InitdbError::Initdb { output })
+}
+
+/// Puts a whole new cluster on the disk, with the file system it lies on.
+async fn sync(data: &Path) -> Result<(), InitdbError> {
+    let folder = data.to_owned();
+    tokio::task::spawn_blocking(move || {
+        nix::unistd::syncfs(fs::File::open(folder)?).map_err(io::Error::from)
+    })
+    .await
+    .unwrap_or_else(|error| Err(io::Error::other(error)))
+    .map_err(|source| InitdbError::Sync {
+        folder: data.display().to_string(),
+        source,
+    })
 }
 
 /// Removes a folder and what is in it.

@@ -2,4 +2,5 @@
 
 pub mod configuration;
 pub mod initdb;
+pub mod leftovers;
 pub mod process;

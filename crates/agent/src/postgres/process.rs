@@ -1,18 +1,21 @@
 //! The postmaster: started as a child, or adopted when a killed agent left it running.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _, Seek as _},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
+use jiff::Timestamp;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use tokio::process::{Child, Command};
 
+use super::leftovers::{MARK, whole};
 use crate::paths::Paths;
 
 /// How long a fast shutdown may take before the immediate one: a checkpoint of a busy server takes minutes.
@@ -21,6 +24,9 @@ const FAST_LIMIT: Duration = Duration::from_secs(120);
 const IMMEDIATE_LIMIT: Duration = Duration::from_secs(10);
 /// How often an adopted process is looked at; it is not our child, so nobody tells us.
 const POLL: Duration = Duration::from_millis(100);
+
+/// End of a log that is read for the last words of a server.
+const LOG_END: u64 = 4_096;
 
 /// Why the postmaster could not be started or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +84,7 @@ impl Postmaster {
             // libpq of 9.6 knows no `passfile` in a connection string.
             .env("PGPASSFILE", paths.passfile())
             .env_remove("PGDATA")
+            .env(MARK, whole(data))
             .env("LC_ALL", "C.UTF-8")
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(start)?)
@@ -164,26 +171,50 @@ impl Postmaster {
 /// Last words of a server that did not come up.
 #[must_use]
 pub fn last_words(paths: &Paths) -> String {
+    words_of(&end_of_log(paths), None)
+}
+
+/// The last complaint that was logged since then; empty when there is none.
+#[must_use]
+pub fn complaint_since(paths: &Paths, since: Timestamp) -> String {
+    words_of(&end_of_log(paths), Some(since))
+}
+
+fn end_of_log(paths: &Paths) -> String {
     let newest = fs::read_dir(paths.log())
         .into_iter()
         .flatten()
         .filter_map(Result::ok)
         .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
         .max();
-    let text = newest
-        .and_then(|(_, path)| fs::read(path).ok())
-        .map(|bytes| {
-            let start = bytes.len().saturating_sub(4_096);
-            String::from_utf8_lossy(&bytes[start..]).into_owned()
-        })
-        .unwrap_or_default();
-    let is_telling = |line: &&str| line.contains("FATAL:") || line.contains("PANIC:");
-    text.lines()
-        .rev()
-        .find(is_telling)
-        .or_else(|| text.lines().last())
+    newest
+        .and_then(|(_, path)| end_of(&path, LOG_END).ok())
         .unwrap_or_default()
-        .to_owned()
+}
+
+fn end_of(path: &Path, bytes: u64) -> io::Result<String> {
+    let mut file = fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(io::SeekFrom::Start(length.saturating_sub(bytes)))?;
+    let mut end = Vec::new();
+    file.take(bytes).read_to_end(&mut end)?;
+    Ok(String::from_utf8_lossy(&end).into_owned())
+}
+
+fn words_of(log: &str, since: Option<Timestamp>) -> String {
+    let is_telling = |line: &&str| line.contains("FATAL:") || line.contains("PANIC:");
+    let complaint = log.lines().rev().find(is_telling);
+    let words = match since {
+        None => complaint.or_else(|| log.lines().last()),
+        Some(since) => complaint.filter(|line| logged_at(line).is_some_and(|at| at >= since)),
+    };
+    words.unwrap_or_default().to_owned()
+}
+
+/// The time that `log_line_prefix` puts before a line.
+fn logged_at(line: &str) -> Option<Timestamp> {
+    let mut parts = line.split(' ');
+    format!("{}T{}Z", parts.next()?, parts.next()?).parse().ok()
 }
 
 fn startup_log(paths: &Paths) -> PathBuf {
@@ -203,4 +234,19 @@ fn is_postmaster_of(pid: i32, data: &Path) -> bool {
     let cwd = fs::read_link(format!("/proc/{pid}/cwd"));
     let folder = fs::canonicalize(data);
     is_postgres && matches!((cwd, folder), (Ok(cwd), Ok(folder)) if cwd == folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_complaints_of_this_start_count() {
+        let log = "2026-11-25 10:00:00.123 UTC [7] FATAL:  old\n2026-11-25 10:00:09.000 UTC [7] LOG:  later\n";
+        let at = |text: &str| text.parse().ok();
+        assert!(words_of(log, at("2026-11-25T10:00:00Z")).ends_with("FATAL:  old"));
+        assert_eq!(words_of(log, at("2026-11-25T10:00:01Z")), "");
+        assert!(words_of(log, None).ends_with("old"));
+        assert_eq!(words_of("no time\n", None), "no time");
+    }
 }

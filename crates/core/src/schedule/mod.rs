@@ -22,6 +22,7 @@ pub struct Schedule {
     kind: Kind,
     zone: TimeZone,
     text: String,
+    identity: String,
 }
 
 #[derive(Clone, Debug)]
@@ -101,6 +102,12 @@ impl Schedule {
     #[must_use]
     pub fn explain(&self) -> String {
         explain::explain(self)
+    }
+
+    /// Expression and zone in one, with the zone as a prefix: what is equal fires at the same times.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// The expression as it was given.

@@ -134,7 +134,8 @@ pub(super) fn parse(expression: &str, zone: Option<&str>) -> Result<Schedule, Sc
         return Err(ScheduleError::Empty);
     }
     let (prefix, rest) = split_zone(expression)?;
-    let zone = match (prefix, zone.filter(|name| !name.is_empty())) {
+    let given = zone.filter(|name| !name.is_empty());
+    let zone = match (prefix, given) {
         (Some(_), Some(_)) => return Err(ScheduleError::ChooseZone),
         (Some(name), None) | (None, Some(name)) => find_zone(name)?,
         (None, None) => TimeZone::UTC,
@@ -145,6 +146,10 @@ pub(super) fn parse(expression: &str, zone: Option<&str>) -> Result<Schedule, Sc
         Kind::Cron(fields(rest)?)
     };
     Ok(Schedule {
+        identity: match given {
+            Some(given) => format!("TZ={given} {expression}"),
+            None => expression.to_owned(),
+        },
         kind,
         zone,
         text: expression.to_owned(),

@@ -2,17 +2,20 @@
 //!
 //! The state lives in the Postgres status, so a restart of the operator repeats nothing and resets nothing.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Schedule;
 
 /// Ticks counted after a downtime; beyond it the exact number helps nobody.
 const MISSED_MAX: u32 = 1_000;
 
+/// A clock that is set steps by less than this, as a rule; a schedule of seconds does not begin anew for it.
+const CLOCK_STEP_MAX: SignedDuration = SignedDuration::from_secs(60);
+
 /// What the status remembers of a schedule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScheduleState {
-    /// The expression that `next` was computed from.
+    /// The expression that `next` was computed from, with its zone.
     pub expression: Option<String>,
     /// The tick that was last run or skipped.
     pub last: Option<Timestamp>,
@@ -60,7 +63,7 @@ pub fn due(
     suspended: bool,
 ) -> ScheduleDecision {
     let remember = |last: Option<Timestamp>, next: Option<Timestamp>| ScheduleState {
-        expression: Some(schedule.expression().to_owned()),
+        expression: Some(schedule.identity().to_owned()),
         last,
         next,
     };
@@ -84,7 +87,7 @@ pub fn due(
     let is_changed = state
         .expression
         .as_deref()
-        .is_some_and(|old| old != schedule.expression());
+        .is_some_and(|old| old != schedule.identity());
     let Some(next) = state.next.filter(|_| !is_changed) else {
         let state = remember(Some(last), schedule.next_anchored(last, now));
         let reason = if is_changed {
@@ -94,6 +97,15 @@ pub fn due(
         };
         return decision(ScheduleAction::Wait, state, reason);
     };
+    if clock_went_back(now, last, next) {
+        // Counted from now on: what was served lies in a future that the clock took back.
+        let last = whole_second(now);
+        return decision(
+            ScheduleAction::Wait,
+            remember(Some(last), schedule.next_anchored(last, now)),
+            "the clock went back, so the schedule begins anew from it",
+        );
+    }
     if now < next {
         return decision(
             ScheduleAction::Wait,
@@ -127,6 +139,13 @@ fn decision(action: ScheduleAction, state: ScheduleState, reason: &str) -> Sched
         state,
         reason: reason.to_owned(),
     }
+}
+
+/// Whether the last tick lies so far ahead that waiting for the clock to come there again would double a pause at least.
+/// A step of less than that is waited for: no tick is served twice.
+fn clock_went_back(now: Timestamp, last: Timestamp, next: Timestamp) -> bool {
+    let ahead = last.duration_since(now);
+    ahead > next.duration_since(last).max(CLOCK_STEP_MAX)
 }
 
 /// The last tick that is not after `now`, and how many came before it.

@@ -1,6 +1,6 @@
 //! The end of a backup: lists of files, then the manifest, then reading it back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
@@ -123,10 +123,12 @@ impl Attempt<'_> {
             Err(error) if error.is_not_found() => {
                 return Err(BackupError::Deleted {
                     attempt: self.id.to_string(),
+                    label: store.label().to_owned(),
                 });
             }
             Err(error) => return Err(error.into()),
         }
+        self.check_stored(manifest).await?;
         let key = self.folder.record(Record::Manifest, &self.id);
         // From here on the manifest may exist, whatever answer we get: nothing may be taken away from it.
         self.begun.forget();
@@ -137,6 +139,27 @@ impl Attempt<'_> {
         } else {
             Err(BackupError::ReadBackDiffers { object: key })
         }
+    }
+
+    /// Everything that the manifest refers to must be in the store, whole, whatever the store said when it took it.
+    async fn check_stored(&self, manifest: &Manifest) -> Result<(), BackupError> {
+        let store = &self.request.store;
+        let mut stored = HashMap::new();
+        for own in [keys::packs(&self.id.uid), keys::maps(&self.id.uid)] {
+            let listed = store.list(&self.folder.key(&own)).await?;
+            stored.extend(listed.into_iter().map(|found| (found.key, found.bytes)));
+        }
+        let objects = manifest.maps.iter().chain(&manifest.packs);
+        for object in objects {
+            let key = self.folder.key(&object.key);
+            if stored.get(&key) != Some(&object.bytes) {
+                return Err(BackupError::Lost {
+                    object: key,
+                    label: store.label().to_owned(),
+                });
+            }
+        }
+        Ok(())
     }
 
     async fn cluster(

@@ -144,11 +144,23 @@ pub enum BackupError {
         /// Snapshot and attempt.
         attempt: String,
     },
-    /// The Snapshot was deleted while it was made.
-    #[error("failed to complete {attempt}: the Snapshot was deleted meanwhile")]
+    /// The Snapshot was deleted while it was made, or somebody else emptied the store.
+    #[error("failed to complete {attempt}: what it had written to {label} was deleted meanwhile")]
     Deleted {
         /// Snapshot and attempt.
         attempt: String,
+        /// The store.
+        label: String,
+    },
+    /// An object that the store took is not there.
+    #[error(
+        "failed to complete the backup: {label} took object {object} and does not have it whole"
+    )]
+    Lost {
+        /// Key of the object.
+        object: String,
+        /// The store.
+        label: String,
     },
     /// The manifest was stored and reads differently.
     #[error("failed to verify {object}: the store gives back other content than it was given")]
@@ -182,6 +194,9 @@ impl BackupError {
             | Self::Interrupted { .. }
             | Self::Wal { .. }
             | Self::AttemptTaken { .. }
+            // Nobody hands out another attempt at a Snapshot that was deleted.
+            | Self::Deleted { .. }
+            | Self::Lost { .. }
             | Self::Worker => true,
             Self::Name(_)
             | Self::Answer { .. }
@@ -193,7 +208,6 @@ impl BackupError {
             | Self::Compress { .. }
             | Self::Map(_)
             | Self::Encode(_)
-            | Self::Deleted { .. }
             | Self::ReadBackDiffers { .. }
             | Self::Cancelled => false,
         }

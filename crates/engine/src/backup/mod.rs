@@ -16,7 +16,7 @@ use kubedb_core::lsn::Lsn;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-pub use self::error::BackupError;
+pub use self::{error::BackupError, session::SLOT_PREFIX};
 use self::{
     pack::Begun,
     session::{Session, read_control},
@@ -163,6 +163,14 @@ impl Attempt<'_> {
             outcome = self.transfer(&session) => outcome,
         };
         session.close().await;
+        if let Ok(outcome) = &outcome {
+            // Files may have become shorter, or gone, since they were counted.
+            self.progress.send_replace(BackupProgress {
+                done_bytes: outcome.read_bytes,
+                total_bytes: outcome.read_bytes,
+                uploaded_bytes: outcome.uploaded_bytes,
+            });
+        }
         outcome
     }
 

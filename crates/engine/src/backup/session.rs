@@ -26,10 +26,10 @@ const LOOK: Duration = Duration::from_millis(200);
 const GOODBYE: Duration = Duration::from_secs(10);
 
 /// Slots that hold WAL for a backup begin so.
-const SLOT_PREFIX: &str = "kubedb_snap_";
+pub const SLOT_PREFIX: &str = "kubedb_snap_";
 
-/// Settings that would end a session that is silent for hours.
-const NO_TIMEOUTS: &str = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
+/// Names are PostgreSQL's own, whatever a user made; and no setting ends a session that is silent for hours.
+const PREPARE: &str = "SET search_path = pg_catalog; SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
     WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')";
 
 /// What the end of backup mode gives.
@@ -80,7 +80,7 @@ impl Session {
             is_standby: false,
         };
         let what = "prepare the session";
-        let prepare = session.client.batch_execute(NO_TIMEOUTS);
+        let prepare = session.client.batch_execute(PREPARE);
         within(ANSWER, what, prepare)
             .await?
             .map_err(BackupError::query(what))?;

@@ -13,7 +13,7 @@ use crate::store::{Store, StoreError};
 /// Requests under way at once.
 const REQUESTS: usize = 8;
 
-/// A writer that has not noticed yet may add a pack while we delete; it notices before its next one.
+/// A writer that has not noticed yet may add a pack, or even its manifest, while we delete; it notices before its next one.
 const SWEEPS: usize = 3;
 
 /// What was deleted by this call. A call that finds nothing left says zero.
@@ -101,9 +101,48 @@ struct Records {
     others: Vec<String>,
 }
 
+impl Records {
+    /// Whether none of ours is left.
+    fn is_empty(&self) -> bool {
+        self.intents.is_empty() && self.manifests.is_empty() && self.markers.is_empty()
+    }
+}
+
 impl Deletion<'_> {
     async fn run(&mut self) -> Result<(), DeleteError> {
-        let mut records = self.records().await?;
+        for _ in 0..SWEEPS {
+            let records = self.records().await?;
+            let is_last = records.is_empty();
+            self.sweep(records).await?;
+            if is_last {
+                break;
+            }
+        }
+        self.discard_unfinished().await
+    }
+
+    /// What a writer that was killed left half written is no object, and only a folder shows it.
+    async fn discard_unfinished(&self) -> Result<(), DeleteError> {
+        let records = format!("{}/{}", self.folder.snapshots(), self.id.snapshot);
+        for folder in [
+            self.folder.key(&keys::packs(&self.id.uid)),
+            self.folder.key(&keys::maps(&self.id.uid)),
+            records,
+        ] {
+            let is_ours = |name: &str| {
+                let key = format!("{folder}/{name}");
+                match self.folder.read_record(&key) {
+                    Some((_, id)) => id.uid == self.id.uid,
+                    None => !folder.starts_with(&self.folder.snapshots()),
+                }
+            };
+            let discarded = self.store.discard_unfinished(&folder, is_ours).await;
+            discarded.map_err(|source| self.fail(source))?;
+        }
+        Ok(())
+    }
+
+    async fn sweep(&mut self, mut records: Records) -> Result<(), DeleteError> {
         // Before anything is touched: is it known what the others need?
         let needed = self.needed_by_others(&records.others).await?;
         // A writer that is still at it finds its intent gone and stops.

@@ -127,7 +127,12 @@ impl RestoreError {
         match self {
             Self::Store(source) => source.is_retryable(),
             Self::Manifest(source) => source.is_retryable(),
-            Self::Worker => true,
+            // Room can be made.
+            Self::Space { .. } | Self::Worker => true,
+            Self::Write { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ),
             _ => false,
         }
     }

@@ -353,3 +353,6 @@ pub(super) fn extent(response: &Response) -> Option<(Range<u64>, u64)> {
     let end = last.parse::<u64>().ok()?.checked_add(1)?;
     Some((start.parse().ok()?..end, size.parse().ok()?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,10 +188,41 @@ pub(crate) fn parse_kind(typed: &str) -> Result<&'static Kind, CommandError> {
         })
 }
 
-/// Finds the kind of a manifest by its `apiVersion` and `kind`.
-pub(crate) fn by_manifest(api_version: &str, kind: &str) -> Option<&'static Kind> {
+/// Finds the kind of a manifest by its `apiVersion` and `kind`; the error says what is meant instead, where that can be guessed.
+pub(crate) fn by_manifest(api_version: &str, kind: &str) -> Result<&'static Kind, String> {
+    let matches = |known: &&&Kind| known.api_resource().api_version == api_version;
+    if let Some(known) = ALL.iter().filter(matches).find(|known| known.kind == kind) {
+        return Ok(known);
+    }
+    let refused = format!("kubedb doesn't support a resource type \"{kind}\" of {api_version}");
+    let meant = nearest(kind).filter(|known| known.creatable);
+    Err(match meant {
+        Some(known) => {
+            let meant = known.api_resource();
+            format!(
+                "{refused}; did you mean \"{}\" of {}?",
+                meant.kind, meant.api_version
+            )
+        }
+        None => refused,
+    })
+}
+
+/// The kind with a name that differs from what was typed by one letter in three, two at most.
+pub(crate) fn nearest(typed: &str) -> Option<&'static Kind> {
+    let typed = typed.to_lowercase();
+    let distance = |kind: &Kind| {
+        [kind.singular, kind.plural, kind.short]
+            .iter()
+            .map(|name| strsim::osa_distance(name, &typed))
+            .min()
+    };
+    let limit = (typed.chars().count() / 3).min(2);
     ALL.into_iter()
-        .find(|known| known.kind == kind && known.api_resource().api_version == api_version)
+        .filter_map(|kind| distance(kind).map(|letters| (letters, kind)))
+        .filter(|(letters, _)| *letters <= limit)
+        .min_by_key(|(letters, _)| *letters)
+        .map(|(_, kind)| kind)
 }
 
 #[cfg(test)]
@@ -226,11 +257,48 @@ mod tests {
 
     #[test]
     fn manifests_are_matched_by_group_too() {
-        assert_eq!(by_manifest("v1", "Secret"), Some(&SECRET));
+        assert_eq!(by_manifest("v1", "Secret"), Ok(&SECRET));
         assert_eq!(
             by_manifest("kubedb.com/v1alpha1", "Postgres"),
-            Some(&POSTGRES)
+            Ok(&POSTGRES)
         );
-        assert_eq!(by_manifest("v1", "Postgres"), None);
+        for (api_version, kind) in [
+            ("v1", "Postgres"),
+            ("kubedb.com/v1", "Postgres"),
+            ("kubedb.com/v1alpha1", "postgres"),
+            ("kubedb.com/v1alpha1", "Postgress"),
+        ] {
+            let message = by_manifest(api_version, kind).unwrap_err();
+            assert_eq!(
+                message,
+                format!(
+                    "kubedb doesn't support a resource type \"{kind}\" of {api_version}; did you mean \"Postgres\" of kubedb.com/v1alpha1?"
+                )
+            );
+        }
+        assert_eq!(
+            by_manifest("v1", "Pod").unwrap_err(),
+            "kubedb doesn't support a resource type \"Pod\" of v1"
+        );
+    }
+
+    #[test]
+    fn near_misses_are_guessed_and_others_are_not() {
+        for (typed, kind) in [
+            ("postgress", &POSTGRES),
+            ("Postgers", &POSTGRES),
+            ("snapshto", &SNAPSHOT),
+            ("secretes", &SECRET),
+            ("evnt", &EVENT),
+            ("pgg", &POSTGRES),
+            ("pgversions", &POSTGRES_VERSION),
+        ] {
+            assert_eq!(nearest(typed), Some(kind), "{typed}");
+        }
+        for typed in ["mongo", "pod", "svc", "", "x", "mysql"] {
+            assert_eq!(nearest(typed), None, "{typed}");
+        }
+        let hint = parse_kind("postgress").unwrap_err().hint().unwrap();
+        assert!(hint.starts_with("did you mean postgres (pg)?"), "{hint}");
     }
 }

@@ -17,7 +17,7 @@ use kube::{
 use nix::unistd::Uid;
 
 use self::kinds::Kind;
-use crate::error::CommandError;
+use crate::error::{CommandError, RootCause};
 
 /// A server that does not take a connection within this time is down: servers of ours are on the same machine.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,9 +60,9 @@ impl Session {
             context: arguments.context.clone(),
             ..KubeConfigOptions::default()
         };
-        let use_kubeconfig = |source| CommandError::UseKubeconfig {
+        let use_kubeconfig = |error| CommandError::UseKubeconfig {
             origin: origin.clone(),
-            source: Box::new(source),
+            source: RootCause::of(&error),
         };
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
@@ -107,7 +107,7 @@ fn read_kubeconfig(arguments: &ServerArgs) -> Result<(String, Kubeconfig), Comma
                 Some((names, earlier)) => {
                     let both = earlier
                         .merge(next)
-                        .map_err(|source| use_failed(&name, source))?;
+                        .map_err(|error| use_failed(&name, &error))?;
                     (format!("{names}, {name}"), both)
                 }
             });
@@ -132,14 +132,14 @@ fn read_kubeconfig(arguments: &ServerArgs) -> Result<(String, Kubeconfig), Comma
 
 fn read_file(path: &Path) -> Result<(String, Kubeconfig), CommandError> {
     let name = path.display().to_string();
-    let kubeconfig = Kubeconfig::read_from(path).map_err(|source| use_failed(&name, source))?;
+    let kubeconfig = Kubeconfig::read_from(path).map_err(|error| use_failed(&name, &error))?;
     Ok((name, kubeconfig))
 }
 
-fn use_failed(origin: &str, source: kube::config::KubeconfigError) -> CommandError {
+fn use_failed(origin: &str, error: &kube::config::KubeconfigError) -> CommandError {
     CommandError::UseKubeconfig {
         origin: origin.to_owned(),
-        source: Box::new(kube::Error::InferKubeconfig(source)),
+        source: RootCause::of(error),
     }
 }
 

@@ -27,6 +27,7 @@ enum AgentCommand {
 
 pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
     let AgentCommand::Run { config: path } = arguments.command;
+    confine();
     super::log_to_stderr();
     let local = |doing: String| move |source| CommandError::Local { doing, source };
     let text = std::fs::read(&path).map_err(local(format!("read {}", path.display())))?;
@@ -46,6 +47,9 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
         let shutdown = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        // A server that ends makes orphans of its agents, and the kernel hangs up on orphans that are stopped. They have no terminal:
+        // that the signal is listened for is all it takes to outlive it.
+        let _hangup = signal(SignalKind::hangup()).map_err(failed)?;
         let asked = shutdown.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -61,4 +65,22 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
                 source: error.into(),
             })
     })
+}
+
+/// Leaves behind what whoever started the platform may have handed on. Once, before any thread or file.
+fn confine() {
+    // PostgreSQL and the agent never need more rights than they begin with.
+    let _ = nix::sys::prctl::set_no_new_privs();
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let inherited: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|file| *file > 2)
+        .collect();
+    for file in inherited {
+        // One of them was the listing itself, and is closed already.
+        let _ = nix::unistd::close(file);
+    }
 }

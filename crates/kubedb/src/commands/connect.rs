@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use url::Url;
 
-use super::selection::NamespaceArgs;
+use super::selection::{self, NamespaceArgs};
 use crate::{
     client::{
         ServerArgs, Session,
@@ -95,12 +95,7 @@ pub(super) async fn run(
     }
     let Some(psql) = find_psql() else {
         ui.data(url.as_str());
-        return Err(CommandError::State {
-            message: format!("failed to find psql; {place}"),
-            hint: Some(
-                "apt install postgresql-client, or any client with the address above".to_owned(),
-            ),
-        });
+        return without_psql(&arguments.psql, &place, ui);
     };
     let password = password(&session, namespace, &secret).await?;
     // The address is no secret; the password must not be seen in the list of processes.
@@ -112,6 +107,20 @@ pub(super) async fn run(
     Err(CommandError::Local {
         doing: format!("start {}", psql.display()),
         source: error,
+    })
+}
+
+/// The address serves any client; statements for psql would have been lost.
+fn without_psql(statements: &[OsString], place: &str, ui: &Ui) -> Result<(), CommandError> {
+    let hint =
+        "apt install postgresql-client brings psql; any other client takes the address above";
+    if statements.is_empty() {
+        ui.note(&format!("psql is not installed; {place}\n\nhint: {hint}"));
+        return Ok(());
+    }
+    Err(CommandError::State {
+        message: format!("failed to find psql, which was given arguments; {place}"),
+        hint: Some(hint.to_owned()),
     })
 }
 
@@ -127,6 +136,7 @@ fn database_name(object: &[String]) -> Result<String, CommandError> {
         let message = format!("resource type \"{kind}\" doesn't support connect operation");
         return Err(CommandError::usage(message));
     }
+    selection::check_name(name)?;
     Ok(name.to_owned())
 }
 
@@ -278,6 +288,18 @@ mod tests {
             "kubedb describe pg p -n demo says why"
         );
         assert_eq!(secret_name(&ready), "p-auth");
+    }
+
+    #[test]
+    fn without_psql_the_address_is_enough_but_statements_are_not_lost() {
+        let ui = Ui::default();
+        assert!(without_psql(&[], "the password is in Secret s", &ui).is_ok());
+        let error = without_psql(&["-c".into()], "the password is in Secret s", &ui).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "failed to find psql, which was given arguments; the password is in Secret s"
+        );
+        assert!(error.hint().unwrap().contains("postgresql-client"));
     }
 
     #[test]

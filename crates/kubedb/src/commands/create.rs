@@ -7,9 +7,10 @@ use kube::{
     core::{DynamicObject, Request},
 };
 
+use super::selection;
 use crate::{
     client::{ServerArgs, Session},
-    error::CommandError,
+    error::{CommandError, Failures},
     manifest::{self, Manifest, source},
     ui::Ui,
 };
@@ -35,7 +36,7 @@ pub(crate) struct CreateArgs {
     #[arg(short = 'R', long)]
     pub(crate) recursive: bool,
     /// Namespace of manifests that name none; `default` when absent
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", value_parser = selection::namespace)]
     pub(crate) namespace: Option<String>,
     /// Let the server check everything and keep nothing
     #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true,
@@ -52,8 +53,8 @@ pub(super) async fn run(
     let namespace = arguments.namespace.as_deref();
     let prepared = prepare(&arguments.filename, arguments.recursive, namespace, ui).await?;
     let session = Session::open(server).await?;
-    let mut failed = false;
-    for (manifest, namespace) in &prepared {
+    let mut failures = Failures::default();
+    for (index, (manifest, namespace)) in prepared.iter().enumerate() {
         match create(&session, manifest, namespace.as_deref(), dry_run).await {
             Ok(name) => {
                 let note = if dry_run { " (server dry run)" } else { "" };
@@ -64,18 +65,26 @@ pub(super) async fn run(
             }
             Err(error) => {
                 ui.error(&error);
-                failed = true;
+                failures.add(&error);
                 // Every other object would wait and fail in the same way.
                 if matches!(error, CommandError::ReachServer { .. }) {
+                    say_unsent(&prepared[index + 1..], ui);
                     break;
                 }
             }
         }
     }
-    if failed {
-        Err(CommandError::Reported)
-    } else {
-        Ok(())
+    failures.end()
+}
+
+/// Names what was not even tried, so that nobody has to guess where to go on.
+fn say_unsent(unsent: &[(Manifest, Option<String>)], ui: &Ui) {
+    let names: Vec<String> = unsent
+        .iter()
+        .map(|(manifest, _)| format!("{} \"{}\"", manifest.kind.singular, manifest.name))
+        .collect();
+    if !names.is_empty() {
+        ui.note(&format!("not sent: {}", names.join(", ")));
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
         DEFAULT_NAMESPACE, ServerArgs, Session,
         kinds::{Kind, POSTGRES},
     },
-    error::CommandError,
+    error::{CommandError, Failures},
     manifest::{self, source},
     ui::Ui,
 };
@@ -24,9 +24,12 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// Between two lines of progress.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
+/// Deleting a database must not frighten whoever did it by mistake.
+const DATA_STAYS: &str = "the data folder of a deleted database stays, below databases/ in the server's data folder; its Snapshots stay too";
+
 const EXAMPLES: &str = "\
 A database with spec.doNotPause is not deleted. Deleting a Snapshot deletes its data, unless its
-spec.deletionPolicy is Retain.
+spec.deletionPolicy is Retain. The data folder and the Snapshots of a deleted database stay.
 
 Examples:
   kubedb delete pg scheduled-pg -n demo
@@ -47,7 +50,7 @@ pub(crate) struct DeleteArgs {
     #[arg(short = 'R', long)]
     pub(crate) recursive: bool,
     /// Namespace; `default` when absent
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", value_parser = selection::namespace)]
     pub(crate) namespace: Option<String>,
     /// Only objects with these labels
     #[arg(short = 'l', long, value_name = "LABELS", conflicts_with_all = ["filename", "all"])]
@@ -122,7 +125,7 @@ pub(super) async fn run(
         ui.note("No resources found");
         return Ok(());
     }
-    let mut failed = false;
+    let mut failures = Failures::default();
     let mut leaving = Vec::new();
     for target in targets {
         match delete(&session, &target, arguments.dry_run).await {
@@ -133,18 +136,21 @@ pub(super) async fn run(
             Err(error) if arguments.ignore_not_found && error.status_code() == Some(404) => {}
             Err(error) => {
                 ui.error(&error);
-                failed = true;
+                failures.add(&error);
             }
         }
     }
     if arguments.wait && !arguments.dry_run {
+        let databases = leaving
+            .iter()
+            .filter(|object| object.target.kind == &POSTGRES);
+        let databases = databases.count();
         wait(&session, leaving, arguments.timeout, ui).await?;
+        if databases > 0 {
+            ui.note(DATA_STAYS);
+        }
     }
-    if failed {
-        Err(CommandError::Reported)
-    } else {
-        Ok(())
-    }
+    failures.end()
 }
 
 fn check(arguments: &DeleteArgs, selection: &Selection) -> Result<(), CommandError> {
@@ -202,6 +208,13 @@ async fn from_manifests(arguments: &DeleteArgs) -> Result<Vec<Target>, CommandEr
     let mut targets = Vec::new();
     for source in source::read_all(&arguments.filename, arguments.recursive).await? {
         for manifest in manifest::parse(&source)? {
+            if manifest.name.is_empty() {
+                let message = format!(
+                    "failed to read {}: {} without metadata.name cannot be deleted by its manifest",
+                    manifest.source, manifest.kind.kind
+                );
+                return Err(CommandError::manifest(message));
+            }
             let namespace = manifest.target_namespace(arguments.namespace.as_deref())?;
             targets.push(Target {
                 kind: manifest.kind,

@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod agent;
+mod completion;
 mod connect;
 mod create;
 mod delete;
@@ -13,8 +14,6 @@ mod selection;
 mod server;
 
 use std::{future::Future, io};
-
-use clap::CommandFactory as _;
 
 use crate::{
     cli::{Cli, Command},
@@ -52,7 +51,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
             Ok(())
         }
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "kubedb", &mut io::stdout());
+            ui.block(&completion::script(shell));
             Ok(())
         }
     }
@@ -65,8 +64,12 @@ fn install_crypto() {
 
 /// Long-running commands log to standard error; `RUST_LOG` chooses what.
 fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube=warn,hyper=warn"));
+    // A target is matched by how it begins: `kube` would be ours as well. What a client failed at is told by whoever asked.
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new(
+            "info,kube_client=warn,kube_client::client=off,kube_runtime=warn,hyper=warn",
+        )
+    });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -23,8 +23,34 @@ const MOST_PAGES: usize = 2_000;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NamespaceArgs {
     /// Namespace
-    #[arg(short, long, value_name = "NAME", default_value = DEFAULT_NAMESPACE)]
+    #[arg(short, long, value_name = "NAME", default_value = DEFAULT_NAMESPACE, value_parser = namespace)]
     pub(crate) namespace: String,
+}
+
+/// Reads `-n`.
+pub(crate) fn namespace(text: &str) -> Result<String, String> {
+    if is_name(text) && !text.contains('.') {
+        Ok(text.to_owned())
+    } else {
+        Err("a namespace has only lower-case letters, digits and hyphens".to_owned())
+    }
+}
+
+/// Whether an object can be called so. Anything else would lead to another address of the server.
+fn is_name(text: &str) -> bool {
+    let is_inner = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    text.bytes().all(is_inner) && text.bytes().any(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// Refuses what no object can be called.
+pub(crate) fn check_name(name: &str) -> Result<(), CommandError> {
+    if is_name(name) {
+        return Ok(());
+    }
+    let message = format!(
+        "{name:?} is no name: names have only lower-case letters, digits, hyphens and dots"
+    );
+    Err(CommandError::usage(message))
 }
 
 /// What was selected.
@@ -54,6 +80,7 @@ impl Selection {
             return Ok(Self::Named(pairs.collect::<Result<_, _>>()?));
         }
         let kinds = parse_kinds(first)?;
+        names.iter().try_for_each(|name| check_name(name))?;
         if names.is_empty() {
             return Ok(Self::Kinds(kinds));
         }
@@ -83,7 +110,9 @@ impl Selection {
 fn parse_pair(argument: &str) -> Result<(&'static Kind, String), CommandError> {
     match argument.split_once('/') {
         Some((kind, name)) if !name.is_empty() && !name.contains('/') => {
-            Ok((parse_kind(kind)?, name.to_owned()))
+            let kind = parse_kind(kind)?;
+            check_name(name)?;
+            Ok((kind, name.to_owned()))
         }
         _ => Err(CommandError::usage(format!(
             "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form: {argument:?} is not TYPE/NAME"
@@ -169,8 +198,26 @@ mod tests {
     }
 
     #[test]
+    fn namespaces_are_checked_before_they_are_sent() {
+        assert_eq!(namespace("2nd-team"), Ok("2nd-team".to_owned()));
+        for wrong in ["", "a/b", "Demo", "a.b", "-"] {
+            assert!(namespace(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn mixed_forms_and_nothing_are_usage_errors() {
-        for wrong in [&["pg", "pg/a"][..], &["pg/"], &["pg/a/b"], &[]] {
+        for wrong in [
+            &["pg", "pg/a"][..],
+            &["pg/"],
+            &["pg/a/b"],
+            &[],
+            &["pg", ""],
+            &["pg", "a?b"],
+            &["pg", "A"],
+            &["pg", ".."],
+            &["pg/a b"],
+        ] {
             let error = parse(wrong).unwrap_err();
             assert!(
                 matches!(error, CommandError::Usage { .. }),

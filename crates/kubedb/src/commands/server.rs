@@ -1,23 +1,19 @@
 //! `kubedb server`: API, operator and instances of one machine, in one process.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+mod folder;
+mod process;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use kubedb_operator::platform::DatabaseKey;
 use kubedb_server::{
-    AgentGrant, ApiServer,
-    process::{ProcessPlatform, ProcessPlatformOptions, ServiceUser},
+    AgentGrant, ApiServer, ServeError, Serving,
+    process::{AgentAccess, ProcessPlatform, ProcessPlatformOptions, ServiceUser, stop_orphans},
 };
-use nix::fcntl::{Flock, FlockArg};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use self::process::StopSignals;
 use crate::{client::default_data_folder, error::CommandError, ui::Ui};
 
 #[derive(Debug, Args)]
@@ -36,15 +32,23 @@ pub(crate) struct ServeArgs {
     listen: SocketAddr,
 }
 
-/// Runs until Ctrl-C or SIGTERM; every instance is stopped cleanly then.
+/// How long the operator may take to end what it is at. Nothing it does then can start an instance any more.
+const OPERATOR_LIMIT: Duration = Duration::from_secs(3);
+/// How long work on other threads, such as unpacking an archive, may hold up the end.
+const THREADS_LIMIT: Duration = Duration::from_secs(1);
+
+/// Runs until Ctrl-C, SIGTERM, or the end of its terminal; every instance is stopped cleanly then.
 pub(super) fn run(arguments: ServeArgs, ui: &Ui) -> Result<(), CommandError> {
     super::log_to_stderr();
+    process::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|source| local("start the runtime", source))?;
-    runtime.block_on(serve(arguments, ui))
+    let result = runtime.block_on(serve(arguments, ui));
+    runtime.shutdown_timeout(THREADS_LIMIT);
+    result
 }
 
 fn local(doing: &str, source: std::io::Error) -> CommandError {
@@ -61,126 +65,75 @@ fn server(
 }
 
 async fn serve(arguments: ServeArgs, ui: &Ui) -> Result<(), CommandError> {
-    let data = match arguments.data_dir {
-        Some(folder) => folder,
-        None => default_data_folder(),
-    };
-    fs::create_dir_all(&data)
-        .map_err(|source| local(&format!("make folder {}", data.display()), source))?;
-    let data = fs::canonicalize(&data).map_err(|source| local("find the data folder", source))?;
-    let _lock = lock(&data)?;
+    // Before anything is started: what a signal ended from here on would be left running.
+    let mut signals =
+        StopSignals::listen().map_err(|source| local("listen for signals", source))?;
+    let data = folder::open(arguments.data_dir.unwrap_or_else(default_data_folder))?;
     let user = ServiceUser::find_or_make()
         .map_err(|error| server("prepare the service user")(error.into()))?;
-    let program =
-        prepare_folders(&data, user).map_err(|source| local("prepare the data folder", source))?;
-    let api = ApiServer::open(&data.join("api").join("kubedb.db"))
+    let program = folder::prepare(&data.path, user)
+        .map_err(|source| local("prepare the data folder", source))?;
+    let api = ApiServer::open(&data.path.join("api").join("kubedb.db"))
         .map_err(|error| server("open the API's objects")(error.into()))?;
     let (stop_api, stop_operator) = (CancellationToken::new(), CancellationToken::new());
     let serving = api
-        .serve(arguments.listen, &data, stop_api.clone())
+        .serve(arguments.listen, &data.path, stop_api.clone())
         .await
-        .map_err(|error| server("serve the API")(error.into()))?;
-    let access = {
-        let (api, serving) = (api.clone(), Arc::new(serving));
-        let kubeconfig = serving.kubeconfig.clone();
-        let access: kubedb_server::process::AgentAccess = Arc::new(
-            move |key: &DatabaseKey, instance: &str, secrets: &[(String, String)]| {
-                let grant = AgentGrant {
-                    namespace: key.namespace.clone(),
-                    database: key.name.clone(),
-                    instance: instance.to_owned(),
-                    secrets: secrets.to_vec(),
-                };
-                Ok(api.agent_kubeconfig(grant, &serving)?)
-            },
-        );
-        (access, kubeconfig)
-    };
+        .map_err(|error| match error {
+            ServeError::Listen { address, source }
+                if source.kind() == std::io::ErrorKind::AddrInUse =>
+            {
+                CommandError::AddressTaken { address }
+            }
+            error => server("serve the API")(error.into()),
+        })?;
+    let kubeconfig = serving.kubeconfig.clone();
     let platform = ProcessPlatform::new(ProcessPlatformOptions {
-        data: data.clone(),
-        cache: cache_folder(),
+        data: data.path.clone(),
+        cache: folder::cache(),
         program,
         user,
-        access: access.0,
+        access: access(&api, serving),
     });
     let context = kubedb_operator::Context {
         client: api.client(),
         platform: Arc::new(platform.clone()),
     };
     let operator = tokio::spawn(kubedb_operator::run(context, stop_operator.clone()));
-    ui.data(&format!("kubeconfig: {}", access.1.display()));
-    wait_for_signal().await?;
-    tracing::info!("stops: every instance is shut down cleanly");
+    let orphans = tokio::spawn(stop_orphans(platform.clone(), api.client()));
+    ui.data(&format!("kubeconfig: {}", kubeconfig.display()));
+    signals.next().await;
+    ui.note("stopping: every instance is shut down cleanly; Ctrl-C again leaves them to it");
+    orphans.abort();
     stop_operator.cancel();
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(10), operator).await;
-    platform.stop_all().await;
-    stop_api.cancel();
-    Ok(())
-}
-
-async fn wait_for_signal() -> Result<(), CommandError> {
-    let failed = |source| local("listen for signals", source);
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
-}
-
-/// Two servers on one folder would run every instance twice.
-fn lock(data: &Path) -> Result<Flock<fs::File>, CommandError> {
-    let path = data.join("lock");
-    let file = fs::File::create(&path)
-        .map_err(|source| local(&format!("write {}", path.display()), source))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| CommandError::ServerRuns {
-        folder: data.display().to_string(),
-    })
-}
-
-/// Folders, and the program where the service user can run it.
-fn prepare_folders(data: &Path, user: ServiceUser) -> std::io::Result<PathBuf> {
-    let mode = |path: &Path, mode| {
-        fs::create_dir_all(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    let stopped = async {
+        let operator = tokio::time::timeout(OPERATOR_LIMIT, operator);
+        tokio::join!(operator, platform.stop_all()).1
     };
-    let program = std::env::current_exe()?;
-    mode(&data.join("api"), 0o700)?;
-    if user.ids().is_none() {
-        mode(data, 0o700)?;
-        return Ok(program);
+    let is_down = tokio::select! {
+        is_down = stopped => is_down,
+        () = signals.next() => return Err(CommandError::Interrupted),
+    };
+    stop_api.cancel();
+    if is_down {
+        Ok(())
+    } else {
+        Err(CommandError::StillRunning)
     }
-    mode(data, 0o711)?;
-    check_passage(data)?;
-    let folder = data.join("bin");
-    mode(&folder, 0o755)?;
-    let copy = folder.join("kubedb");
-    let temporary = folder.join("kubedb.new");
-    fs::copy(&program, &temporary)?;
-    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o755))?;
-    // By rename, because running agents hold the old one.
-    fs::rename(&temporary, &copy)?;
-    Ok(copy)
 }
 
-/// PostgreSQL refuses to be root, so its user must be able to pass through every folder above its data.
-fn check_passage(data: &Path) -> std::io::Result<()> {
-    for folder in data.ancestors() {
-        if fs::metadata(folder)?.permissions().mode() & 0o001 == 0 {
-            return Err(std::io::Error::other(format!(
-                "the databases' user cannot pass through {}: run chmod o+x on it, or choose another --data-dir",
-                folder.display()
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn cache_folder() -> PathBuf {
-    let base = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
-        .unwrap_or_else(std::env::temp_dir);
-    base.join("kubedb")
+/// How agents come by their kubeconfigs.
+fn access(api: &ApiServer, serving: Serving) -> AgentAccess {
+    let api = api.clone();
+    Arc::new(
+        move |key: &DatabaseKey, instance: &str, secrets: &[(String, String)]| {
+            let grant = AgentGrant {
+                namespace: key.namespace.clone(),
+                database: key.name.clone(),
+                instance: instance.to_owned(),
+                secrets: secrets.to_vec(),
+            };
+            Ok(api.agent_kubeconfig(grant, &serving)?)
+        },
+    )
 }

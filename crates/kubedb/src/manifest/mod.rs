@@ -1,8 +1,9 @@
 //! Manifests: what users write and commands send.
 
 pub(crate) mod source;
+pub(crate) mod text;
+pub(crate) mod yaml;
 
-use serde::Deserialize as _;
 use serde_json::Value;
 
 use self::source::Source;
@@ -32,14 +33,8 @@ pub(crate) struct Manifest {
 /// Reads the documents of a source: YAML or JSON, several of them, Lists taken apart.
 pub(crate) fn parse(source: &Source) -> Result<Vec<Manifest>, CommandError> {
     let mut manifests = Vec::new();
-    for document in serde_yaml_ng::Deserializer::from_str(&source.text) {
-        let value = Value::deserialize(document).map_err(|error| CommandError::Manifest {
-            message: format!("failed to read {}", source.name),
-            source: Some(Box::new(error)),
-        })?;
-        if !value.is_null() {
-            add(value, source, &mut manifests)?;
-        }
+    for value in text::documents(&source.text, &source.name)? {
+        add(value, source, &mut manifests)?;
     }
     Ok(manifests)
 }
@@ -77,6 +72,9 @@ fn add_object(
     let wrong = |message: String| {
         CommandError::manifest(format!("failed to read {}: {message}", source.name))
     };
+    if !object.is_object() {
+        return Err(wrong("an item of a List that is no object".to_owned()));
+    }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (api_version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
     if kind.is_empty() || api_version.is_empty() {
@@ -85,13 +83,13 @@ fn add_object(
         } else {
             "apiVersion"
         };
-        return Err(wrong(format!("object '{missing}' is missing")));
+        return Err(wrong(format!(
+            "{}object '{missing}' is missing",
+            place(&object)
+        )));
     }
-    let known = kinds::by_manifest(&api_version, &kind).ok_or_else(|| {
-        wrong(format!(
-            "kubedb doesn't support a resource type \"{kind}\" of {api_version}"
-        ))
-    })?;
+    let known = kinds::by_manifest(&api_version, &kind)
+        .map_err(|reason| wrong(format!("{}{reason}", place(&object))))?;
     let metadata = &object["metadata"];
     let name = text(&metadata["name"]);
     if name.is_empty() && text(&metadata["generateName"]).is_empty() {
@@ -108,6 +106,14 @@ fn add_object(
         object,
     });
     Ok(())
+}
+
+/// Which object of a text is meant, where it has a name.
+fn place(object: &Value) -> String {
+    object["metadata"]["name"]
+        .as_str()
+        .map(|name| format!("object {name:?}: "))
+        .unwrap_or_default()
 }
 
 impl Manifest {

@@ -10,7 +10,7 @@ use std::{
 use futures::StreamExt as _;
 use url::Url;
 
-use crate::error::CommandError;
+use crate::error::{CommandError, RootCause};
 
 /// A manifest above this is a mistake: the server takes 3 MiB at most.
 const MOST_BYTES: u64 = 4 << 20;
@@ -86,9 +86,11 @@ fn to_text(bytes: Vec<u8>, name: &str) -> Result<String, CommandError> {
     if bytes.len() as u64 > MOST_BYTES {
         return Err(too_large(name));
     }
-    String::from_utf8(bytes).map_err(|source| CommandError::Manifest {
-        message: format!("failed to read {name}"),
-        source: Some(Box::new(source)),
+    String::from_utf8(bytes).map_err(|error| {
+        let byte = error.utf8_error().valid_up_to() + 1;
+        CommandError::manifest(format!(
+            "failed to read {name}: it is no text in UTF-8, from byte {byte} on"
+        ))
     })
 }
 
@@ -103,6 +105,17 @@ fn files(path: &Path, recursive: bool) -> Result<Vec<PathBuf>, CommandError> {
     }
     let mut found = Vec::new();
     collect(path, recursive, 0, &mut found)?;
+    if found.is_empty() {
+        let below = if recursive {
+            ""
+        } else {
+            "; --recursive reads folders within it too"
+        };
+        return Err(CommandError::manifest(format!(
+            "no manifests in {}: files that end in .json, .yaml or .yml are read{below}",
+            path.display()
+        )));
+    }
     Ok(found)
 }
 
@@ -143,22 +156,22 @@ fn collect(
 }
 
 async fn download(name: &str) -> Result<String, CommandError> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| CommandError::Manifest {
+    let failed = |error: &(dyn std::error::Error + 'static)| CommandError::Manifest {
         message: format!("failed to read {name}"),
-        source: Some(source),
+        source: Some(Box::new(RootCause::of(error))),
     };
-    let url = Url::parse(name).map_err(|source| failed(Box::new(source)))?;
+    let url = Url::parse(name).map_err(|error| failed(&error))?;
     let client = reqwest::Client::builder()
         .timeout(DOWNLOAD_TIMEOUT)
         .redirect(reqwest::redirect::Policy::limited(MOST_REDIRECTS))
         .user_agent(concat!("kubedb/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|source| failed(Box::new(source)))?;
+        .map_err(|error| failed(&error))?;
     let answer = client
         .get(url)
         .send()
         .await
-        .map_err(|source| failed(Box::new(source)))?;
+        .map_err(|error| failed(&error))?;
     if !answer.status().is_success() {
         let status = answer.status();
         let message = format!(
@@ -170,7 +183,7 @@ async fn download(name: &str) -> Result<String, CommandError> {
     let mut bytes = Vec::new();
     let mut stream = answer.bytes_stream();
     while let Some(chunk) = stream.next().await {
-        bytes.extend_from_slice(&chunk.map_err(|source| failed(Box::new(source)))?);
+        bytes.extend_from_slice(&chunk.map_err(|error| failed(&error))?);
         if bytes.len() as u64 > MOST_BYTES {
             return Err(too_large(name));
         }

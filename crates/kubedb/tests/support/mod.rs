@@ -4,6 +4,7 @@ use std::{
     io::Write as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use kube::{
@@ -73,8 +74,9 @@ impl Server {
     }
 
     /// Starts the binary and does not wait for its end.
-    pub(crate) fn start_kubedb(&self, arguments: &[&str]) -> Child {
-        self.command(arguments).spawn().unwrap()
+    pub(crate) fn start_kubedb(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Child {
+        let mut command = self.command(arguments);
+        command.envs(environment.iter().copied()).spawn().unwrap()
     }
 
     pub(crate) fn kubedb(&self, arguments: &[&str]) -> Ran {
@@ -88,9 +90,7 @@ impl Server {
         input: &str,
         environment: &[(&str, &str)],
     ) -> Ran {
-        let mut command = self.command(arguments);
-        command.envs(environment.iter().copied());
-        let mut child = command.spawn().unwrap();
+        let mut child = self.start_kubedb(arguments, environment);
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         let output = child.wait_with_output().unwrap();
         Ran {
@@ -134,3 +134,12 @@ impl Server {
 
 /// The guide's namespace, Secret and database.
 pub(crate) const GUIDE: &str = include_str!("guide.yaml");
+
+/// Waits for a condition, with a limit.
+pub(crate) fn wait_until(condition: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < until, "waited too long");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

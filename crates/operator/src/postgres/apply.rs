@@ -11,102 +11,86 @@ use kube::{
 };
 use kubedb_api::{
     Postgres, Snapshot, SnapshotSpec, labels,
-    reasons::{component, event, text},
+    reasons::{component, event},
 };
-use kubedb_core::names::scheduled_snapshot;
+use kubedb_core::{
+    names::{scheduled_snapshot, scheduled_snapshot_beside},
+    turns::jitter,
+};
 use serde_json::json;
 
 use super::{
-    dereference::{auth_secret, replication_secret},
+    dereference::{auth_secret, key_of, replication_secret},
     plan::Plan,
 };
 use crate::{
-    context::{Context, ReconcileError, request},
+    context::{ReconcileError, request},
     events::{Note, publish},
+    operator::Operator,
     platform::PlatformError,
 };
 
-/// Applies a plan. A `Some` says why the database cannot run, for good.
+/// Names tried for one tick before it counts as a failure; the second is nobody's by chance.
+const NAMES_MAX: u32 = 3;
+
+/// Applies a plan, but for its schedule. Returns the object as it is then; a `Some` says why the database cannot run, for good.
 pub(super) async fn apply(
-    context: &Context,
+    operator: &Operator,
     postgres: &Postgres,
     plan: &Plan,
-    now: Timestamp,
-) -> Result<Option<String>, ReconcileError> {
+) -> Result<(Postgres, Option<String>), ReconcileError> {
+    let mut current = postgres.clone();
     if plan.make_auth_secret {
-        make_secret(
-            context,
-            postgres,
-            auth_secret(postgres),
-            "POSTGRES_PASSWORD",
-        )
-        .await?;
+        let name = auth_secret(postgres);
+        make_secret(operator, postgres, name, "POSTGRES_PASSWORD").await?;
     }
     if plan.make_replication_secret {
-        make_secret(
-            context,
-            postgres,
-            replication_secret(postgres),
-            "REPLICATION_PASSWORD",
-        )
-        .await?;
+        let name = replication_secret(postgres);
+        make_secret(operator, postgres, name, "REPLICATION_PASSWORD").await?;
     }
     if postgres.spec.database_secret.is_none() {
         let patch =
             json!({ "spec": { "databaseSecret": { "secretName": auth_secret(postgres) } } });
-        patch_main(context, postgres, &patch, "write the Secret's name back").await?;
+        current = patch_main(operator, &current, patch, "write the Secret's name back").await?;
     }
-    match context.platform.apply(&plan.desired).await {
-        Err(error @ PlatformError::ResolveVersion { .. }) => return Ok(Some(error.to_string())),
+    match operator.platform.apply(&plan.desired).await {
+        Err(error @ PlatformError::ResolveVersion { .. }) => {
+            return Ok((current, Some(error.to_string())));
+        }
         other => other?,
     }
     if plan.mark_initialized {
         let patch = json!({ "metadata": { "annotations": { labels::INITIALIZED: "" } } });
-        patch_main(
-            context,
-            postgres,
-            &patch,
-            "mark the database as initialized",
-        )
-        .await?;
+        let action = "mark the database as initialized";
+        current = patch_main(operator, &current, patch, action).await?;
     }
-    if plan.schedule.skipped {
-        let note = Note::normal(
-            component::CRON_CONTROLLER,
-            event::IGNORED_SNAPSHOT,
-            text::BACKUP_SKIPPED,
-        );
-        publish(&context.client, postgres, &note, now).await;
-    }
-    if let Some(tick) = plan.schedule.make {
-        make_snapshot(context, postgres, tick, now).await?;
-    }
-    Ok(None)
+    Ok((current, None))
 }
 
-async fn patch_main(
-    context: &Context,
+/// Changes a database unless somebody else did since it was read.
+pub(super) async fn patch_main(
+    operator: &Operator,
     postgres: &Postgres,
-    patch: &serde_json::Value,
+    mut patch: serde_json::Value,
     action: &'static str,
-) -> Result<(), ReconcileError> {
+) -> Result<Postgres, ReconcileError> {
+    patch["metadata"]["resourceVersion"] = json!(postgres.resource_version());
     let api: Api<Postgres> = Api::namespaced(
-        context.client.clone(),
+        operator.client.clone(),
         &postgres.namespace().unwrap_or_default(),
     );
-    api.patch(
-        &postgres.name_any(),
-        &PatchParams::default(),
-        &Patch::Merge(patch),
-    )
-    .await
-    .map(drop)
-    .map_err(request(action))
+    let params = PatchParams::default();
+    let patched = api
+        .patch(&postgres.name_any(), &params, &Patch::Merge(patch))
+        .await
+        .map_err(request(action))?;
+    operator.superseded.note(postgres, &patched);
+    Ok(patched)
 }
 
 /// A password of 16 characters, 96 random bits. The Secret outlives the database, as its data does.
 async fn make_secret(
-    context: &Context,
+    operator: &Operator,
     postgres: &Postgres,
     name: String,
     key: &str,
@@ -123,7 +107,7 @@ async fn make_secret(
         ..Secret::default()
     };
     let api: Api<Secret> = Api::namespaced(
-        context.client.clone(),
+        operator.client.clone(),
         &postgres.namespace().unwrap_or_default(),
     );
     match api.create(&PostParams::default(), &secret).await {
@@ -139,38 +123,93 @@ fn database_labels(postgres: &Postgres) -> BTreeMap<String, String> {
     ])
 }
 
-/// The tick is in the name, so making it twice makes one.
-async fn make_snapshot(
-    context: &Context,
+/// Makes the Snapshot of a tick. The tick is in its name and in an annotation, so making it twice makes one.
+pub(super) async fn make_snapshot(
+    operator: &Operator,
     postgres: &Postgres,
     tick: Timestamp,
+    is_first: bool,
     now: Timestamp,
 ) -> Result<(), ReconcileError> {
-    let Some(schedule) = &postgres.spec.backup_schedule else {
-        return Ok(());
+    let namespace = postgres.namespace().unwrap_or_default();
+    let api: Api<Snapshot> = Api::namespaced(operator.client.clone(), &namespace);
+    let start = if is_first {
+        None
+    } else {
+        start_after(operator, postgres, now)
+    };
+    for taken in 0..NAMES_MAX {
+        let Some(snapshot) = snapshot_of(postgres, tick, taken, start) else {
+            return Ok(());
+        };
+        let error = match api.create(&PostParams::default(), &snapshot).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if !matches!(&error, kube::Error::Api(status) if status.reason == "AlreadyExists") {
+            let message = format!("Failed to create Snapshot. Reason: {error}");
+            let note = Note::warning(component::CRON_CONTROLLER, event::FAILED, message)
+                .of(tick.to_string());
+            publish(&operator.client, postgres, &note, now).await;
+            return Err(request("create a Snapshot")(error));
+        }
+        let known = api
+            .get_opt(&snapshot.name_any())
+            .await
+            .map_err(request("get the Snapshot of a tick"))?;
+        if known.is_none_or(|known| is_of_tick(&known, postgres, tick)) {
+            return Ok(());
+        }
+    }
+    let message = "Failed to create Snapshot. Reason: its names are taken";
+    let note = Note::warning(component::CRON_CONTROLLER, event::FAILED, message);
+    publish(&operator.client, postgres, &note.of(tick.to_string()), now).await;
+    Ok(())
+}
+
+/// Whether a Snapshot is the one of this tick. One that was deleted meanwhile, on its way out or gone, was made, too.
+fn is_of_tick(known: &Snapshot, postgres: &Postgres, tick: Timestamp) -> bool {
+    known.spec.database_name == postgres.name_any()
+        && known.annotations().get(labels::TICK) == Some(&tick.to_string())
+}
+
+/// None where all may start at once.
+fn start_after(operator: &Operator, postgres: &Postgres, now: Timestamp) -> Option<Timestamp> {
+    let schedules = operator.databases.state();
+    let schedules = schedules
+        .iter()
+        .filter(|database| database.spec.backup_schedule.is_some())
+        .count();
+    let key = key_of(postgres);
+    let database = format!("{}/{}", key.namespace, key.name);
+    let jitter = jitter(&database, schedules, operator.seats.limits());
+    (!jitter.is_zero()).then(|| now.checked_add(jitter).unwrap_or(now))
+}
+
+fn snapshot_of(
+    postgres: &Postgres,
+    tick: Timestamp,
+    taken: u32,
+    start: Option<Timestamp>,
+) -> Option<Snapshot> {
+    let schedule = postgres.spec.backup_schedule.as_ref()?;
+    let database = postgres.name_any();
+    let name = match taken {
+        0 => scheduled_snapshot(&database, tick),
+        _ => scheduled_snapshot_beside(&database, tick, taken),
     };
     let mut snapshot = Snapshot::new(
-        &scheduled_snapshot(&postgres.name_any(), tick),
+        &name,
         SnapshotSpec {
-            database_name: postgres.name_any(),
+            database_name: database,
             storage: schedule.storage.clone(),
             resources: schedule.resources.clone(),
             ..SnapshotSpec::default()
         },
     );
     snapshot.metadata.labels = Some(database_labels(postgres));
-    let api: Api<Snapshot> = Api::namespaced(
-        context.client.clone(),
-        &postgres.namespace().unwrap_or_default(),
-    );
-    match api.create(&PostParams::default(), &snapshot).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
-        Err(error) => {
-            let message = format!("Failed to create Snapshot. Reason: {error}");
-            let note = Note::warning(component::CRON_CONTROLLER, event::FAILED, message);
-            publish(&context.client, postgres, &note, now).await;
-            Err(request("create a Snapshot")(error))
-        }
-    }
+    let start = start.map(|start| (labels::START_AFTER.to_owned(), start.to_string()));
+    let annotations = [(labels::TICK.to_owned(), tick.to_string())];
+    snapshot.metadata.annotations = Some(annotations.into_iter().chain(start).collect());
+    Some(snapshot)
 }

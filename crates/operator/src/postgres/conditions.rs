@@ -9,10 +9,10 @@ use kubedb_api::{
     snapshot::SnapshotPhase,
 };
 
-use super::schedule::Scheduled;
+use super::schedule::{Scheduled, Standing};
 
 /// All conditions of a database. One that keeps its value keeps its transition time.
-pub(super) fn conditions(
+pub(crate) fn conditions(
     postgres: &Postgres,
     old: &PostgresStatus,
     new: &PostgresStatus,
@@ -47,21 +47,9 @@ pub(super) fn conditions(
         ("PrimaryNotReady", why)
     };
     let mut all = vec![condition(READY, is_ready, reason, message)];
-    if let Some(wanted) = &postgres.spec.backup_schedule {
-        let is_on = schedule.state.next.is_some();
-        let reason = if is_on {
-            "Scheduled"
-        } else if wanted.suspend == Some(true) {
-            "Suspended"
-        } else {
-            "Waiting"
-        };
-        all.push(condition(
-            BACKUP_SCHEDULED,
-            is_on,
-            reason,
-            schedule.reason.clone(),
-        ));
+    if postgres.spec.backup_schedule.is_some() {
+        let (is_on, reason, message) = standing(schedule);
+        all.push(condition(BACKUP_SCHEDULED, is_on, reason, message));
     }
     let ended = |snapshot: &&Snapshot| {
         snapshot
@@ -88,4 +76,180 @@ pub(super) fn conditions(
         all.push(condition(LAST_SNAPSHOT_SUCCEEDED, is_good, reason, message));
     }
     all
+}
+
+/// The message names the next time and nothing that changes in between, so that it is written once a tick.
+fn standing(schedule: &Scheduled) -> (bool, &'static str, String) {
+    match (&schedule.standing, schedule.state.next) {
+        (Standing::On, Some(next)) => (
+            true,
+            "Scheduled",
+            format!("the next Snapshot is due at {next}"),
+        ),
+        (Standing::On | Standing::None, _) => {
+            let why = "the expression names no time within five years";
+            (false, "NoNextTime", why.to_owned())
+        }
+        (Standing::Suspended, _) => (false, "Suspended", "the schedule is suspended".to_owned()),
+        (Standing::Waiting, _) => (false, "Waiting", "the database is not Running".to_owned()),
+        (Standing::Invalid(why), _) => (false, "InvalidExpression", why.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn postgres() -> Postgres {
+        serde_json::from_value(json!({
+            "apiVersion": "kubedb.com/v1alpha1", "kind": "Postgres", "metadata": {"name": "pg", "generation": 3},
+            "spec": {"version": "15", "backupSchedule": {"cronExpression": "@daily"}},
+        }))
+        .unwrap()
+    }
+
+    fn snapshot(name: &str, ended: &str, phase: &str, reason: Option<&str>) -> Snapshot {
+        serde_json::from_value(json!({
+            "apiVersion": "kubedb.com/v1alpha1", "kind": "Snapshot", "metadata": {"name": name},
+            "spec": {"databaseName": "pg"}, "status": {"phase": phase, "completionTime": ended, "reason": reason},
+        }))
+        .unwrap()
+    }
+
+    fn all(
+        schedule: &Scheduled,
+        snapshots: &[Snapshot],
+        is_ready: bool,
+    ) -> Vec<(String, String, String, String)> {
+        let (old, new) = (PostgresStatus::default(), PostgresStatus::default());
+        let now = at("2018-02-08T10:53:41Z");
+        conditions(&postgres(), &old, &new, schedule, snapshots, is_ready, now)
+            .into_iter()
+            .map(|condition| {
+                (
+                    condition.type_,
+                    condition.status,
+                    condition.reason,
+                    condition.message,
+                )
+            })
+            .collect()
+    }
+
+    fn row(
+        type_: &str,
+        status: &str,
+        reason: &str,
+        message: &str,
+    ) -> (String, String, String, String) {
+        (
+            type_.to_owned(),
+            status.to_owned(),
+            reason.to_owned(),
+            message.to_owned(),
+        )
+    }
+
+    #[test]
+    fn each_standing_of_a_schedule_is_told() {
+        let scheduled = |standing, next: Option<&str>| {
+            let mut schedule = Scheduled {
+                standing,
+                ..Scheduled::default()
+            };
+            schedule.state.next = next.map(at);
+            all(&schedule, &[], true).remove(1)
+        };
+        let next = Some("2018-02-09T00:00:00Z");
+        assert_eq!(
+            scheduled(Standing::On, next),
+            row(
+                "BackupScheduled",
+                "True",
+                "Scheduled",
+                "the next Snapshot is due at 2018-02-09T00:00:00Z"
+            )
+        );
+        assert_eq!(
+            scheduled(Standing::Suspended, None),
+            row(
+                "BackupScheduled",
+                "False",
+                "Suspended",
+                "the schedule is suspended"
+            )
+        );
+        assert_eq!(
+            scheduled(Standing::Waiting, next),
+            row(
+                "BackupScheduled",
+                "False",
+                "Waiting",
+                "the database is not Running"
+            )
+        );
+        assert_eq!(
+            scheduled(Standing::Invalid("no".to_owned()), next),
+            row("BackupScheduled", "False", "InvalidExpression", "no")
+        );
+        assert_eq!(scheduled(Standing::On, None).2, "NoNextTime");
+    }
+
+    #[test]
+    fn the_last_snapshot_that_ended_counts() {
+        let good = snapshot("one", "2018-02-08T10:00:00Z", "Succeeded", None);
+        let bad = snapshot("two", "2018-02-08T10:10:00Z", "Failed", Some("bucket gone"));
+        let schedule = Scheduled {
+            standing: Standing::Waiting,
+            ..Scheduled::default()
+        };
+        let conditions = all(&schedule, &[bad.clone(), good.clone()], false);
+        assert_eq!(
+            conditions[0],
+            row(
+                "Ready",
+                "False",
+                "PrimaryNotReady",
+                "the primary is not ready"
+            )
+        );
+        assert_eq!(
+            conditions[2],
+            row(
+                "LastSnapshotSucceeded",
+                "False",
+                "Failed",
+                "two: bucket gone"
+            )
+        );
+        let conditions = all(&schedule, &[good], true);
+        assert_eq!(conditions[0].1, "True");
+        assert_eq!(
+            conditions[2],
+            row("LastSnapshotSucceeded", "True", "Succeeded", "one")
+        );
+        assert_eq!(
+            all(&schedule, &[], true).len(),
+            2,
+            "nothing is said of a Snapshot that never was"
+        );
+    }
+
+    #[test]
+    fn a_condition_that_keeps_its_value_keeps_its_time() {
+        let schedule = Scheduled::default();
+        let (mut old, new) = (PostgresStatus::default(), PostgresStatus::default());
+        let (then, now) = (at("2018-02-08T10:00:00Z"), at("2018-02-08T11:00:00Z"));
+        old.conditions = conditions(&postgres(), &old, &new, &schedule, &[], true, then);
+        let same = conditions(&postgres(), &old, &new, &schedule, &[], true, now);
+        assert_eq!(same[0].last_transition_time.0, then);
+        let changed = conditions(&postgres(), &old, &new, &schedule, &[], false, now);
+        assert_eq!(changed[0].last_transition_time.0, now);
+    }
 }

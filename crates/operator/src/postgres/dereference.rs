@@ -1,36 +1,44 @@
-//! Step 1: everything a plan needs, read once.
+//! Step 1: everything a plan needs, read once: from the caches where they hold it.
 
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Secret};
-use kube::{Api, ResourceExt as _, api::ListParams};
+use kube::{Api, ResourceExt as _};
 use kubedb_api::{Postgres, PostgresVersion, Snapshot};
 
 use crate::{
-    context::{Context, ReconcileError, request, selector},
+    context::{ReconcileError, request},
+    operator::Operator,
     platform::{DatabaseKey, ObservedDatabase},
 };
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub(crate) struct Found {
     /// The catalogue's entry for `spec.version`.
-    pub version: Option<PostgresVersion>,
+    pub(crate) version: Option<PostgresVersion>,
     /// Whether the superuser's Secret exists.
-    pub has_auth_secret: bool,
+    pub(crate) has_auth_secret: bool,
     /// Whether the replication role's Secret exists.
-    pub has_replication_secret: bool,
+    pub(crate) has_replication_secret: bool,
     /// Snapshots of this database.
-    pub snapshots: Vec<Snapshot>,
+    pub(crate) snapshots: Vec<Snapshot>,
     /// The Snapshot of `init.snapshotSource`.
-    pub source: Option<Snapshot>,
+    pub(crate) source: Option<Snapshot>,
     /// Holder of the database's Lease.
-    pub holder: Option<String>,
+    pub(crate) holder: Option<String>,
+    /// Instances that are alive, and for how long each counts as alive without another word.
+    pub(crate) alive: BTreeMap<String, SignedDuration>,
+    /// Tasks whose Snapshot does not exist any more.
+    pub(crate) orphans: Vec<String>,
     /// What the platform sees.
-    pub observed: Option<ObservedDatabase>,
+    pub(crate) observed: Option<ObservedDatabase>,
 }
 
 /// Name of the superuser's Secret.
 #[must_use]
-pub fn auth_secret(postgres: &Postgres) -> String {
+pub(crate) fn auth_secret(postgres: &Postgres) -> String {
     postgres
         .spec
         .database_secret
@@ -41,13 +49,13 @@ pub fn auth_secret(postgres: &Postgres) -> String {
 
 /// Name of the replication role's Secret.
 #[must_use]
-pub fn replication_secret(postgres: &Postgres) -> String {
+pub(crate) fn replication_secret(postgres: &Postgres) -> String {
     format!("{}-replication", postgres.name_any())
 }
 
 /// Which database.
 #[must_use]
-pub fn key_of(postgres: &Postgres) -> DatabaseKey {
+pub(crate) fn key_of(postgres: &Postgres) -> DatabaseKey {
     DatabaseKey {
         namespace: postgres.namespace().unwrap_or_default(),
         name: postgres.name_any(),
@@ -56,10 +64,11 @@ pub fn key_of(postgres: &Postgres) -> DatabaseKey {
 
 /// Reads it.
 pub(super) async fn dereference(
-    context: &Context,
+    operator: &Operator,
     postgres: &Postgres,
+    now: Timestamp,
 ) -> Result<Found, ReconcileError> {
-    let (client, key) = (&context.client, key_of(postgres));
+    let (client, key) = (&operator.client, key_of(postgres));
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &key.namespace);
     let exists = async |name: String| {
         let found = secrets
@@ -69,9 +78,9 @@ pub(super) async fn dereference(
         Ok::<_, ReconcileError>(found.is_some())
     };
     let versions: Api<PostgresVersion> = Api::all(client.clone());
-    let snapshots: Api<Snapshot> = Api::namespaced(client.clone(), &key.namespace);
     let leases: Api<Lease> = Api::namespaced(client.clone(), &key.namespace);
-    let of_database = ListParams::default().labels(&selector(&key.name));
+    let snapshots = operator.snapshots_of(&key.namespace, &key.name);
+    let orphans = orphans(operator, postgres, &snapshots).await?;
     let source = match postgres
         .spec
         .init
@@ -92,19 +101,47 @@ pub(super) async fn dereference(
             .get_opt(&postgres.spec.version.text())
             .await
             .map_err(request("get the PostgresVersion"))?,
-        has_auth_secret: exists(auth_secret(postgres)).await?,
+        // Once its name is in the spec it is the user's to keep.
+        has_auth_secret: postgres.spec.database_secret.is_some()
+            || exists(auth_secret(postgres)).await?,
         has_replication_secret: exists(replication_secret(postgres)).await?,
-        snapshots: snapshots
-            .list(&of_database)
-            .await
-            .map_err(request("list Snapshots"))?
-            .items,
+        snapshots,
+        orphans,
+        alive: operator.alive(postgres, now),
         source,
         holder: leases
             .get_opt(&key.name)
             .await
             .map_err(request("get the Lease"))?
             .and_then(|lease| lease.spec?.holder_identity),
-        observed: context.platform.observe(&key).await?,
+        observed: operator.platform.observe(&key).await?,
     })
+}
+
+/// Tasks of Snapshots that went without a word, as when somebody takes their finalizer away. The cache of Snapshots may be
+/// older than that of databases, so the API is asked before a task counts as nobody's.
+async fn orphans(
+    operator: &Operator,
+    postgres: &Postgres,
+    snapshots: &[Snapshot],
+) -> Result<Vec<String>, ReconcileError> {
+    let tasks = postgres.status.iter().flat_map(|status| &status.tasks);
+    let mut orphans = Vec::new();
+    for (name, task) in tasks {
+        let is_its = |snapshot: &Snapshot| {
+            snapshot.name_any() == *name && snapshot.uid().as_ref() == Some(&task.snapshot_uid)
+        };
+        if snapshots.iter().any(is_its) {
+            continue;
+        }
+        let namespace = postgres.namespace().unwrap_or_default();
+        let known = Api::<Snapshot>::namespaced(operator.client.clone(), &namespace)
+            .get_opt(name)
+            .await
+            .map_err(request("look for the Snapshot of a task"))?;
+        if !known.as_ref().is_some_and(is_its) {
+            orphans.push(name.clone());
+        }
+    }
+    Ok(orphans)
 }

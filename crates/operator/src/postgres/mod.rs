@@ -2,11 +2,14 @@
 
 mod apply;
 mod conditions;
-pub mod dereference;
-pub mod plan;
-pub mod schedule;
+mod dereference;
+mod plan;
+pub(crate) mod schedule;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use kube::{
@@ -15,128 +18,197 @@ use kube::{
     runtime::controller::Action,
 };
 use kubedb_api::{
-    Postgres, PostgresStatus, labels,
+    Postgres, PostgresStatus, Snapshot, labels,
     postgres::PostgresPhase,
-    reasons::{component, event},
+    reasons::{READY, component, event, text},
     validate::validate_postgres,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use self::dereference::{dereference, key_of};
+use self::dereference::{Found, dereference, key_of};
 use crate::{
-    context::{Context, ReconcileError, request},
+    context::{self, BEHIND, ReconcileError, request},
     events::{Note, publish},
+    gate::digest,
+    operator::Operator,
 };
 
-/// Look again this late when nothing happens: what was changed by hand behind our back is put right then.
-const RESYNC: Duration = Duration::from_secs(300);
+/// Look again this late when nothing happens: a Lease that changed hands, and what was changed by hand behind our back, are
+/// noticed then.
+const RESYNC: Duration = Duration::from_secs(30);
+/// Try again this soon what the platform refused for a reason that somebody may put right, such as a network that is away.
+const REFUSED_RETRY: Duration = Duration::from_secs(15);
 /// Look again this soon while instances stop.
 const SOON: Duration = Duration::from_millis(300);
+/// Never look again sooner than this without a cause.
+const SHORTEST: Duration = Duration::from_millis(20);
 
-/// One reconcile of one database.
-pub async fn reconcile(
+/// One reconcile of one database, unless nothing but heartbeats happened since the last.
+pub(crate) async fn reconcile(
     postgres: Arc<Postgres>,
-    context: Arc<Context>,
+    operator: Arc<Operator>,
 ) -> Result<Action, ReconcileError> {
+    operator.caches().await?;
+    if operator.superseded.holds(&*postgres) {
+        return Ok(Action::requeue(BEHIND));
+    }
     let now = Timestamp::now();
+    let key = key_of(&postgres);
+    let gate = format!("{}/{}", key.namespace, key.name);
     if postgres.metadata.deletion_timestamp.is_some() {
-        return remove(&postgres, &context).await;
+        operator.gate.open(&gate);
+        let action = remove(&postgres, &operator).await?;
+        operator.failures.forget(&context::key_of(&*postgres));
+        return Ok(action);
     }
-    if !postgres
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == labels::FINALIZER)
-    {
-        set_finalizers(&postgres, &context, true).await?;
+    let digest = digest(&postgres, operator.alive(&postgres, now).keys());
+    if let Some(rest) = operator.gate.closed_for(&gate, digest, Instant::now()) {
+        return Ok(Action::requeue(rest));
     }
-    let found = dereference(&context, &postgres).await?;
-    let raw = serde_json::to_value(&*postgres).unwrap_or_default();
-    let text = postgres.spec.version.text();
-    let known: Vec<&str> = found.version.iter().map(|_| text.as_str()).collect();
-    if let Some(error) = validate_postgres(&raw, &known).first() {
-        let reason = format!("{}: {}", error.field, error.message);
-        let note = Note::warning(component::POSTGRES_OPERATOR, event::INVALID, &reason);
-        let is_new = postgres
-            .status
-            .as_ref()
-            .and_then(|status| status.reason.as_ref())
-            != Some(&reason);
-        if is_new {
-            publish(&context.client, &*postgres, &note, now).await;
-            patch_status(&postgres, &context, &json!({ "reason": reason })).await?;
-        }
-        return Ok(Action::requeue(RESYNC));
-    }
-    let plan = plan::plan(&postgres, &found, now);
-    let failure = apply::apply(&context, &postgres, &plan, now).await?;
-    let pause = update_status(&postgres, &context, &plan, failure, now).await?;
+    let pause = look(&postgres, &operator, now).await?;
+    operator.gate.close(&gate, digest, Instant::now() + pause);
+    operator.failures.forget(&context::key_of(&*postgres));
     Ok(Action::requeue(pause))
 }
 
-/// Stops the instances of a deleted database; its data folders and Snapshots stay.
-async fn remove(postgres: &Postgres, context: &Context) -> Result<Action, ReconcileError> {
-    if !postgres
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == labels::FINALIZER)
+/// The five steps. Returns when to look again if nothing happens.
+async fn look(
+    postgres: &Postgres,
+    operator: &Operator,
+    now: Timestamp,
+) -> Result<Duration, ReconcileError> {
+    let with_finalizer;
+    let mut postgres = postgres;
+    if !has_finalizer(postgres) {
+        with_finalizer = set_finalizers(postgres, operator, true).await?;
+        postgres = &with_finalizer;
+    }
+    let found = dereference(operator, postgres, now).await?;
+    if let Some(reason) = invalid(postgres, &found) {
+        let told = postgres.status.as_ref();
+        if told.and_then(|status| status.reason.as_ref()) != Some(&reason) {
+            let note = Note::warning(component::POSTGRES_OPERATOR, event::INVALID, &reason)
+                .of(format!("{:?}", postgres.metadata.generation));
+            publish(&operator.client, postgres, &note, now).await;
+            patch_status(postgres, operator, json!({ "reason": reason })).await?;
+        }
+        return Ok(RESYNC);
+    }
+    let plan = plan::plan(postgres, &found, now);
+    let (current, failure) = apply::apply(operator, postgres, &plan).await?;
+    let can_run = failure.is_none();
+    let current = update_status(&current, operator, &plan, failure, now).await?;
+    if let Some(tick) = plan.schedule.make
+        && can_run
     {
+        apply::make_snapshot(operator, &current, tick, plan.schedule.is_first, now).await?;
+        patch_status(&current, operator, json!({ "pendingScheduleTime": null })).await?;
+    }
+    let longest = if can_run { RESYNC } else { REFUSED_RETRY };
+    let pause = match plan.next {
+        Some(next) => Duration::try_from(next.duration_since(Timestamp::now())).unwrap_or_default(),
+        None => longest,
+    };
+    Ok(pause.clamp(SHORTEST, longest))
+}
+
+/// Why validation refuses it: admission may have been passed by, or the rules may have changed.
+fn invalid(postgres: &Postgres, found: &Found) -> Option<String> {
+    let raw = serde_json::to_value(postgres).unwrap_or_default();
+    let text = postgres.spec.version.text();
+    let known: Vec<&str> = found.version.iter().map(|_| text.as_str()).collect();
+    let errors = validate_postgres(&raw, &known);
+    let error = errors.first()?;
+    Some(format!("{}: {}", error.field, error.message))
+}
+
+/// Whether a database is not begun yet and is to be restored from this Snapshot.
+pub(crate) fn waits_for(postgres: &Postgres, snapshot: &Snapshot) -> bool {
+    let status = postgres.status.as_ref();
+    let source = postgres
+        .spec
+        .init
+        .as_ref()
+        .and_then(|init| init.snapshot_source.as_ref());
+    let is_begun = status.is_some_and(|status| status.bootstrap.is_some());
+    !is_begun
+        && source.is_some_and(|source| {
+            let namespace = source.namespace.clone().or_else(|| postgres.namespace());
+            source.name == snapshot.name_any() && namespace == snapshot.namespace()
+        })
+}
+
+/// Whether a database is being restored from this Snapshot.
+pub(crate) fn is_restoring(postgres: &Postgres, snapshot: &Snapshot) -> bool {
+    let status = postgres.status.as_ref();
+    let source = status.and_then(|status| status.bootstrap.as_ref());
+    let phase = status.and_then(|status| status.phase);
+    let is_over = matches!(phase, Some(PostgresPhase::Running | PostgresPhase::Failed))
+        || postgres.annotations().contains_key(labels::INITIALIZED)
+        || postgres.metadata.deletion_timestamp.is_some();
+    !is_over
+        && source.is_some_and(|source| {
+            source.snapshot == snapshot.name_any()
+                && Some(&source.namespace) == snapshot.namespace().as_ref()
+        })
+}
+
+fn has_finalizer(postgres: &Postgres) -> bool {
+    let mut finalizers = postgres.finalizers().iter();
+    finalizers.any(|finalizer| finalizer == labels::FINALIZER)
+}
+
+/// Stops the instances of a deleted database; its data folders and Snapshots stay.
+async fn remove(postgres: &Postgres, operator: &Operator) -> Result<Action, ReconcileError> {
+    if !has_finalizer(postgres) {
         return Ok(Action::await_change());
     }
-    if !context.platform.remove(&key_of(postgres)).await? {
+    if !operator.platform.remove(&key_of(postgres)).await? {
         return Ok(Action::requeue(SOON));
     }
-    set_finalizers(postgres, context, false).await?;
+    set_finalizers(postgres, operator, false).await?;
     Ok(Action::await_change())
 }
 
 async fn set_finalizers(
     postgres: &Postgres,
-    context: &Context,
+    operator: &Operator,
     present: bool,
-) -> Result<(), ReconcileError> {
+) -> Result<Postgres, ReconcileError> {
     let mut finalizers = postgres.finalizers().to_vec();
     finalizers.retain(|finalizer| finalizer != labels::FINALIZER);
     if present {
         finalizers.push(labels::FINALIZER.to_owned());
     }
-    // With the resourceVersion, so that a finalizer that somebody else sets meanwhile is not lost.
-    let patch = json!({ "metadata": { "finalizers": finalizers, "resourceVersion": postgres.resource_version() } });
-    postgreses(postgres, context)
-        .patch(
-            &postgres.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(patch),
-        )
-        .await
-        .map(drop)
-        .map_err(request("set the finalizer"))
+    let patch = json!({ "metadata": { "finalizers": finalizers } });
+    apply::patch_main(operator, postgres, patch, "set the finalizer").await
 }
 
-fn postgreses(postgres: &Postgres, context: &Context) -> Api<Postgres> {
-    Api::namespaced(
-        context.client.clone(),
-        &postgres.namespace().unwrap_or_default(),
-    )
-}
-
+/// Writes to the status unless somebody else changed the object since it was read: a decision taken on an old copy must not
+/// undo a newer one.
 async fn patch_status(
     postgres: &Postgres,
-    context: &Context,
-    status: &Value,
-) -> Result<(), ReconcileError> {
-    postgreses(postgres, context)
-        .patch_status(
-            &postgres.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(json!({ "status": status })),
-        )
+    operator: &Operator,
+    status: Value,
+) -> Result<Postgres, ReconcileError> {
+    let api: Api<Postgres> = Api::namespaced(
+        operator.client.clone(),
+        &postgres.namespace().unwrap_or_default(),
+    );
+    let patch = json!({
+        "metadata": { "resourceVersion": postgres.resource_version() }, "status": status,
+    });
+    let params = PatchParams::default();
+    let patched = api
+        .patch_status(&postgres.name_any(), &params, &Patch::Merge(patch))
         .await
-        .map(drop)
-        .map_err(request("update the status of a database"))
+        .map_err(request("update the status of a database"))?;
+    operator.superseded.note(postgres, &patched);
+    Ok(patched)
 }
 
 /// Fields of the status that this controller writes; agents and the Snapshot controller write the others.
-const OWN_FIELDS: [&str; 13] = [
+const OWN_FIELDS: [&str; 14] = [
     "phase",
     "reason",
     "creationTime",
@@ -147,96 +219,116 @@ const OWN_FIELDS: [&str; 13] = [
     "readyReplicas",
     "lastScheduleTime",
     "nextScheduleTime",
+    "pendingScheduleTime",
     "scheduleExpression",
     "postgresVersion",
     "bootstrap",
 ];
 
-/// Step 5. Writes what changed, and tells of a new phase.
+/// Step 5. Tells of what is new and writes what changed, in this order: what was told twice is told once, and what was not told
+/// would never be.
 async fn update_status(
     postgres: &Postgres,
-    context: &Context,
+    operator: &Operator,
     plan: &plan::Plan,
     failure: Option<String>,
     now: Timestamp,
-) -> Result<Duration, ReconcileError> {
+) -> Result<Postgres, ReconcileError> {
+    let empty = PostgresStatus::default();
+    let known = postgres.status.as_ref().unwrap_or(&empty);
     let mut status: PostgresStatus = plan.status.clone();
     if let Some(reason) = failure {
         status.phase = Some(PostgresPhase::Failed);
         status.reason = Some(reason);
+        // Its ticks wait as those of any database that is not Running.
+        status.last_schedule_time = known.last_schedule_time;
+        status.next_schedule_time = known.next_schedule_time;
+        status.pending_schedule_time = known.pending_schedule_time;
+        status
+            .schedule_expression
+            .clone_from(&known.schedule_expression);
+    } else if let Some(tick) = plan.schedule.skipped {
+        let note = Note::normal(
+            component::CRON_CONTROLLER,
+            event::IGNORED_SNAPSHOT,
+            text::BACKUP_SKIPPED,
+        );
+        publish(&operator.client, postgres, &note.of(tick.to_string()), now).await;
     }
-    let value = |status: Option<&PostgresStatus>| serde_json::to_value(status).unwrap_or_default();
-    let (old, new) = (value(postgres.status.as_ref()), value(Some(&status)));
-    let mut patch = serde_json::Map::new();
+    if known.phase != status.phase {
+        for note in phase_notes(known, &status) {
+            publish(&operator.client, postgres, &note, now).await;
+        }
+    }
+    let patch = changes(known, &status, plan);
+    if patch.is_empty() {
+        return Ok(postgres.clone());
+    }
+    patch_status(postgres, operator, Value::Object(patch)).await
+}
+
+/// What of the status changed, as a merge patch.
+fn changes(old: &PostgresStatus, new: &PostgresStatus, plan: &plan::Plan) -> Map<String, Value> {
+    let value = |status: &PostgresStatus| serde_json::to_value(status).unwrap_or_default();
+    let (old, new) = (value(old), value(new));
+    let mut patch = Map::new();
     for field in OWN_FIELDS {
         if old[field] != new[field] {
             patch.insert(field.to_owned(), new[field].clone());
         }
     }
-    if !plan.forgotten.is_empty() {
-        let nulls = plan
-            .forgotten
-            .iter()
-            .map(|name| (name.clone(), Value::Null))
-            .collect();
-        patch.insert("instances".to_owned(), Value::Object(nulls));
+    let mut instances = json!({});
+    for (instance, task) in &plan.stale_reports {
+        instances[instance]["tasks"][task] = Value::Null;
     }
-    if !patch.is_empty() {
-        patch_status(postgres, context, &Value::Object(patch)).await?;
+    for instance in &plan.forgotten {
+        instances[instance] = Value::Null;
     }
-    let before = postgres.status.as_ref().and_then(|status| status.phase);
-    if before != status.phase {
-        for note in phase_notes(before, &status) {
-            publish(&context.client, postgres, &note, now).await;
-        }
+    if instances != json!({}) {
+        patch.insert("instances".to_owned(), instances);
     }
-    let pause = match plan.next {
-        Some(next) => Duration::try_from(next.duration_since(now)).unwrap_or(SOON),
-        None => RESYNC,
-    };
-    Ok(pause.clamp(Duration::from_millis(20), RESYNC))
+    if !plan.orphans.is_empty() {
+        let nulls = plan.orphans.iter().map(|name| (name.clone(), Value::Null));
+        patch.insert("tasks".to_owned(), Value::Object(nulls.collect()));
+    }
+    patch
 }
 
-fn phase_notes(before: Option<PostgresPhase>, status: &PostgresStatus) -> Vec<Note> {
-    use kubedb_api::reasons::text;
-    let restored = status.bootstrap.as_ref();
-    match (before, status.phase) {
-        (_, Some(PostgresPhase::Initializing)) => restored
+/// Events of a new phase. The time at which readiness last changed tells one passage through a phase from the next.
+fn phase_notes(old: &PostgresStatus, new: &PostgresStatus) -> Vec<Note> {
+    let since = old.conditions.iter().find(|known| known.type_ == READY);
+    let since = since.map(|known| known.last_transition_time.0.to_string());
+    let since = since.unwrap_or_default();
+    let restored = new.bootstrap.as_ref();
+    match new.phase {
+        Some(PostgresPhase::Initializing) => restored
             .map(|source| {
                 let message = format!("Initializing from Snapshot: \"{}\"", source.snapshot);
                 Note::normal(component::POSTGRES_OPERATOR, event::INITIALIZING, message)
             })
             .into_iter()
             .collect(),
-        (_, Some(PostgresPhase::Running)) => {
-            let created = Note::normal(
-                component::POSTGRES_OPERATOR,
-                event::SUCCESSFUL,
-                text::CREATED_POSTGRES,
-            );
-            let initialized = Note::normal(
-                component::JOB_CONTROLLER,
-                event::SUCCESSFUL_INITIALIZE,
-                text::INITIALIZED,
-            );
-            if restored.is_some() {
-                vec![initialized, created]
-            } else {
-                vec![created]
-            }
+        // Both happen once in a database's life, however often it comes back to Running.
+        Some(PostgresPhase::Running) => {
+            let (reason, words) = (event::SUCCESSFUL, text::CREATED_POSTGRES);
+            let created = Note::normal(component::POSTGRES_OPERATOR, reason, words);
+            let (reason, words) = (event::SUCCESSFUL_INITIALIZE, text::INITIALIZED);
+            let initialized = Note::normal(component::JOB_CONTROLLER, reason, words);
+            let initialized = restored.map(|_| initialized);
+            initialized.into_iter().chain([created]).collect()
         }
-        (_, Some(PostgresPhase::Failed)) => {
-            let reason = status.reason.clone().unwrap_or_default();
-            let message = if restored.is_some() {
-                format!("{}. Reason: {reason}", text::INITIALIZE_FAILED)
+        Some(PostgresPhase::Failed) => {
+            let is_restore = restored.is_some() && old.phase != Some(PostgresPhase::Running);
+            let reason = new.reason.clone().unwrap_or_default();
+            let (component, message) = if is_restore {
+                (
+                    component::JOB_CONTROLLER,
+                    text::INITIALIZE_FAILED.to_owned(),
+                )
             } else {
-                reason
+                (component::POSTGRES_OPERATOR, reason)
             };
-            vec![Note::warning(
-                component::JOB_CONTROLLER,
-                event::FAILED,
-                message,
-            )]
+            vec![Note::warning(component, event::FAILED, message).of(since)]
         }
         _ => Vec::new(),
     }

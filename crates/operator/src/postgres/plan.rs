@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kubedb_api::{
     Postgres, PostgresStatus,
     postgres::{Endpoints, PostgresPhase, StandbyMode},
-    protocol::{InstancePhase, InstanceRole, InstanceStatus, RestoreSource},
+    protocol::{InstancePhase, InstanceRole, RestoreSource, TaskPhase},
     snapshot::SnapshotPhase,
 };
 
@@ -17,33 +17,34 @@ use super::{
 };
 use crate::platform::DesiredDatabase;
 
-/// Silence after which an instance counts as not ready: three heartbeats of ten seconds.
-const SILENCE_LIMIT: SignedDuration = SignedDuration::from_secs(35);
-
 /// What to do and what to say.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The workload.
-    pub desired: DesiredDatabase,
+    pub(crate) desired: DesiredDatabase,
     /// Make the superuser's Secret.
-    pub make_auth_secret: bool,
+    pub(crate) make_auth_secret: bool,
     /// Make the replication role's Secret.
-    pub make_replication_secret: bool,
+    pub(crate) make_replication_secret: bool,
     /// Set the annotation that says the database's initialisation is over.
-    pub mark_initialized: bool,
+    pub(crate) mark_initialized: bool,
     /// The schedule.
-    pub schedule: Scheduled,
+    pub(crate) schedule: Scheduled,
     /// The operator's part of the status.
-    pub status: PostgresStatus,
+    pub(crate) status: PostgresStatus,
     /// Instances whose reports are no longer wanted.
-    pub forgotten: Vec<String>,
+    pub(crate) forgotten: Vec<String>,
+    /// Reports of tasks, by instance and Snapshot, that nobody takes away.
+    pub(crate) stale_reports: Vec<(String, String)>,
+    /// Tasks whose Snapshot is gone.
+    pub(crate) orphans: Vec<String>,
     /// When to look again if nothing happens before.
-    pub next: Option<Timestamp>,
+    pub(crate) next: Option<Timestamp>,
 }
 
 /// Plans.
 #[must_use]
-pub fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
+pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
     let empty = PostgresStatus::default();
     let old = postgres.status.as_ref().unwrap_or(&empty);
     let name = postgres.name_any();
@@ -59,7 +60,7 @@ pub fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
             .is_some_and(|instance| instance.running);
         old.instances
             .get(instance)
-            .filter(|report| runs && report.ready && is_fresh(report, now))
+            .filter(|report| runs && report.ready && found.alive.contains_key(instance))
     };
     let is_hot = postgres.spec.standby_mode == Some(StandbyMode::Hot);
     let standbys: Vec<String> = instances
@@ -104,6 +105,7 @@ pub fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
         ready_replicas: i32::try_from(ready_count).ok(),
         last_schedule_time: schedule.state.last,
         next_schedule_time: schedule.state.next,
+        pending_schedule_time: schedule.make,
         schedule_expression: schedule.state.expression.clone(),
         postgres_version: found
             .observed
@@ -138,7 +140,13 @@ pub fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
             replicas,
             primary: found.holder.clone(),
             standbys,
-            secrets: secrets(postgres, found, bootstrap.as_ref()),
+            secrets: secrets(
+                postgres,
+                found,
+                bootstrap
+                    .as_ref()
+                    .filter(|_| phase != PostgresPhase::Running),
+            ),
         },
         make_auth_secret: !found.has_auth_secret && postgres.spec.database_secret.is_none(),
         make_replication_secret: !found.has_replication_secret,
@@ -147,7 +155,9 @@ pub fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
             && !postgres
                 .annotations()
                 .contains_key(kubedb_api::labels::INITIALIZED),
-        next: wake_up(&schedule, old, now),
+        next: wake_up(&schedule, found, now),
+        stale_reports: stale_reports(old),
+        orphans: found.orphans.clone(),
         schedule,
         status,
         forgotten: old
@@ -159,21 +169,28 @@ pub fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
     }
 }
 
-fn is_fresh(report: &InstanceStatus, now: Timestamp) -> bool {
-    report
-        .heartbeat_time
-        .is_some_and(|heartbeat| now.duration_since(heartbeat) < SILENCE_LIMIT)
+/// The next tick, or the moment at which an instance that says nothing stops counting as alive. What is past already waits
+/// for something to happen.
+fn wake_up(schedule: &Scheduled, found: &Found, now: Timestamp) -> Option<Timestamp> {
+    let silent = found.alive.values().min();
+    let silent = silent.and_then(|left| now.checked_add(*left).ok());
+    let tick = schedule.state.next.filter(|tick| *tick > now);
+    [tick, silent].into_iter().flatten().min()
 }
 
-/// The next tick, or the moment at which a silent instance stops counting as ready.
-fn wake_up(schedule: &Scheduled, old: &PostgresStatus, now: Timestamp) -> Option<Timestamp> {
-    let silent = old
-        .instances
-        .values()
-        .filter_map(|report| report.heartbeat_time?.checked_add(SILENCE_LIMIT).ok())
-        .filter(|time| *time > now)
-        .min();
-    [schedule.state.next, silent].into_iter().flatten().min()
+/// Reports of tasks that the operator took back and that the agent's present session knows nothing of.
+fn stale_reports(status: &PostgresStatus) -> Vec<(String, String)> {
+    let reports = status.instances.iter().flat_map(|(instance, report)| {
+        report
+            .tasks
+            .iter()
+            .filter(|(name, task)| {
+                let is_over = task.phase != TaskPhase::Running || task.session != report.session;
+                is_over && !status.tasks.contains_key(*name)
+            })
+            .map(|(name, _)| (instance.clone(), name.clone()))
+    });
+    reports.collect()
 }
 
 /// What the database is restored from; an error says why it cannot be yet, or ever.
@@ -212,6 +229,12 @@ fn restore_source(
                 theirs.unwrap_or_default(),
                 own.unwrap_or_default()
             ),
+        ));
+    }
+    if snapshot.metadata.deletion_timestamp.is_some() {
+        return Err((
+            false,
+            format!("Snapshot {} to restore is being deleted", wanted.name),
         ));
     }
     let status = snapshot.status.as_ref();

@@ -12,29 +12,45 @@ use kubedb_core::schedule::{
 
 /// What the schedule wants now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scheduled {
-    /// Make a Snapshot for this tick.
-    pub make: Option<Timestamp>,
+pub(crate) struct Scheduled {
+    /// Make a Snapshot for this tick. It is written to the status first and taken from there when it is made, so that neither
+    /// a crash between the two nor an old copy of the object makes two, or none.
+    pub(crate) make: Option<Timestamp>,
+    /// Whether that one starts without jitter: somebody waits for it.
+    pub(crate) is_first: bool,
     /// A tick passed while one was active.
-    pub skipped: bool,
+    pub(crate) skipped: Option<Timestamp>,
     /// What to remember.
-    pub state: ScheduleState,
-    /// Why.
-    pub reason: String,
+    pub(crate) state: ScheduleState,
+    /// Whether ticks come.
+    pub(crate) standing: Standing,
+}
+
+/// Whether ticks come, and if not, why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// There is no schedule.
+    #[default]
+    None,
+    /// They come.
+    On,
+    /// The user suspended it.
+    Suspended,
+    /// The database is not Running.
+    Waiting,
+    /// The expression cannot be read any more.
+    Invalid(String),
 }
 
 /// Decides. A database that is not Running keeps what it remembers, and its ticks wait: at most one is made up for.
-pub(super) fn scheduled(
+pub(crate) fn scheduled(
     postgres: &Postgres,
     snapshots: &[Snapshot],
     is_running: bool,
     now: Timestamp,
 ) -> Scheduled {
     let Some(wanted) = &postgres.spec.backup_schedule else {
-        return Scheduled {
-            reason: "there is no backupSchedule".to_owned(),
-            ..Scheduled::default()
-        };
+        return Scheduled::default();
     };
     let empty = PostgresStatus::default();
     let status = postgres.status.as_ref().unwrap_or(&empty);
@@ -43,30 +59,42 @@ pub(super) fn scheduled(
         last: status.last_schedule_time,
         next: status.next_schedule_time,
     };
-    let keep = |reason: String| Scheduled {
+    let is_suspended = wanted.suspend == Some(true);
+    let pending = status.pending_schedule_time.filter(|_| !is_suspended);
+    let keep = |standing| Scheduled {
+        make: pending,
         state: state.clone(),
-        reason,
+        standing,
         ..Scheduled::default()
     };
     let schedule = match Schedule::parse(&wanted.cron_expression, wanted.time_zone.as_deref()) {
         Ok(schedule) => schedule,
-        Err(error) => return keep(error.to_string()),
+        Err(error) => return keep(Standing::Invalid(error.to_string())),
     };
-    if !is_running {
-        return keep("the database is not Running".to_owned());
+    // What was decided is made before anything else is.
+    if pending.is_some() {
+        return keep(Standing::On);
+    }
+    if !is_running && !is_suspended {
+        return keep(Standing::Waiting);
     }
     let active = snapshots.iter().any(is_active);
-    let decision = due(now, &schedule, &state, active, wanted.suspend == Some(true));
+    let decision = due(now, &schedule, &state, active, is_suspended);
     let (make, skipped) = match decision.action {
-        ScheduleAction::Run { tick, .. } => (Some(tick), false),
-        ScheduleAction::Skip { .. } => (None, true),
-        ScheduleAction::Wait => (None, false),
+        ScheduleAction::Run { tick, .. } => (Some(tick), None),
+        ScheduleAction::Skip { tick } => (None, Some(tick)),
+        ScheduleAction::Wait => (None, None),
     };
     Scheduled {
         make,
+        is_first: state.last.is_none(),
         skipped,
         state: decision.state,
-        reason: decision.reason,
+        standing: if is_suspended {
+            Standing::Suspended
+        } else {
+            Standing::On
+        },
     }
 }
 
@@ -74,4 +102,64 @@ pub(super) fn scheduled(
 pub(crate) fn is_active(snapshot: &Snapshot) -> bool {
     let phase = snapshot.status.as_ref().and_then(|status| status.phase);
     !matches!(phase, Some(Succeeded | Failed)) && snapshot.metadata.deletion_timestamp.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const START: &str = "2018-02-08T10:53:41Z";
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn postgres(schedule: serde_json::Value, status: serde_json::Value) -> Postgres {
+        serde_json::from_value(json!({
+            "apiVersion": "kubedb.com/v1alpha1", "kind": "Postgres", "metadata": {"name": "pg"},
+            "spec": {"version": "15", "backupSchedule": schedule}, "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_decided_tick_is_made_before_anything_else_and_whatever_the_database_does() {
+        let status = json!({"lastScheduleTime": START, "nextScheduleTime": "2018-02-08T16:53:41Z",
+            "scheduleExpression": "@every 6h", "pendingScheduleTime": START});
+        let pg = postgres(json!({"cronExpression": "@every 6h"}), status.clone());
+        for is_running in [false, true] {
+            let plan = scheduled(&pg, &[], is_running, at("2018-02-09T00:00:00Z"));
+            assert_eq!(plan.make, Some(at(START)));
+            assert_eq!(plan.state.next, Some(at("2018-02-08T16:53:41Z")));
+        }
+        // Suspended or removed: nobody wants it any more.
+        let off = json!({"cronExpression": "@every 6h", "suspend": true});
+        let plan = scheduled(&postgres(off, status.clone()), &[], true, at(START));
+        assert_eq!((plan.make, plan.standing), (None, Standing::Suspended));
+        let gone = scheduled(&postgres(json!(null), status), &[], true, at(START));
+        assert_eq!(gone, Scheduled::default());
+    }
+
+    #[test]
+    fn removing_forgets_everything_so_that_adding_again_makes_one_at_once() {
+        let schedule = json!({"cronExpression": "@daily"});
+        let first = scheduled(&postgres(schedule, json!({})), &[], true, at(START));
+        assert_eq!((first.make, first.is_first), (Some(at(START)), true));
+        let forgotten = scheduled(&postgres(json!(null), json!({})), &[], true, at(START));
+        assert_eq!(forgotten.state, ScheduleState::default());
+    }
+
+    #[test]
+    fn a_database_that_is_not_running_makes_none_and_forgets_nothing() {
+        let status = json!({"lastScheduleTime": START, "nextScheduleTime": "2018-02-08T16:53:41Z",
+            "scheduleExpression": "@every 6h"});
+        let pg = postgres(json!({"cronExpression": "@every 6h"}), status);
+        let late = at("2018-02-10T00:00:00Z");
+        let plan = scheduled(&pg, &[], false, late);
+        assert_eq!((plan.make, plan.standing), (None, Standing::Waiting));
+        let plan = scheduled(&pg, &[], true, late);
+        assert_eq!(plan.make, Some(at("2018-02-09T22:53:41Z")));
+    }
 }

@@ -1,92 +1,184 @@
-//! Deleting a Snapshot deletes its data, unless it is to be kept. Never a silent hang: an obstacle is told with the way out.
+//! Deleting a Snapshot: what core decides on, and how it is done.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::{
+    api::core::v1::Namespace,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
 use kube::{Api, ResourceExt as _, runtime::controller::Action};
 use kubedb_api::{
-    Snapshot, labels,
+    Postgres, Snapshot, labels,
     protocol::{SnapshotTask, TaskAction, TaskPhase},
-    reasons::{component, event},
-    snapshot::DeletionPolicy,
+    reasons::{DATA_DELETED, component, event},
+    snapshot::{DeletionPolicy, SnapshotPhase},
+};
+use kubedb_core::{
+    deletion::{DeletionAction, DeletionView, Work, decide},
+    snapshot::Report,
 };
 use serde_json::{Value, json};
 
-use super::{Found, dereference, patch_main, patch_status, patch_task};
+use super::{
+    database_of, has_finalizer, patch_main, patch_status, patch_task, publish_on_both,
+    view::report_of,
+};
 use crate::{
-    context::{Context, ReconcileError, request},
+    context::{ReconcileError, request},
     events::{Note, publish},
+    operator::Operator,
+    postgres::is_restoring,
 };
 
-/// Pause between attempts at a store that refuses.
-const RETRY: Duration = Duration::from_secs(15);
+/// Look again this soon after a step.
+const SOON: Duration = Duration::from_secs(1);
 
 pub(super) async fn delete(
     snapshot: &Snapshot,
-    context: &Context,
+    operator: &Operator,
     now: Timestamp,
 ) -> Result<Action, ReconcileError> {
-    if !snapshot
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == labels::FINALIZER)
-    {
+    if !has_finalizer(snapshot) {
+        operator.seats.leave(&snapshot.uid().unwrap_or_default());
         return Ok(Action::await_change());
     }
-    let found = dereference(context, snapshot).await?;
-    let status = snapshot.status.clone().unwrap_or_default();
-    let is_kept = snapshot.spec.deletion_policy == Some(DeletionPolicy::Retain);
-    let namespace_goes = namespace_goes(snapshot, context).await?;
-    // Without an attempt nothing was ever written.
-    if is_kept || namespace_goes || status.attempt.is_none() {
-        if namespace_goes && status.attempt.is_some() {
-            let message = "The namespace is going away; the Snapshot's data stays in its store";
-            let note = Note::normal(component::SNAPSHOT_CONTROLLER, "DataRetained", message);
-            publish(&context.client, snapshot, &note, now).await;
+    let database = database_of(operator, snapshot).await?;
+    let database = database.as_ref();
+    let view = view(operator, snapshot, database, now).await?;
+    match decide(&view) {
+        DeletionAction::Cancel => {
+            patch_task(operator, snapshot, database, &Value::Null).await?;
+            Ok(Action::requeue(SOON))
         }
-        return release(snapshot, context, &found).await;
-    }
-    let name = snapshot.name_any();
-    let tasks = found
-        .database
-        .as_ref()
-        .and_then(|database| database.status.as_ref())
-        .map(|status| &status.tasks);
-    match tasks.and_then(|tasks| tasks.get(&name)) {
-        Some(task) if task.action == TaskAction::Delete => {
-            follow(snapshot, context, &found, task, now).await
+        DeletionAction::Wait { pause, obstacle } => {
+            if let Some(why) = obstacle {
+                tell(snapshot, operator, &why, now).await?;
+            }
+            Ok(Action::requeue(Duration::try_from(pause).unwrap_or(SOON)))
         }
-        _ => {
-            begin(
-                snapshot,
-                context,
-                &found,
-                status.attempt.unwrap_or(0) + 1,
-                now,
-            )
-            .await
+        DeletionAction::Begin { instance, attempt } => {
+            begin(snapshot, operator, database, instance, attempt, now).await?;
+            Ok(Action::requeue(SOON))
+        }
+        DeletionAction::Release {
+            data_stays,
+            data_deleted,
+        } => {
+            let name = snapshot.name_any();
+            if data_deleted {
+                let message = format!("Successfully wiped out Snapshot: {name}");
+                let note = wipe_out_note(snapshot, event::SUCCESSFUL_WIPE_OUT, message);
+                publish_on_both(operator, snapshot, database, &note, now).await;
+            } else if data_stays && view.namespace_goes {
+                let message = "The namespace is going away; the Snapshot's data stays in its store";
+                let note = wipe_out_note(snapshot, event::DATA_RETAINED, message.to_owned());
+                // A Kubernetes in which the namespace is half gone takes no Events there; the log has it.
+                tracing::info!(snapshot = name, namespace = ?snapshot.namespace(), "{message}");
+                publish(&operator.client, snapshot, &note, now).await;
+            }
+            release(snapshot, operator, database).await
         }
     }
 }
 
-/// Hands the deletion to the primary, which can reach the store.
+async fn view(
+    operator: &Operator,
+    snapshot: &Snapshot,
+    database: Option<&Postgres>,
+    now: Timestamp,
+) -> Result<DeletionView, ReconcileError> {
+    let databases = operator.databases.state();
+    let restoring = databases.iter().find(|other| is_restoring(other, snapshot));
+    let restoring = restoring.map(|other| {
+        let namespace = other.namespace().unwrap_or_default();
+        format!("{namespace}/{}", other.name_any())
+    });
+    let status = database.and_then(|database| database.status.as_ref());
+    let alive = database.map(|database| operator.alive(database, now));
+    let alive = alive.unwrap_or_default();
+    let primary = status.and_then(|status| status.primary.clone());
+    Ok(DeletionView {
+        is_kept: snapshot.spec.deletion_policy == Some(DeletionPolicy::Retain),
+        namespace_goes: namespace_goes(snapshot, operator).await?,
+        attempts: snapshot
+            .status
+            .as_ref()
+            .and_then(|status| status.attempt)
+            .unwrap_or(0),
+        restoring,
+        database: snapshot.spec.database_name.clone(),
+        database_exists: database
+            .is_some_and(|database| database.metadata.deletion_timestamp.is_none()),
+        instance: primary
+            .filter(|primary| alive.contains_key(primary))
+            .or_else(|| alive.keys().next().cloned()),
+        work: work(operator, snapshot, database),
+    })
+}
+
+/// What the agents have of it: its task in the database's status, and their reports.
+fn work(operator: &Operator, snapshot: &Snapshot, database: Option<&Postgres>) -> Work {
+    let (name, uid) = (snapshot.name_any(), snapshot.uid().unwrap_or_default());
+    let Some(status) = database.and_then(|database| database.status.as_ref()) else {
+        return Work::None;
+    };
+    let reports = status.instances.iter().filter_map(|(instance, report)| {
+        let task = report.tasks.get(&name)?;
+        (task.snapshot_uid == uid).then_some((instance, report, task))
+    });
+    let silence =
+        |attempt: u32, value: Timestamp| operator.silence(format!("{uid}/delete/{attempt}"), value);
+    match status.tasks.get(&name) {
+        Some(task) if task.snapshot_uid == uid && task.action == TaskAction::Delete => {
+            let mut its = reports.filter(|(instance, _, report)| {
+                **instance == task.instance && report.attempt == task.attempt
+            });
+            let report = its.next();
+            let heard = report.map_or(Timestamp::UNIX_EPOCH, |(_, _, task)| task.heartbeat_time);
+            Work::Delete {
+                attempt: task.attempt,
+                instance: task.instance.clone(),
+                report: report.map_or(Report::None, |(_, instance, task)| {
+                    report_of(task, Some(&instance.session))
+                }),
+                silence: silence(task.attempt, heard),
+            }
+        }
+        // Also one that was left behind by an earlier Snapshot of this name.
+        Some(_) => Work::Backup,
+        None => reports
+            .filter(|(_, instance, task)| {
+                task.phase == TaskPhase::Running && task.session == instance.session
+            })
+            .map(|(name, _, task)| {
+                let source = format!("{uid}/{name}/{}", task.attempt);
+                operator.silence(source, task.heartbeat_time)
+            })
+            .min()
+            .map_or(Work::None, |silence| Work::Cancelling { silence }),
+    }
+}
+
+/// Hands the deletion to an instance.
 async fn begin(
     snapshot: &Snapshot,
-    context: &Context,
-    found: &Found,
+    operator: &Operator,
+    database: Option<&Postgres>,
+    instance: String,
     attempt: u32,
     now: Timestamp,
-) -> Result<Action, ReconcileError> {
-    let database = found
-        .database
-        .as_ref()
-        .and_then(|database| database.status.as_ref());
-    let primary = database.and_then(|status| status.primary.clone());
-    let Some(instance) = primary else {
-        let reason = "no instance of its database is there to delete its data; set spec.deletionPolicy to Retain to delete the Snapshot and keep its data";
-        return obstacle(snapshot, context, reason, now).await;
-    };
+) -> Result<(), ReconcileError> {
+    let message = format!("Wiping out Snapshot: {}", snapshot.name_any());
+    let note = wipe_out_note(snapshot, event::WIPING_OUT, message);
+    publish_on_both(operator, snapshot, database, &note, now).await;
+    if snapshot.status.as_ref().and_then(|status| status.phase) == Some(SnapshotPhase::Running) {
+        // It stands in nobody's way any more.
+        let reason = "deleted while it ran";
+        let status = json!({ "phase": "Failed", "reason": reason, "completionTime": now });
+        patch_status(snapshot, operator, status).await?;
+    }
+    operator.seats.leave(&snapshot.uid().unwrap_or_default());
     let task = SnapshotTask {
         snapshot_uid: snapshot.uid().unwrap_or_default(),
         instance,
@@ -96,91 +188,63 @@ async fn begin(
         minimum_lsn: None,
         deadline: None,
     };
-    let message = format!("Wiping out Snapshot: {}", snapshot.name_any());
-    let note = Note::normal(component::SNAPSHOT_CONTROLLER, "WipingOut", message);
-    super::publish_on_both(context, snapshot, found, &note, now).await;
-    patch_task(context, snapshot, found, &json!(task)).await?;
-    Ok(Action::requeue(RETRY))
+    patch_task(operator, snapshot, database, &json!(task)).await
 }
 
-async fn follow(
-    snapshot: &Snapshot,
-    context: &Context,
-    found: &Found,
-    task: &SnapshotTask,
-    now: Timestamp,
-) -> Result<Action, ReconcileError> {
-    let name = snapshot.name_any();
-    let report = found
-        .database
-        .as_ref()
-        .and_then(|database| {
-            database
-                .status
-                .as_ref()?
-                .instances
-                .get(&task.instance)?
-                .tasks
-                .get(&name)
-        })
-        .filter(|report| report.attempt == task.attempt);
-    match report.map(|report| (report.phase, report)) {
-        Some((TaskPhase::Succeeded, _)) => {
-            let message = format!("Successfully wiped out Snapshot: {name}");
-            let note = Note::normal(component::SNAPSHOT_CONTROLLER, "SuccessfulWipeOut", message);
-            super::publish_on_both(context, snapshot, found, &note, now).await;
-            release(snapshot, context, found).await
-        }
-        Some((TaskPhase::Failed, report)) => {
-            let why = report.reason.clone().unwrap_or_default();
-            let reason = format!(
-                "Failed to wipeOut. Reason: {why}; set spec.deletionPolicy to Retain to delete the Snapshot and keep its data"
-            );
-            let is_due = now.duration_since(report.heartbeat_time).unsigned_abs() >= RETRY;
-            if is_due {
-                begin(snapshot, context, found, task.attempt + 1, now).await?;
-            }
-            obstacle(snapshot, context, &reason, now).await
-        }
-        _ => Ok(Action::requeue(RETRY)),
-    }
+fn wipe_out_note(snapshot: &Snapshot, reason: &'static str, message: String) -> Note {
+    let uid = snapshot.uid().unwrap_or_default();
+    Note::normal(component::SNAPSHOT_CONTROLLER, reason, message).of(uid)
 }
 
-async fn obstacle(
+/// Tells of an obstacle: once as an Event, and as a condition as long as it lasts.
+async fn tell(
     snapshot: &Snapshot,
-    context: &Context,
-    reason: &str,
+    operator: &Operator,
+    why: &str,
     now: Timestamp,
-) -> Result<Action, ReconcileError> {
-    let is_told = snapshot
-        .status
-        .as_ref()
-        .and_then(|status| status.reason.as_deref())
-        == Some(reason);
-    if !is_told {
-        let note = Note::warning(component::SNAPSHOT_CONTROLLER, event::FAILED, reason);
-        publish(&context.client, snapshot, &note, now).await;
-        patch_status(snapshot, context, json!({ "reason": reason })).await?;
+) -> Result<(), ReconcileError> {
+    let status = snapshot.status.clone().unwrap_or_default();
+    let known = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == DATA_DELETED);
+    if known.is_some_and(|known| known.message == why) && status.reason.as_deref() == Some(why) {
+        return Ok(());
     }
-    Ok(Action::requeue(RETRY))
+    let note = Note::warning(component::SNAPSHOT_CONTROLLER, event::FAILED, why);
+    publish(&operator.client, snapshot, &note, now).await;
+    let condition = Condition {
+        type_: DATA_DELETED.to_owned(),
+        status: "False".to_owned(),
+        reason: "Obstructed".to_owned(),
+        message: why.to_owned(),
+        observed_generation: snapshot.metadata.generation,
+        last_transition_time: known.map_or(Time(now), |known| known.last_transition_time.clone()),
+    };
+    let mut conditions = status.conditions.clone();
+    conditions.retain(|condition| condition.type_ != DATA_DELETED);
+    conditions.push(condition);
+    let status = json!({ "reason": why, "conditions": conditions });
+    patch_status(snapshot, operator, status).await.map(drop)
 }
 
 /// Takes the task and the finalizer away: the object goes.
 async fn release(
     snapshot: &Snapshot,
-    context: &Context,
-    found: &Found,
+    operator: &Operator,
+    database: Option<&Postgres>,
 ) -> Result<Action, ReconcileError> {
-    patch_task(context, snapshot, found, &Value::Null).await?;
+    patch_task(operator, snapshot, database, &Value::Null).await?;
     let mut finalizers = snapshot.finalizers().to_vec();
     finalizers.retain(|finalizer| finalizer != labels::FINALIZER);
-    let patch = json!({ "metadata": { "finalizers": finalizers, "resourceVersion": snapshot.resource_version() } });
-    patch_main(snapshot, context, &patch).await?;
+    let patch = json!({ "metadata": { "finalizers": finalizers } });
+    patch_main(snapshot, operator, patch).await?;
+    operator.seats.leave(&snapshot.uid().unwrap_or_default());
     Ok(Action::await_change())
 }
 
-async fn namespace_goes(snapshot: &Snapshot, context: &Context) -> Result<bool, ReconcileError> {
-    let namespace = Api::<Namespace>::all(context.client.clone())
+async fn namespace_goes(snapshot: &Snapshot, operator: &Operator) -> Result<bool, ReconcileError> {
+    let namespace = Api::<Namespace>::all(operator.client.clone())
         .get_opt(&snapshot.namespace().unwrap_or_default())
         .await
         .map_err(request("get the namespace"))?;

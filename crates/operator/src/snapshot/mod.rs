@@ -1,7 +1,12 @@
 //! The controller of Snapshots: the only writer of their status.
+//!
+//! Every write carries the version of the object that it was decided on, and every decision follows from objects alone, so a
+//! crash between two writes is made good by the next reconcile. The label of a running Snapshot is set first and taken away
+//! last: as long as a Snapshot that does not run has it, something is left to clean up.
 
 mod deletion;
-pub mod view;
+mod steps;
+mod view;
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,343 +14,302 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, ResourceExt as _,
-    api::{ListParams, Patch, PatchParams},
-    runtime::controller::Action,
+    api::{Patch, PatchParams},
+    runtime::{controller::Action, reflector::ObjectRef},
 };
 use kubedb_api::{
-    Postgres, Snapshot, labels,
-    protocol::{SnapshotTask, TaskAction},
-    reasons::{component, event, text},
-    snapshot::SnapshotPhase,
+    Postgres, Snapshot, labels, reasons::text, snapshot::SnapshotPhase, validate::validate_snapshot,
 };
 use kubedb_core::{
-    lsn::Lsn,
-    snapshot::{RUNNING_LIMIT, SnapshotAction, SnapshotDecision, decide},
+    snapshot::{SnapshotAction, SnapshotDecision, Stage, decide},
+    turns::Refusal,
 };
 use serde_json::{Value, json};
 
 use self::view::{Found, task_status, view};
 use crate::{
-    context::{Context, ReconcileError, request, selector},
+    context::{self, BEHIND, ReconcileError, request},
     events::{Note, publish},
+    operator::Operator,
+    seats::{Seat, Taken},
 };
 
-/// Look again this late at a Snapshot that waits: a Secret that was made tells nobody.
-const WAITING: Duration = Duration::from_secs(5);
-
-/// One reconcile of one Snapshot.
-pub async fn reconcile(
-    snapshot: Arc<Snapshot>,
-    context: Arc<Context>,
-) -> Result<Action, ReconcileError> {
-    let now = Timestamp::now();
-    if snapshot.metadata.deletion_timestamp.is_some() {
-        return deletion::delete(&snapshot, &context, now).await;
-    }
-    if !snapshot
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == labels::FINALIZER)
-    {
-        let patch = json!({ "metadata": { "finalizers": [labels::FINALIZER], "resourceVersion": snapshot.resource_version() } });
-        patch_main(&snapshot, &context, &patch).await?;
-        return Ok(Action::await_change());
-    }
+/// Whether nothing is left to do for a Snapshot.
+pub(crate) fn is_over(snapshot: &Snapshot) -> bool {
     let phase = snapshot.status.as_ref().and_then(|status| status.phase);
-    if matches!(
+    matches!(
         phase,
         Some(SnapshotPhase::Succeeded | SnapshotPhase::Failed)
-    ) {
-        return Ok(Action::await_change());
-    }
-    let found = dereference(&context, &snapshot).await?;
-    let decision = decide(&view(&snapshot, &found, now));
-    apply(&context, &snapshot, &found, &decision, now).await
+    ) && snapshot.metadata.deletion_timestamp.is_none()
+        && !has_label(snapshot)
 }
 
-async fn dereference(context: &Context, snapshot: &Snapshot) -> Result<Found, ReconcileError> {
-    let (client, namespace) = (&context.client, snapshot.namespace().unwrap_or_default());
-    let name = &snapshot.spec.database_name;
-    let database = Api::<Postgres>::namespaced(client.clone(), &namespace)
-        .get_opt(name)
-        .await
-        .map_err(request("get the Snapshot's database"))?;
-    let siblings = Api::<Snapshot>::namespaced(client.clone(), &namespace)
-        .list(&ListParams::default().labels(&selector(name)))
-        .await
-        .map_err(request("list Snapshots"))?
-        .items;
-    let missing_secret = match &snapshot.spec.storage.storage_secret_name {
-        None => None,
-        Some(secret) => {
-            let known = Api::<Secret>::namespaced(client.clone(), &namespace)
-                .get_opt(secret)
-                .await
-                .map_err(request("get a Secret"))?;
-            known.is_none().then(|| secret.clone())
-        }
-    };
-    Ok(Found {
-        database,
-        siblings,
-        missing_secret,
+/// One reconcile of one Snapshot.
+pub(crate) async fn reconcile(
+    snapshot: Arc<Snapshot>,
+    operator: Arc<Operator>,
+) -> Result<Action, ReconcileError> {
+    operator.caches().await?;
+    if operator.superseded.holds(&*snapshot) {
+        return Ok(Action::requeue(BEHIND));
+    }
+    let now = Timestamp::now();
+    let action = look(&snapshot, &operator, now).await?;
+    operator.failures.forget(&context::key_of(&*snapshot));
+    Ok(action)
+}
+
+async fn look(
+    snapshot: &Snapshot,
+    operator: &Operator,
+    now: Timestamp,
+) -> Result<Action, ReconcileError> {
+    if snapshot.metadata.deletion_timestamp.is_some() {
+        return deletion::delete(snapshot, operator, now).await;
+    }
+    if is_over(snapshot) {
+        return Ok(Action::await_change());
+    }
+    if !has_finalizer(snapshot) {
+        let mut finalizers = snapshot.finalizers().to_vec();
+        finalizers.push(labels::FINALIZER.to_owned());
+        let patch = json!({ "metadata": { "finalizers": finalizers } });
+        patch_main(snapshot, operator, patch).await?;
+        return Ok(Action::await_change());
+    }
+    let database = database_of(operator, snapshot).await?;
+    let is_running =
+        snapshot.status.as_ref().and_then(|status| status.phase) == Some(SnapshotPhase::Running);
+    if !is_running && has_label(snapshot) {
+        steps::clean_up(operator, snapshot, database.as_ref()).await?;
+        return Ok(Action::await_change());
+    }
+    if let Some(decision) = invalid(snapshot) {
+        let found = Found {
+            database,
+            ..Found::default()
+        };
+        return steps::finish(operator, snapshot, &found, &decision, now).await;
+    }
+    let found = dereference(operator, snapshot, database, now).await?;
+    let decision = with_seat(operator, snapshot, &found, now);
+    steps::apply(operator, snapshot, &found, &decision, now).await
+}
+
+/// Why validation refuses it: admission may have been passed by. What an instance already works on is past that.
+fn invalid(snapshot: &Snapshot) -> Option<SnapshotDecision> {
+    let status = snapshot.status.as_ref();
+    if status.is_some_and(|status| status.attempt.is_some()) {
+        return None;
+    }
+    let errors = validate_snapshot(&serde_json::to_value(snapshot).unwrap_or_default());
+    let error = errors.first()?;
+    Some(SnapshotDecision {
+        action: SnapshotAction::Fail,
+        reason: format!(
+            "{}: {}: {}",
+            text::INVALID_SNAPSHOT,
+            error.field,
+            error.message
+        ),
+        is_queued: false,
     })
 }
 
-async fn apply(
-    context: &Context,
+/// The database, from the cache; that it is not there is asked of the API, since the cache may be younger than the Snapshot.
+async fn database_of(
+    operator: &Operator,
     snapshot: &Snapshot,
-    found: &Found,
-    decision: &SnapshotDecision,
+) -> Result<Option<Postgres>, ReconcileError> {
+    let namespace = snapshot.namespace().unwrap_or_default();
+    let name = &snapshot.spec.database_name;
+    let key = ObjectRef::<Postgres>::new(name).within(&namespace);
+    if let Some(known) = operator.databases.get(&key) {
+        return Ok(Some((*known).clone()));
+    }
+    Api::<Postgres>::namespaced(operator.client.clone(), &namespace)
+        .get_opt(name)
+        .await
+        .map_err(request("get the Snapshot's database"))
+}
+
+async fn dereference(
+    operator: &Operator,
+    snapshot: &Snapshot,
+    database: Option<Postgres>,
     now: Timestamp,
-) -> Result<Action, ReconcileError> {
-    let is_running =
-        snapshot.status.as_ref().and_then(|status| status.phase) == Some(SnapshotPhase::Running);
-    match &decision.action {
-        SnapshotAction::Wait { until } if is_running => {
-            ensure_task(context, snapshot, found).await?;
-            let progress = task_status(snapshot, found).and_then(|task| task.progress);
-            let known = snapshot.status.as_ref().and_then(|status| status.progress);
-            if progress.is_some() && progress != known {
-                patch_status(snapshot, context, json!({ "progress": progress })).await?;
-            }
-            Ok(Action::requeue(until_then(*until, now)))
-        }
-        SnapshotAction::Wait { until } => {
-            say_pending(context, snapshot, &decision.reason).await?;
-            Ok(Action::requeue(until_then(*until, now).min(WAITING)))
-        }
-        SnapshotAction::Assign {
-            instance,
-            attempt,
-            minimum_lsn,
-        } => {
-            assign(
-                context,
-                snapshot,
-                found,
-                instance,
-                *attempt,
-                *minimum_lsn,
-                now,
-            )
-            .await?;
-            Ok(Action::requeue(WAITING))
-        }
-        SnapshotAction::Withdraw => {
-            patch_task(context, snapshot, found, &Value::Null).await?;
-            let status = json!({ "phase": "Pending", "reason": decision.reason, "instance": null, "progress": null });
-            patch_status(snapshot, context, status).await?;
-            Ok(Action::await_change())
-        }
-        SnapshotAction::Succeed | SnapshotAction::Fail => {
-            finish(context, snapshot, found, decision, now).await
-        }
-    }
-}
-
-async fn say_pending(
-    context: &Context,
-    snapshot: &Snapshot,
-    reason: &str,
-) -> Result<(), ReconcileError> {
-    let known = snapshot.status.as_ref();
-    let is_told = known.and_then(|status| status.reason.as_deref()) == Some(reason)
-        && known.and_then(|status| status.phase) == Some(SnapshotPhase::Pending);
-    if is_told {
-        return Ok(());
-    }
-    patch_status(
-        snapshot,
-        context,
-        json!({ "phase": "Pending", "reason": reason }),
-    )
-    .await
-}
-
-async fn assign(
-    context: &Context,
-    snapshot: &Snapshot,
-    found: &Found,
-    instance: &str,
-    attempt: u32,
-    minimum_lsn: Option<Lsn>,
-    now: Timestamp,
-) -> Result<(), ReconcileError> {
-    // The status comes first: with it, a task that was not written is written by the next reconcile.
-    let status = json!({
-        "phase": "Running", "reason": null, "startTime": now, "instance": instance, "attempt": attempt,
-        "progress": null, "observedGeneration": snapshot.metadata.generation,
-    });
-    patch_status(snapshot, context, status).await?;
-    let task = task(snapshot, instance, attempt, minimum_lsn, now);
-    patch_task(context, snapshot, found, &json!(task)).await?;
-    let label = json!({ "metadata": { "labels": { labels::SNAPSHOT_STATUS: "Running" } } });
-    patch_main(snapshot, context, &label).await?;
-    if attempt == 1 {
-        let note = Note::normal(
-            component::SNAPSHOT_CONTROLLER,
-            event::STARTING,
-            text::BACKUP_RUNNING,
-        );
-        publish_on_both(context, snapshot, found, &note, now).await;
-    }
-    Ok(())
-}
-
-fn task(
-    snapshot: &Snapshot,
-    instance: &str,
-    attempt: u32,
-    minimum_lsn: Option<Lsn>,
-    now: Timestamp,
-) -> SnapshotTask {
-    SnapshotTask {
-        snapshot_uid: snapshot.uid().unwrap_or_default(),
-        instance: instance.to_owned(),
-        attempt,
-        action: TaskAction::Backup,
-        storage: snapshot.spec.storage.clone(),
-        minimum_lsn: minimum_lsn.map(|lsn| lsn.to_string()),
-        deadline: now.checked_add(RUNNING_LIMIT).ok(),
-    }
-}
-
-/// Writes the task of a Running Snapshot again when it is not there: the operator was killed between two writes.
-async fn ensure_task(
-    context: &Context,
-    snapshot: &Snapshot,
-    found: &Found,
-) -> Result<(), ReconcileError> {
-    let (Some(status), Some(database)) = (&snapshot.status, &found.database) else {
-        return Ok(());
+) -> Result<Found, ReconcileError> {
+    let namespace = snapshot.namespace().unwrap_or_default();
+    let name = &snapshot.spec.database_name;
+    let status = snapshot.status.clone().unwrap_or_default();
+    let alive = database.as_ref().map(|known| operator.alive(known, now));
+    let mut found = Found {
+        database,
+        alive: alive.unwrap_or_default(),
+        ..Found::default()
     };
-    let tasks = database.status.as_ref().map(|status| &status.tasks);
-    let (Some(instance), Some(attempt)) = (&status.instance, status.attempt) else {
-        return Ok(());
-    };
-    if tasks.is_some_and(|tasks| tasks.contains_key(&snapshot.name_any())) {
-        return Ok(());
+    if status.phase == Some(SnapshotPhase::Running) {
+        let heard = task_status(snapshot, found.database.as_ref());
+        let heard = heard.map_or(Timestamp::UNIX_EPOCH, |task| task.heartbeat_time);
+        let instance = status.instance.unwrap_or_default();
+        let uid = snapshot.uid().unwrap_or_default();
+        let attempt = status.attempt.unwrap_or(0);
+        found.silence = operator.silence(format!("{uid}/{instance}/{attempt}"), heard);
+        return Ok(found);
     }
-    let since = status.start_time.unwrap_or_else(Timestamp::now);
-    let task = task(snapshot, instance, attempt, None, since);
-    patch_task(context, snapshot, found, &json!(task)).await
+    found.siblings = operator.snapshots_of(&namespace, name);
+    if let Some(secret) = &snapshot.spec.storage.storage_secret_name {
+        let known = Api::<Secret>::namespaced(operator.client.clone(), &namespace)
+            .get_opt(secret)
+            .await
+            .map_err(request("get a Secret"))?;
+        found.missing_secret = known.is_none().then(|| secret.clone());
+    }
+    Ok(found)
 }
 
-async fn finish(
-    context: &Context,
+/// Decides, with a seat for what would start: without one it goes on waiting for its turn.
+fn with_seat(
+    operator: &Operator,
     snapshot: &Snapshot,
     found: &Found,
-    decision: &SnapshotDecision,
     now: Timestamp,
-) -> Result<Action, ReconcileError> {
-    let is_good = decision.action == SnapshotAction::Succeed;
-    let task = task_status(snapshot, found);
-    let status = json!({
-        "phase": if is_good { "Succeeded" } else { "Failed" },
-        "reason": if is_good { Value::Null } else { json!(decision.reason) },
-        "completionTime": now,
-        "progress": task.and_then(|task| task.progress),
-        "result": task.and_then(|task| task.result.clone()),
-    });
-    patch_status(snapshot, context, status).await?;
-    patch_task(context, snapshot, found, &Value::Null).await?;
-    let label = json!({ "metadata": { "labels": { labels::SNAPSHOT_STATUS: null } } });
-    patch_main(snapshot, context, &label).await?;
-    let note = if is_good {
-        Note::normal(
-            component::JOB_CONTROLLER,
-            event::SUCCESSFUL_SNAPSHOT,
-            text::SNAPSHOT_COMPLETED,
-        )
-    } else {
-        let message = format!("{}. Reason: {}", text::SNAPSHOT_FAILED, decision.reason);
-        Note::warning(component::JOB_CONTROLLER, event::SNAPSHOT_FAILED, message)
+) -> SnapshotDecision {
+    let mut view = view(snapshot, found, now);
+    let decision = decide(&view);
+    let (SnapshotAction::Assign { .. }, Stage::Pending { created, .. }) =
+        (&decision.action, &view.stage)
+    else {
+        if !matches!(view.stage, Stage::Running { .. }) {
+            operator.seats.leave(&snapshot.uid().unwrap_or_default());
+        }
+        return decision;
     };
-    publish_on_both(context, snapshot, found, &note, now).await;
-    Ok(Action::await_change())
+    let running = operator.snapshots.state();
+    let running = running
+        .iter()
+        .filter(|other| {
+            other.status.as_ref().and_then(|status| status.phase) == Some(SnapshotPhase::Running)
+        })
+        .map(|other| seat_of(other))
+        .collect();
+    let taken = operator
+        .seats
+        .take(seat_of(snapshot), *created, running, operator.uptime());
+    let why = match taken {
+        Ok(()) => return decision,
+        Err(Taken::Database) => "another Snapshot of the same database comes first".to_owned(),
+        Err(Taken::Limit(Refusal::Total { running_max })) => {
+            format!("{running_max} Snapshots run, and no more may at once")
+        }
+        Err(Taken::Limit(Refusal::Store { running_max })) => {
+            format!("{running_max} Snapshots into its store run, and no more may at once")
+        }
+    };
+    view.before = Some(why);
+    decide(&view)
+}
+
+fn seat_of(snapshot: &Snapshot) -> Seat {
+    let namespace = snapshot.namespace().unwrap_or_default();
+    Seat {
+        uid: snapshot.uid().unwrap_or_default(),
+        database: format!("{namespace}/{}", snapshot.spec.database_name),
+        store: snapshot.spec.storage.bucket_label(),
+    }
+}
+
+fn has_finalizer(snapshot: &Snapshot) -> bool {
+    let mut finalizers = snapshot.finalizers().iter();
+    finalizers.any(|finalizer| finalizer == labels::FINALIZER)
+}
+
+fn has_label(snapshot: &Snapshot) -> bool {
+    snapshot.labels().contains_key(labels::SNAPSHOT_STATUS)
 }
 
 async fn publish_on_both(
-    context: &Context,
+    operator: &Operator,
     snapshot: &Snapshot,
-    found: &Found,
+    database: Option<&Postgres>,
     note: &Note,
     now: Timestamp,
 ) {
-    publish(&context.client, snapshot, note, now).await;
-    if let Some(database) = &found.database {
-        publish(&context.client, database, note, now).await;
+    publish(&operator.client, snapshot, note, now).await;
+    if let Some(database) = database {
+        publish(&operator.client, database, note, now).await;
     }
 }
 
-fn until_then(time: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(time.duration_since(now)).unwrap_or(Duration::from_millis(50))
+fn until_then(time: Timestamp) -> Duration {
+    Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or(Duration::from_millis(50))
 }
 
-fn snapshots(snapshot: &Snapshot, context: &Context) -> Api<Snapshot> {
-    Api::namespaced(
-        context.client.clone(),
-        &snapshot.namespace().unwrap_or_default(),
-    )
+fn snapshots(snapshot: &Snapshot, operator: &Operator) -> Api<Snapshot> {
+    let namespace = snapshot.namespace().unwrap_or_default();
+    Api::namespaced(operator.client.clone(), &namespace)
 }
 
+/// Changes a Snapshot unless somebody else did since it was read.
 async fn patch_main(
     snapshot: &Snapshot,
-    context: &Context,
-    patch: &Value,
-) -> Result<(), ReconcileError> {
-    snapshots(snapshot, context)
-        .patch(
-            &snapshot.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(patch),
-        )
+    operator: &Operator,
+    mut patch: Value,
+) -> Result<Snapshot, ReconcileError> {
+    patch["metadata"]["resourceVersion"] = json!(snapshot.resource_version());
+    let params = PatchParams::default();
+    let patched = snapshots(snapshot, operator)
+        .patch(&snapshot.name_any(), &params, &Patch::Merge(patch))
         .await
-        .map(drop)
-        .map_err(request("change a Snapshot"))
+        .map_err(request("change a Snapshot"))?;
+    operator.superseded.note(snapshot, &patched);
+    Ok(patched)
 }
 
+/// The same for its status.
 async fn patch_status(
     snapshot: &Snapshot,
-    context: &Context,
+    operator: &Operator,
     status: Value,
-) -> Result<(), ReconcileError> {
-    let patch = json!({ "status": status });
-    snapshots(snapshot, context)
-        .patch_status(
-            &snapshot.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(patch),
-        )
+) -> Result<Snapshot, ReconcileError> {
+    let version = snapshot.resource_version();
+    let patch = json!({ "metadata": { "resourceVersion": version }, "status": status });
+    let params = PatchParams::default();
+    let patched = snapshots(snapshot, operator)
+        .patch_status(&snapshot.name_any(), &params, &Patch::Merge(patch))
         .await
-        .map(drop)
-        .map_err(request("update the status of a Snapshot"))
+        .map_err(request("update the status of a Snapshot"))?;
+    operator.superseded.note(snapshot, &patched);
+    Ok(patched)
 }
 
-/// Writes or removes this Snapshot's task in its database's status.
+/// Writes or removes this Snapshot's task in its database's status. Nobody else writes that key.
 async fn patch_task(
-    context: &Context,
+    operator: &Operator,
     snapshot: &Snapshot,
-    found: &Found,
+    database: Option<&Postgres>,
     task: &Value,
 ) -> Result<(), ReconcileError> {
-    let Some(database) = &found.database else {
+    let Some(database) = database else {
         return Ok(());
     };
     let mut tasks = serde_json::Map::new();
     tasks.insert(snapshot.name_any(), task.clone());
     let patch = json!({ "status": { "tasks": tasks } });
-    let api: Api<Postgres> = Api::namespaced(
-        context.client.clone(),
-        &database.namespace().unwrap_or_default(),
-    );
-    api.patch_status(
-        &database.name_any(),
-        &PatchParams::default(),
-        &Patch::Merge(patch),
-    )
-    .await
-    .map(drop)
-    .map_err(request("hand a task to an instance"))
+    let namespace = database.namespace().unwrap_or_default();
+    let api: Api<Postgres> = Api::namespaced(operator.client.clone(), &namespace);
+    let patched = api
+        .patch_status(
+            &database.name_any(),
+            &PatchParams::default(),
+            &Patch::Merge(patch),
+        )
+        .await;
+    match patched {
+        // With the database its tasks are gone.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other
+            .map(drop)
+            .map_err(request("hand a task to an instance")),
+    }
 }

@@ -1,9 +1,11 @@
 //! From objects to what core decides on. Pure.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use kubedb_api::{
-    Postgres, Snapshot,
+    Postgres, Snapshot, labels,
     postgres::PostgresPhase,
     protocol::{InstanceRole, TaskPhase, TaskStatus},
     snapshot::SnapshotPhase,
@@ -12,25 +14,29 @@ use kubedb_core::snapshot::{Candidate, Report, SnapshotView, Stage};
 
 use crate::postgres::schedule::is_active;
 
-/// Silence after which an instance is no candidate.
-const SILENCE_LIMIT: SignedDuration = SignedDuration::from_secs(35);
-
 /// What was read for one Snapshot.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub(crate) struct Found {
     /// Its database.
-    pub database: Option<Postgres>,
+    pub(crate) database: Option<Postgres>,
     /// All Snapshots of the database.
-    pub siblings: Vec<Snapshot>,
+    pub(crate) siblings: Vec<Snapshot>,
     /// Name of the storage Secret, when it is named and not there.
-    pub missing_secret: Option<String>,
+    pub(crate) missing_secret: Option<String>,
+    /// Instances of the database that are alive.
+    pub(crate) alive: BTreeMap<String, SignedDuration>,
+    /// For how long the assigned agent has said nothing new of this attempt.
+    pub(crate) silence: SignedDuration,
 }
 
 /// What the assigned instance reports of the present attempt.
 #[must_use]
-pub fn task_status<'a>(snapshot: &Snapshot, found: &'a Found) -> Option<&'a TaskStatus> {
+pub(crate) fn task_status<'a>(
+    snapshot: &Snapshot,
+    database: Option<&'a Postgres>,
+) -> Option<&'a TaskStatus> {
     let status = snapshot.status.as_ref()?;
-    let instances = &found.database.as_ref()?.status.as_ref()?.instances;
+    let instances = &database?.status.as_ref()?.instances;
     let report = instances
         .get(status.instance.as_deref()?)?
         .tasks
@@ -42,7 +48,7 @@ pub fn task_status<'a>(snapshot: &Snapshot, found: &'a Found) -> Option<&'a Task
 
 /// What core decides on.
 #[must_use]
-pub fn view(snapshot: &Snapshot, found: &Found, now: Timestamp) -> SnapshotView {
+pub(crate) fn view(snapshot: &Snapshot, found: &Found, now: Timestamp) -> SnapshotView {
     let phase = found
         .database
         .as_ref()
@@ -61,8 +67,13 @@ pub fn view(snapshot: &Snapshot, found: &Found, now: Timestamp) -> SnapshotView 
             .database
             .as_ref()
             .is_some_and(|database| database.metadata.deletion_timestamp.is_none()),
-        before: before(snapshot, &found.siblings),
-        candidates: candidates(found, now),
+        before: before(snapshot, &found.siblings)
+            .map(|before| format!("Snapshot {before} of the same database comes first")),
+        not_before: snapshot
+            .annotations()
+            .get(labels::START_AFTER)
+            .and_then(|start| start.parse().ok()),
+        candidates: candidates(found),
     }
 }
 
@@ -71,38 +82,49 @@ fn stage(snapshot: &Snapshot, found: &Found, now: Timestamp) -> Stage {
     let status = snapshot.status.clone().unwrap_or_default();
     if status.phase != Some(SnapshotPhase::Running) {
         return Stage::Pending {
-            since: created,
+            created,
+            waiting: status.waiting_since,
             attempts: status.attempt.unwrap_or(0),
         };
     }
-    let report = match task_status(snapshot, found) {
-        None => Report::None,
-        Some(task) => match task.phase {
-            TaskPhase::Running => Report::Running {
-                heartbeat: task.heartbeat_time,
-            },
-            TaskPhase::Succeeded => Report::Succeeded,
-            TaskPhase::Failed => Report::Failed {
-                reason: task.reason.clone().unwrap_or_default(),
-                is_retryable: task.retryable != Some(false),
-            },
-        },
-    };
-    let instance_exists = found
+    let instances = found
         .database
         .as_ref()
         .and_then(|database| database.status.as_ref())
-        .is_some_and(|known| {
-            status
-                .instance
-                .as_ref()
-                .is_some_and(|instance| known.instances.contains_key(instance))
-        });
+        .map(|known| &known.instances);
+    let instance = status
+        .instance
+        .as_ref()
+        .and_then(|instance| instances?.get(instance));
+    let session = instance.map(|instance| instance.session.as_str());
+    let report = match task_status(snapshot, found.database.as_ref()) {
+        None => Report::None,
+        Some(task) => report_of(task, session),
+    };
     Stage::Running {
         since: status.start_time.unwrap_or(created),
         attempt: status.attempt.unwrap_or(1),
         report,
-        instance_exists,
+        silence: found.silence,
+        instance_exists: instance.is_some(),
+    }
+}
+
+/// What a report says. One of a session that its instance does not go on with is the last word of a dead agent.
+pub(super) fn report_of(task: &TaskStatus, session: Option<&str>) -> Report {
+    match task.phase {
+        TaskPhase::Running if session.is_some_and(|session| session != task.session) => {
+            Report::Failed {
+                reason: "the session of its agent ended".to_owned(),
+                is_retryable: true,
+            }
+        }
+        TaskPhase::Running => Report::Running,
+        TaskPhase::Succeeded => Report::Succeeded,
+        TaskPhase::Failed => Report::Failed {
+            reason: task.reason.clone().unwrap_or_default(),
+            is_retryable: task.retryable != Some(false),
+        },
     }
 }
 
@@ -121,7 +143,7 @@ fn before(snapshot: &Snapshot, siblings: &[Snapshot]) -> Option<String> {
         .map(|other| other.name_any())
 }
 
-fn candidates(found: &Found, now: Timestamp) -> Vec<Candidate> {
+fn candidates(found: &Found) -> Vec<Candidate> {
     let Some(status) = found
         .database
         .as_ref()
@@ -134,19 +156,118 @@ fn candidates(found: &Found, now: Timestamp) -> Vec<Candidate> {
         .iter()
         .map(|(name, report)| {
             let is_primary = status.primary.as_ref() == Some(name);
-            let is_fresh = report
-                .heartbeat_time
-                .is_some_and(|heartbeat| now.duration_since(heartbeat) < SILENCE_LIMIT);
             let in_role = is_primary == (report.role == Some(InstanceRole::Primary));
             Candidate {
                 instance: name.clone(),
                 is_primary,
                 is_healthy: report.ready
-                    && is_fresh
+                    && found.alive.contains_key(name)
                     && in_role
                     && (is_primary || report.streaming == Some(true)),
                 lsn: report.lsn.as_ref().and_then(|lsn| lsn.parse().ok()),
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kubedb_core::snapshot::{SnapshotAction, decide};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const NOW: &str = "2018-02-08T10:53:41Z";
+
+    fn snapshot(name: &str, created: &str, status: Value) -> Snapshot {
+        serde_json::from_value(json!({
+            "apiVersion": "kubedb.com/v1alpha1", "kind": "Snapshot",
+            "metadata": {"name": name, "uid": name, "creationTimestamp": created},
+            "spec": {"databaseName": "pg"}, "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn found(report: Value) -> Found {
+        let database = json!({
+            "apiVersion": "kubedb.com/v1alpha1", "kind": "Postgres", "metadata": {"name": "pg"},
+            "spec": {"version": "15"},
+            "status": {"phase": "Running", "primary": "pg-0", "instances": {"pg-0": {
+                "phase": "Running", "ready": true, "role": "primary", "session": "second", "lsn": "0/3000060",
+                "heartbeatTime": "1970-01-01T00:00:00Z", "tasks": {"one": report}}}},
+        });
+        Found {
+            database: Some(serde_json::from_value(database).unwrap()),
+            alive: [("pg-0".to_owned(), SignedDuration::from_secs(9))].into(),
+            ..Found::default()
+        }
+    }
+
+    fn report(session: &str, uid: &str, attempt: u32) -> Value {
+        json!({"snapshotUid": uid, "attempt": attempt, "session": session, "phase": "Running",
+            "heartbeatTime": "2031-01-01T00:00:00Z"})
+    }
+
+    fn decided(snapshot: &Snapshot, found: &Found) -> SnapshotAction {
+        decide(&view(snapshot, found, NOW.parse().unwrap())).action
+    }
+
+    fn running() -> Snapshot {
+        let status =
+            json!({"phase": "Running", "attempt": 1, "instance": "pg-0", "startTime": NOW});
+        snapshot("one", NOW, status)
+    }
+
+    #[test]
+    fn a_clock_that_is_decades_off_fails_nobody() {
+        let found = found(report("second", "one", 1));
+        let wait = |action| matches!(action, SnapshotAction::Wait { .. });
+        assert!(wait(decided(&running(), &found)));
+        let silent = Found {
+            silence: SignedDuration::from_secs(30),
+            ..found
+        };
+        assert_eq!(decided(&running(), &silent), SnapshotAction::Withdraw);
+        // Nor does it keep an instance from being assigned.
+        let pending = snapshot("one", NOW, json!(null));
+        assert!(matches!(
+            decided(&pending, &silent),
+            SnapshotAction::Assign { .. }
+        ));
+        let dead = Found {
+            alive: BTreeMap::new(),
+            ..silent
+        };
+        assert!(wait(decided(&pending, &dead)));
+    }
+
+    #[test]
+    fn an_ended_session_is_noticed_at_once() {
+        let found = found(report("first", "one", 1));
+        assert_eq!(decided(&running(), &found), SnapshotAction::Withdraw);
+    }
+
+    #[test]
+    fn the_report_of_another_attempt_or_object_says_nothing() {
+        for report in [report("second", "one", 2), report("second", "other", 1)] {
+            let found = found(report);
+            assert_eq!(task_status(&running(), found.database.as_ref()), None);
+        }
+    }
+
+    #[test]
+    fn snapshots_of_a_database_go_in_order_of_creation_behind_the_running_one() {
+        let later = "2018-02-08T10:53:42Z";
+        let one = snapshot("one", NOW, json!(null));
+        let two = snapshot("two", NOW, json!({"phase": "Pending"}));
+        let three = snapshot("three", later, json!({"phase": "Running"}));
+        let over = snapshot("over", "2018-02-08T10:00:00Z", json!({"phase": "Failed"}));
+        let first = vec![over.clone(), one.clone(), two.clone()];
+        assert_eq!(before(&one, &first), None);
+        assert_eq!(before(&two, &first).as_deref(), Some("one"));
+        let busy = vec![over, one.clone(), two.clone(), three.clone()];
+        assert_eq!(before(&one, &busy).as_deref(), Some("three"));
+        assert_eq!(before(&two, &busy).as_deref(), Some("three"));
+        assert_eq!(before(&three, &busy), None);
+    }
 }

@@ -4,12 +4,19 @@
 
 mod agent;
 mod build;
+mod database;
 mod layout;
+mod orphans;
+mod pinned;
 mod platform;
+mod ports;
+mod processes;
 mod proxy;
+mod retire;
 mod user;
 
-pub use build::{ResolveBuildError, resolve};
+pub use build::ResolveBuildError;
 pub use layout::Layout;
+pub use orphans::stop_orphans;
 pub use platform::{AgentAccess, ProcessPlatform, ProcessPlatformOptions};
 pub use user::{ServiceUser, UserError};

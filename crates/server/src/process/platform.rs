@@ -1,38 +1,37 @@
 //! The platform port on one machine.
 
 use std::{
-    collections::BTreeMap,
-    fs,
-    net::TcpListener,
-    path::{Path, PathBuf},
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
-use kubedb_api::agent_config::AgentConfig;
 use kubedb_operator::platform::{
-    DatabaseKey, DesiredDatabase, ObservedDatabase, ObservedInstance, Platform, PlatformError,
+    DatabaseKey, DesiredDatabase, ObservedDatabase, Platform, PlatformError,
 };
-use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 
 use super::{
-    agent::{AgentProcess, Launch},
-    build,
+    build::{Builds, ResolveBuildError},
+    database::Database,
     layout::Layout,
-    proxy::Proxy,
+    pinned::{Pinned, ReadPinnedError},
+    ports::Ports,
+    processes,
+    retire::{self, Retiring},
     user::ServiceUser,
 };
 
-/// Ports below the range that systems give to outgoing connections, so that a restart finds them free.
-const PORTS: std::ops::Range<u16> = 21_000..31_000;
 /// How often agents are looked at.
 const TICK: Duration = Duration::from_millis(300);
-/// How long a stop may take: an agent's own limit for PostgreSQL and some seconds.
-const STOP_LIMIT: Duration = Duration::from_secs(150);
+/// How long a stop may take: longer than an agent and what it leaves behind get before they are ended by force.
+const STOP_LIMIT: Duration = Duration::from_secs(160);
+/// How often a stop looks whether it is over.
+const STOP_LOOK: Duration = Duration::from_millis(30);
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Gives an agent its way to the API: a kubeconfig with a token of its own.
 pub type AgentAccess =
@@ -53,32 +52,27 @@ pub struct ProcessPlatformOptions {
     pub access: AgentAccess,
 }
 
-/// What must be the same after a restart (`platform.json`).
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Pinned {
-    uid: String,
-    bin_directory: PathBuf,
-    postgres_version: String,
-    primary_port: u16,
-    standbys_port: u16,
-    instance_ports: BTreeMap<String, u16>,
+/// What databases share.
+pub(super) struct Machine {
+    pub(super) options: ProcessPlatformOptions,
+    pub(super) layout: Layout,
+    pub(super) ports: Ports,
+    pub(super) builds: Builds,
 }
 
-struct Database {
-    folder: PathBuf,
-    pinned: Pinned,
-    primary: Proxy,
-    standbys: Proxy,
-    agents: BTreeMap<String, AgentProcess>,
+#[derive(Default)]
+struct State {
+    databases: BTreeMap<DatabaseKey, Database>,
+    retiring: BTreeMap<PathBuf, Retiring>,
+    /// Nothing is started any more.
+    is_closing: bool,
 }
 
 /// Instances as processes.
 #[derive(Clone)]
 pub struct ProcessPlatform {
-    options: Arc<ProcessPlatformOptions>,
-    layout: Layout,
-    databases: Arc<Mutex<BTreeMap<DatabaseKey, Database>>>,
+    machine: Arc<Machine>,
+    state: Arc<Mutex<State>>,
 }
 
 fn act(action: String) -> impl FnOnce(BoxError) -> PlatformError {
@@ -89,329 +83,200 @@ impl ProcessPlatform {
     /// Makes the platform, and watches over its agents from then on.
     #[must_use]
     pub fn new(options: ProcessPlatformOptions) -> Self {
+        let layout = Layout::new(&options.data);
+        let ports = Ports::default();
+        for folder in retire::folders(&layout) {
+            // One that cannot be read is told when its database is opened.
+            if let Ok(Some(pinned)) = Pinned::read(&folder) {
+                ports.pin(pinned.ports());
+            }
+        }
+        let builds = Builds::new(&options.cache, &layout.programs(), options.user);
         let platform = Self {
-            layout: Layout::new(&options.data),
-            options: Arc::new(options),
-            databases: Arc::default(),
+            machine: Arc::new(Machine {
+                options,
+                layout,
+                ports,
+                builds,
+            }),
+            state: Arc::default(),
         };
-        let databases = Arc::downgrade(&platform.databases);
+        let (machine, state) = (
+            Arc::clone(&platform.machine),
+            Arc::downgrade(&platform.state),
+        );
         tokio::spawn(async move {
-            while let Some(databases) = databases.upgrade() {
-                for database in databases.lock().await.values_mut() {
-                    database.agents.values_mut().for_each(AgentProcess::tick);
-                    database.drop_removed();
-                }
-                drop(databases);
+            while let Some(state) = state.upgrade() {
+                state.lock().await.tick(&machine);
+                drop(state);
                 tokio::time::sleep(TICK).await;
             }
         });
         platform
     }
 
-    /// Stops every instance cleanly. Whoever does not end in time is left to the next start.
-    pub async fn stop_all(&self) {
-        let mut databases = std::mem::take(&mut *self.databases.lock().await);
-        let end = tokio::time::Instant::now() + STOP_LIMIT;
-        for database in databases.values_mut() {
-            database
-                .agents
-                .values_mut()
-                .for_each(AgentProcess::terminate);
-        }
-        let mut runs = true;
-        while runs && tokio::time::Instant::now() < end {
-            runs = databases
-                .values_mut()
-                .flat_map(|database| database.agents.values_mut())
-                .any(AgentProcess::is_running);
-            tokio::time::sleep(Duration::from_millis(30)).await;
-        }
-        if runs {
-            tracing::error!("some instances did not stop in time; the next start takes them over");
-        }
-    }
-
-    async fn open(&self, desired: &DesiredDatabase) -> Result<Database, BoxError> {
-        let folder = self.layout.database(&desired.key, &desired.uid);
-        ServiceUser::passage(&self.layout.databases())?;
-        ServiceUser::passage(folder.parent().unwrap_or(&folder))?;
-        ServiceUser::passage(&folder)?;
-        let file = folder.join("platform.json");
-        let known: Option<Pinned> = fs::read(&file)
-            .ok()
-            .map(|bytes| serde_json::from_slice(&bytes))
-            .transpose()?;
-        let (wanted_primary, wanted_standbys) = match &known {
-            Some(pinned) => (pinned.primary_port, pinned.standbys_port),
-            None => (free_port()?, free_port()?),
-        };
-        let primary = listen(wanted_primary).await?;
-        let standbys = listen(wanted_standbys).await?;
-        let mut pinned = match known {
-            Some(pinned) => pinned,
-            None => {
-                let build = build::resolve(
-                    &desired.version,
-                    desired.bin_directory.as_deref().map(Path::new),
-                    &self.options.cache,
-                    &self.layout.programs(),
-                    self.options.user,
-                )
-                .await?;
-                Pinned {
-                    uid: desired.uid.clone(),
-                    bin_directory: build.bin_directory,
-                    postgres_version: build.version,
-                    primary_port: 0,
-                    standbys_port: 0,
-                    instance_ports: BTreeMap::new(),
-                }
+    /// Stops every instance cleanly, side by side, and starts none any more. Returns whether all of them are down; who is not is
+    /// left to the next start.
+    pub async fn stop_all(&self) -> bool {
+        let end = Instant::now() + STOP_LIMIT;
+        loop {
+            if self.state.lock().await.stop() {
+                return true;
             }
-        };
-        pinned.primary_port = primary.address().port();
-        pinned.standbys_port = standbys.address().port();
-        let database = Database {
-            folder,
-            pinned,
-            primary,
-            standbys,
-            agents: BTreeMap::new(),
-        };
-        database.save()?;
-        Ok(database)
+            if Instant::now() >= end {
+                return false;
+            }
+            tokio::time::sleep(STOP_LOOK).await;
+        }
     }
 
-    /// Starts or adopts what is missing, and stops what is too much.
-    fn fit(&self, database: &mut Database, desired: &DesiredDatabase) -> Result<(), BoxError> {
-        let wanted: Vec<String> = (0..desired.replicas)
-            .map(|ordinal| format!("{}-{ordinal}", desired.key.name))
+    /// Folders of databases on this machine, to compare with what the API has afterwards.
+    #[must_use]
+    pub fn folders(&self) -> BTreeSet<PathBuf> {
+        retire::folders(&self.machine.layout).into_iter().collect()
+    }
+
+    /// The folder of a database.
+    #[must_use]
+    pub fn folder(&self, key: &DatabaseKey, uid: &str) -> PathBuf {
+        self.machine.layout.database(key, uid)
+    }
+
+    /// Stops what still runs in folders of databases that are no more. Their data stays.
+    pub async fn retire(&self, folders: &BTreeSet<PathBuf>) {
+        let mut state = self.state.lock().await;
+        let open: Vec<DatabaseKey> = state
+            .databases
+            .iter()
+            .filter(|(_, database)| folders.contains(database.folder()))
+            .map(|(key, _)| key.clone())
             .collect();
-        for (ordinal, instance) in (0..).zip(&wanted) {
-            let folder = database.folder.join(instance);
-            self.write_access(&folder, desired, instance)?;
-            if database.agents.contains_key(instance) {
-                continue;
-            }
-            let port = match database.pinned.instance_ports.get(instance) {
-                Some(port) => *port,
-                None => {
-                    let port = free_port()?;
-                    database
-                        .pinned
-                        .instance_ports
-                        .insert(instance.clone(), port);
-                    database.save()?;
-                    port
-                }
-            };
-            let launch = self.prepare(database, desired, instance, ordinal, port)?;
-            let mut agent = AgentProcess::adopt(launch);
-            agent.tick();
-            database.agents.insert(instance.clone(), agent);
+        for key in open {
+            state.retire(&self.machine, &key);
         }
-        for (instance, agent) in &mut database.agents {
-            if !wanted.contains(instance) && !agent.is_surplus {
-                agent.is_surplus = true;
-                agent.terminate();
+        let named =
+            processes::named_below(&self.machine.layout.databases(), self.machine.options.user);
+        for folder in folders {
+            if named.iter().any(|path| path.starts_with(folder)) {
+                state.find(&self.machine, folder);
             }
         }
-        Ok(())
-    }
-
-    /// Kubeconfig with the rights of today; agents read it anew when the API does not answer.
-    fn write_access(
-        &self,
-        folder: &Path,
-        desired: &DesiredDatabase,
-        instance: &str,
-    ) -> Result<(), BoxError> {
-        self.options.user.private_folder(folder)?;
-        let text = (self.options.access)(&desired.key, instance, &desired.secrets)?;
-        let file = folder.join("kubeconfig");
-        if fs::read(&file).ok().as_deref() != Some(text.as_bytes()) {
-            self.options.user.private_file(&file, text.as_bytes())?;
-        }
-        Ok(())
-    }
-
-    fn prepare(
-        &self,
-        database: &Database,
-        desired: &DesiredDatabase,
-        instance: &str,
-        ordinal: u32,
-        port: u16,
-    ) -> Result<Launch, BoxError> {
-        let folder = database.folder.join(instance);
-        let socket = self.layout.socket(port);
-        if let Some(parent) = socket
-            .parent()
-            .filter(|parent| *parent != std::env::temp_dir())
-        {
-            ServiceUser::passage(parent)?;
-        }
-        self.options.user.private_folder(&socket)?;
-        let config = AgentConfig {
-            namespace: desired.key.namespace.clone(),
-            database: desired.key.name.clone(),
-            database_uid: desired.uid.clone(),
-            instance: instance.to_owned(),
-            ordinal,
-            directory: folder.clone(),
-            socket_directory: socket,
-            bin_directory: database.pinned.bin_directory.clone(),
-            postgres_version: database.pinned.postgres_version.clone(),
-            listen_address: "127.0.0.1".to_owned(),
-            port,
-            kubeconfig: folder.join("kubeconfig"),
-        };
-        let file = folder.join("agent.json");
-        self.options
-            .user
-            .private_file(&file, &serde_json::to_vec_pretty(&config)?)?;
-        Ok(Launch {
-            program: self.options.program.clone(),
-            config: file,
-            log: folder.join("agent.log"),
-            user: self.options.user,
-        })
     }
 }
 
-impl Database {
-    fn save(&self) -> Result<(), BoxError> {
-        let file = self.folder.join("platform.json");
-        let temporary = file.with_extension("new");
-        fs::write(&temporary, serde_json::to_vec_pretty(&self.pinned)?)?;
-        fs::File::open(&temporary)?.sync_all()?;
-        fs::rename(&temporary, &file)?;
-        Ok(())
+impl State {
+    fn tick(&mut self, machine: &Machine) {
+        if self.is_closing {
+            return;
+        }
+        for database in self.databases.values_mut() {
+            database.tick(machine);
+        }
+        self.retiring.retain(|_, retiring| !retiring.is_down());
     }
 
-    /// Forgets instances that were scaled away, once they are down. Their data goes too: it is a copy, and an old one could not be
-    /// followed on from.
-    fn drop_removed(&mut self) {
-        let folder = self.folder.clone();
-        self.agents.retain(|instance, agent| {
-            if !agent.is_surplus || agent.is_running() {
-                return true;
-            }
-            let (data, removed) = (folder.join(instance), folder.join(format!("{instance}.removed")));
-            let done = fs::rename(&data, &removed).and_then(|()| fs::remove_dir_all(&removed));
-            if let Err(error) = done {
-                tracing::warn!(instance, %error, "the data of an instance that was scaled away was not removed");
-            }
-            false
-        });
+    /// Asks everything to stop; whether all of it has.
+    fn stop(&mut self) -> bool {
+        if !self.is_closing {
+            self.is_closing = true;
+            self.databases.values_mut().for_each(Database::terminate);
+        }
+        self.retiring.retain(|_, retiring| !retiring.is_down());
+        let down = self
+            .databases
+            .values_mut()
+            .filter_map(|database| (!database.is_down()).then_some(()))
+            .count()
+            == 0;
+        down && self.retiring.is_empty()
     }
 
-    fn lead(&self, desired: &DesiredDatabase) {
-        let address = |instance: &String| {
-            let port = self.pinned.instance_ports.get(instance)?;
-            Some(format!("127.0.0.1:{port}"))
-        };
-        self.primary
-            .lead_to(desired.primary.iter().filter_map(address).collect());
-        self.standbys
-            .lead_to(desired.standbys.iter().filter_map(address).collect());
+    /// Closes a database for good.
+    fn retire(&mut self, machine: &Machine, key: &DatabaseKey) {
+        if let Some(database) = self.databases.remove(key) {
+            machine.ports.release(database.ports());
+            let folder = database.folder().to_owned();
+            self.retiring.insert(folder, database.retire());
+        }
+    }
+
+    /// Looks for what runs in a folder that is nobody's.
+    fn find(&mut self, machine: &Machine, folder: &std::path::Path) {
+        if self.retiring.contains_key(folder) {
+            return;
+        }
+        let mut found = Retiring::find(folder, machine.options.user);
+        if !found.is_down() {
+            tracing::warn!(folder = %folder.display(), "stops instances of a database that is no more");
+            self.retiring.insert(folder.to_owned(), found);
+        }
     }
 }
 
 #[async_trait]
 impl Platform for ProcessPlatform {
     async fn apply(&self, desired: &DesiredDatabase) -> Result<(), PlatformError> {
-        let failed = || {
-            act(format!(
-                "run database {}/{}",
-                desired.key.namespace, desired.key.name
-            ))
+        let key = &desired.key;
+        let failed = || act(format!("run database {}/{}", key.namespace, key.name));
+        let is_open = {
+            let mut state = self.state.lock().await;
+            let other = |database: &Database| database.uid() != desired.uid;
+            if state.databases.get(key).is_some_and(other) {
+                state.retire(&self.machine, key);
+            }
+            state.databases.contains_key(key)
         };
-        let is_open = self.databases.lock().await.contains_key(&desired.key);
         if !is_open {
             // A first fetch of PostgreSQL takes a while; other databases must not wait for it.
-            let database = self.open(desired).await.map_err(|error| match error
-                .downcast::<build::ResolveBuildError>(
-            ) {
-                Ok(error) => PlatformError::ResolveVersion {
+            let opened = Database::open(&self.machine, desired).await;
+            let database = opened.map_err(|error| match told(&error) {
+                Some(reason) => PlatformError::ResolveVersion {
                     version: desired.version.clone(),
-                    reason: error.to_string(),
+                    reason,
                 },
-                Err(error) => failed()(error),
+                None => failed()(error),
             })?;
-            self.databases
-                .lock()
-                .await
-                .entry(desired.key.clone())
-                .or_insert(database);
+            let mut state = self.state.lock().await;
+            state.databases.entry(key.clone()).or_insert(database);
         }
-        let mut databases = self.databases.lock().await;
-        let Some(database) = databases.get_mut(&desired.key) else {
+        let mut state = self.state.lock().await;
+        if state.is_closing {
+            return Err(failed()("the server stops".into()));
+        }
+        let Some(database) = state.databases.get_mut(key) else {
             return Ok(());
         };
-        self.fit(database, desired).map_err(failed())?;
-        database.lead(desired);
-        Ok(())
+        database.fit(&self.machine, desired).map_err(failed())
     }
 
     async fn observe(&self, key: &DatabaseKey) -> Result<Option<ObservedDatabase>, PlatformError> {
-        let mut databases = self.databases.lock().await;
-        let Some(database) = databases.get_mut(key) else {
-            return Ok(None);
-        };
-        let instances = database
-            .agents
-            .iter_mut()
-            .map(|(name, agent)| {
-                let observed = ObservedInstance {
-                    running: agent.is_running(),
-                    restarts: agent.restarts,
-                    reason: agent.reason.clone(),
-                };
-                (name.clone(), observed)
-            })
-            .collect();
-        Ok(Some(ObservedDatabase {
-            primary_endpoint: Some(database.primary.address().to_string()),
-            standbys_endpoint: Some(database.standbys.address().to_string()),
-            postgres_version: Some(database.pinned.postgres_version.clone()),
-            instances,
-        }))
+        let mut state = self.state.lock().await;
+        Ok(state.databases.get_mut(key).map(Database::observe))
     }
 
     async fn remove(&self, key: &DatabaseKey) -> Result<bool, PlatformError> {
-        let mut databases = self.databases.lock().await;
-        let Some(database) = databases.get_mut(key) else {
-            return Ok(true);
-        };
-        let mut runs = false;
-        for agent in database.agents.values_mut() {
-            agent.terminate();
-            runs |= agent.is_running();
+        let mut state = self.state.lock().await;
+        state.retire(&self.machine, key);
+        let layout = &self.machine.layout;
+        // Also what an earlier server left: this one may never have opened the database.
+        for folder in retire::folders(layout) {
+            if layout.is_of(&folder, key) {
+                state.find(&self.machine, &folder);
+            }
         }
-        if !runs {
-            databases.remove(key);
-        }
-        Ok(!runs)
+        state.retiring.retain(|_, retiring| !retiring.is_down());
+        Ok(!state
+            .retiring
+            .keys()
+            .any(|folder| layout.is_of(folder, key)))
     }
 }
 
-/// The pinned port, or another when somebody else has taken it.
-async fn listen(port: u16) -> Result<Proxy, BoxError> {
-    match Proxy::listen(port).await {
-        Ok(proxy) => Ok(proxy),
-        Err(error) => {
-            tracing::warn!(port, %error, "an endpoint's port is taken, so it moves to another");
-            Ok(Proxy::listen(free_port()?).await?)
-        }
-    }
-}
-
-fn free_port() -> Result<u16, BoxError> {
-    for _ in 0..200 {
-        let port = rand::random_range(PORTS);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err("no free port between 21000 and 31000 was found".into())
+/// What the user can do something about, and so must read in the database's status.
+fn told(error: &BoxError) -> Option<String> {
+    let build = error.downcast_ref::<ResolveBuildError>();
+    let pinned = error.downcast_ref::<ReadPinnedError>();
+    build
+        .map(ToString::to_string)
+        .or_else(|| pinned.map(ToString::to_string))
 }

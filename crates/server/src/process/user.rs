@@ -1,8 +1,12 @@
 //! The user that PostgreSQL and agents run as: PostgreSQL refuses to be root.
 
 use std::{
-    fs, io,
-    os::unix::fs::{PermissionsExt as _, chown},
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
+    os::unix::fs::{chown, fchown},
     path::Path,
     process::Command,
 };
@@ -27,8 +31,11 @@ pub enum UserError {
         /// What useradd said.
         reason: String,
     },
+    /// A user of this name has rights that a database must not have.
+    #[error("failed to use system user {NAME}: it is root by another name")]
+    Root,
     /// A folder cannot be made or handed over.
-    #[error("failed to prepare folder {path}")]
+    #[error("failed to prepare {path}")]
     Prepare {
         /// The folder.
         path: String,
@@ -73,6 +80,9 @@ impl ServiceUser {
         let user = look().ok_or_else(|| UserError::Make {
             reason: "it was made and is not there".to_owned(),
         })?;
+        if user.uid.is_root() {
+            return Err(UserError::Root);
+        }
         Ok(Self {
             ids: Some((user.uid.as_raw(), user.gid.as_raw())),
         })
@@ -84,50 +94,82 @@ impl ServiceUser {
         self.ids
     }
 
-    /// Makes a folder that only this user can enter.
+    /// Makes a folder that only this user can enter. The folder above must be one that only the server can change.
     pub fn private_folder(self, path: &Path) -> Result<(), UserError> {
-        self.folder(path, 0o700)
+        prepare(path, || {
+            make_folder(path, 0o700)?;
+            match self.ids {
+                Some((uid, gid)) => chown(path, Some(uid), Some(gid)),
+                None => Ok(()),
+            }
+        })
     }
 
-    /// Makes a folder that others may pass through, but not list.
+    /// Makes a folder that others may pass through, but not list, and only the server can change.
     pub fn passage(path: &Path) -> Result<(), UserError> {
+        prepare(path, || make_folder(path, 0o711))
+    }
+
+    /// The same in a folder that is everybody's, such as that of temporary files: what somebody else put there is not used.
+    pub fn passage_among_strangers(path: &Path) -> Result<(), UserError> {
         prepare(path, || {
-            fs::create_dir_all(path)?;
+            match fs::DirBuilder::new().mode(0o711).create(path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
+            let found = fs::symlink_metadata(path)?;
+            let is_ours = found.is_dir()
+                && found.uid() == Uid::effective().as_raw()
+                && found.mode() & 0o022 == 0;
+            if !is_ours {
+                return Err(io::Error::other(
+                    "somebody else made it: remove it, or choose a --data-dir with a shorter path",
+                ));
+            }
             fs::set_permissions(path, fs::Permissions::from_mode(0o711))
         })
     }
 
-    fn folder(self, path: &Path, mode: u32) -> Result<(), UserError> {
-        prepare(path, || {
-            fs::create_dir_all(path)?;
-            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-            self.own(path)
-        })
-    }
-
-    /// Writes a file that only this user can read, whole or not at all.
+    /// Writes a file that only this user can read, whole or not at all. The folder must be one that only the server can change.
     pub fn private_file(self, path: &Path, content: &[u8]) -> Result<(), UserError> {
         prepare(path, || {
             let temporary = path.with_extension("new");
             // Made anew, so that nobody holds it open with other rights.
             let _ = fs::remove_file(&temporary);
-            let mut options = fs::OpenOptions::new();
-            options.write(true).create_new(true);
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            let mut file = options.open(&temporary)?;
-            io::Write::write_all(&mut file, content)?;
+            let mut file = fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&temporary)?;
+            file.write_all(content)?;
+            if let Some((uid, gid)) = self.ids {
+                fchown(&file, Some(uid), Some(gid))?;
+            }
             file.sync_all()?;
-            self.own(&temporary)?;
             fs::rename(&temporary, path)
         })
     }
 
-    fn own(self, path: &Path) -> io::Result<()> {
-        match self.ids {
-            Some((uid, gid)) => chown(path, Some(uid), Some(gid)),
-            None => Ok(()),
+    /// Whoever runs the tests.
+    #[cfg(test)]
+    pub(super) fn own() -> Self {
+        Self { ids: None }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(uid: u32, gid: u32) -> Self {
+        Self {
+            ids: Some((uid, gid)),
         }
     }
+}
+
+fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 fn prepare(path: &Path, work: impl FnOnce() -> io::Result<()>) -> Result<(), UserError> {
@@ -135,4 +177,32 @@ fn prepare(path: &Path, work: impl FnOnce() -> io::Result<()>) -> Result<(), Use
         path: path.display().to_string(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_somebody_else_made_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubedb-x");
+        ServiceUser::passage_among_strangers(&path).unwrap();
+        ServiceUser::passage_among_strangers(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(ServiceUser::passage_among_strangers(&path).is_err());
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+        assert!(ServiceUser::passage_among_strangers(&link).is_err());
+    }
+
+    #[test]
+    fn private_files_are_private_from_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubeconfig");
+        ServiceUser::own().private_file(&path, b"secret").unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read(&path).unwrap(), b"secret");
+    }
 }

@@ -32,7 +32,7 @@ const MARGIN: Duration = Duration::from_secs(60);
 const TRADE: Duration = Duration::from_secs(20);
 
 /// Trades its key for tokens, and keeps the last one.
-pub(super) struct TokenSource {
+pub(in crate::store) struct TokenSource {
     email: String,
     key_id: Option<String>,
     token_uri: String,
@@ -71,7 +71,7 @@ struct Reply {
 
 impl TokenSource {
     /// Reads a service account's key file. The error says what is wrong and holds nothing of the key.
-    pub(super) fn read(key_file: &[u8]) -> Result<Self, String> {
+    pub(in crate::store) fn read(key_file: &[u8]) -> Result<Self, String> {
         let file: KeyFile = serde_json::from_slice(key_file).map_err(|error| {
             format!(
                 "no service account's JSON key (line {}, column {})",

@@ -1,7 +1,7 @@
 //! Google Cloud Storage by its JSON API, behind `object_store`'s trait. (`object_store`'s own adapter writes by the XML API, which
 //! emulators do not speak.)
 
-mod auth;
+pub(super) mod auth;
 mod upload;
 
 use std::{fmt, sync::Arc, time::SystemTime};

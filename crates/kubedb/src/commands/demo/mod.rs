@@ -2,12 +2,13 @@
 //!
 //! Every step runs the command a user would type, in a process of its own. The demo ends well only if every claim held.
 
+mod interrupt;
 mod story;
 mod terminal;
 
 use std::time::{Duration, Instant};
 
-use self::{story::Story, terminal::Terminal};
+use self::{interrupt::Interrupt, story::Story, terminal::Terminal};
 use crate::{error::CommandError, ui::Ui};
 
 /// Why the story ended early: a claim did not hold, or a command failed.
@@ -31,6 +32,9 @@ pub(crate) enum DemoError {
         /// What was there instead.
         last: String,
     },
+    /// Ctrl-C, or a signal that asks for the end.
+    #[error("interrupted")]
+    Interrupted,
     /// A claim is not true.
     #[error("{0}")]
     Untrue(String),
@@ -58,20 +62,36 @@ fn machine<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 /// Tells the story.
 pub(super) fn run(ui: &Ui) -> Result<(), CommandError> {
     let begun = Instant::now();
-    let told = Terminal::start(*ui).and_then(|terminal| {
-        let told = Story::new(&terminal).tell();
-        if told.is_err() {
-            terminal.keep_for_inspection();
+    match tell(ui) {
+        Ok(()) => {}
+        Err(DemoError::Interrupted) => {
+            ui.note("interrupted: the server and its databases are stopped, the scratch folder is removed");
+            return Err(CommandError::Interrupted);
         }
-        told
-    });
-    told.map_err(|error| CommandError::Server {
-        doing: "tell the story to its end",
-        source: error.into(),
-    })?;
+        Err(error) => {
+            return Err(CommandError::Server {
+                doing: "tell the story to its end",
+                source: error.into(),
+            });
+        }
+    }
     ui.data(&format!(
         "\nAll of it held. It took {} s.",
         begun.elapsed().as_secs()
     ));
     Ok(())
+}
+
+/// From the first process to the last: whatever happens, no server is left behind.
+fn tell(ui: &Ui) -> Result<(), DemoError> {
+    let interrupt = Interrupt::listen().map_err(machine("listen for signals"))?;
+    let terminal = Terminal::start(ui, interrupt)?;
+    match Story::new(&terminal).tell() {
+        Ok(()) => terminal.end(),
+        Err(DemoError::Interrupted) => Err(DemoError::Interrupted),
+        Err(error) => {
+            terminal.keep_for_inspection();
+            Err(error)
+        }
+    }
 }

@@ -17,11 +17,11 @@ const ROWS_BEFORE: i64 = 1_000;
 const ROWS_AFTER: i64 = 500;
 
 pub(super) struct Story<'a> {
-    terminal: &'a Terminal,
+    terminal: &'a Terminal<'a>,
 }
 
 impl<'a> Story<'a> {
-    pub(super) fn new(terminal: &'a Terminal) -> Self {
+    pub(super) fn new(terminal: &'a Terminal<'a>) -> Self {
         Self { terminal }
     }
 
@@ -40,11 +40,13 @@ impl<'a> Story<'a> {
         fs::create_dir(&backups)
             .and_then(|()| fs::set_permissions(&backups, fs::Permissions::from_mode(0o1777)))
             .map_err(machine("make a folder for Snapshots"))?;
-        let manifest =
-            include_str!("scheduled-pg.yaml").replace("BACKUPS", &backups.display().to_string());
-        fs::write(terminal.path("scheduled-pg.yaml"), manifest)
+        // A JSON string is a YAML string, whatever is in the path.
+        let mount_path = Value::from(backups.display().to_string()).to_string();
+        let manifest = include_str!("scheduled-pg.yaml").replace("BACKUPS", &mount_path);
+        fs::write(terminal.path("scheduled-pg.yaml"), &manifest)
             .map_err(machine("write a manifest"))?;
         terminal.say("The guide's database: PostgreSQL 9.6, a primary and two standbys, a Snapshot every 10 seconds.");
+        terminal.say(&format!("$ cat scheduled-pg.yaml\n{}", manifest.trim_end()));
         terminal.show(&["create", "-f", "scheduled-pg.yaml"])?;
         terminal.wait("scheduled-pg is Running", CREATE_LIMIT, || {
             self.phase("pg", "scheduled-pg", "Running")
@@ -70,8 +72,7 @@ impl<'a> Story<'a> {
         terminal.say(&format!(
             "Now {ROWS_BEFORE} rows, as an application would write them:"
         ));
-        terminal.say("$ kubedb connect pg scheduled-pg -n demo");
-        self.sql(
+        self.type_sql(
             "scheduled-pg",
             &format!("CREATE TABLE story (id bigint PRIMARY KEY, line text); INSERT INTO story SELECT n, md5(n::text) FROM generate_series(1, {ROWS_BEFORE}) n"),
         )?;
@@ -84,7 +85,7 @@ impl<'a> Story<'a> {
         terminal.say(&format!(
             "The next tick made {second}. After it, {ROWS_AFTER} rows more:"
         ));
-        self.sql(
+        self.type_sql(
             "scheduled-pg",
             &format!("INSERT INTO story SELECT n, md5(n::text) FROM generate_series({ROWS_BEFORE} + 1, {ROWS_BEFORE} + {ROWS_AFTER}) n"),
         )?;
@@ -94,9 +95,10 @@ impl<'a> Story<'a> {
     fn restore(&self, snapshot: &str) -> Result<(), DemoError> {
         let terminal = self.terminal;
         let manifest = include_str!("recovered-pg.yaml").replace("SNAPSHOT", snapshot);
-        fs::write(terminal.path("recovered-pg.yaml"), manifest)
+        fs::write(terminal.path("recovered-pg.yaml"), &manifest)
             .map_err(machine("write a manifest"))?;
         terminal.say(&format!("Restores {snapshot} into a new database."));
+        terminal.say(&format!("$ cat recovered-pg.yaml\n{}", manifest.trim_end()));
         terminal.show(&["create", "-f", "recovered-pg.yaml"])?;
         terminal.wait("recovered-pg is Running", LIMIT, || {
             self.phase("pg", "recovered-pg", "Running")
@@ -124,10 +126,9 @@ impl<'a> Story<'a> {
             .and_then(|()| fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)))
             .map_err(machine("write an editor"))?;
         terminal.say("Removing backupSchedule stops future Snapshots. (Any editor will do; this one is a script.)");
-        let editor = editor.display().to_string();
         terminal.show_with(
             &["edit", "pg", "scheduled-pg", "-n", "demo"],
-            &[("KUBEDB_EDITOR", &editor)],
+            &[("KUBEDB_EDITOR", "./remove-schedule.sh")],
         )?;
         terminal.wait("no tick is scheduled", LIMIT, || {
             let object = terminal.object("pg", "scheduled-pg")?;
@@ -161,18 +162,12 @@ impl<'a> Story<'a> {
 
     fn phase(&self, kind: &str, name: &str, wanted: &str) -> Result<Result<(), String>, DemoError> {
         let status = self.terminal.object(kind, name)?["status"].take();
-        let phase = status["phase"].as_str().unwrap_or("Unknown");
-        if phase == "Failed" {
-            return Err(DemoError::Untrue(format!(
-                "{name} failed: {}",
-                status["reason"]
-            )));
+        let said = phase_and_reason(&status);
+        match status["phase"].as_str() {
+            Some("Failed") => Err(DemoError::Untrue(format!("{name} is {said}"))),
+            Some(phase) if phase == wanted => Ok(Ok(())),
+            _ => Ok(Err(said)),
         }
-        Ok(if phase == wanted {
-            Ok(())
-        } else {
-            Err(format!("{phase}: {}", status["reason"]))
-        })
     }
 
     fn snapshots(&self) -> Result<Vec<Value>, DemoError> {
@@ -202,15 +197,21 @@ impl<'a> Story<'a> {
             match snapshot["status"]["phase"].as_str() {
                 Some("Succeeded") => return Ok(Ok(name)),
                 Some("Failed") => {
-                    return Err(DemoError::Untrue(format!(
-                        "{name} failed: {}",
-                        snapshot["status"]["reason"]
-                    )));
+                    let said = phase_and_reason(&snapshot["status"]);
+                    return Err(DemoError::Untrue(format!("{name} is {said}")));
                 }
-                _ => last = format!("{name}: {}", snapshot["status"]),
+                _ => last = format!("{name} is {}", phase_and_reason(&snapshot["status"])),
             }
         }
         Ok(Err(last))
+    }
+
+    /// Shows SQL as a user of psql would type it, and runs it.
+    fn type_sql(&self, database: &str, statement: &str) -> Result<String, DemoError> {
+        self.terminal.say(&format!(
+            "$ kubedb connect pg {database} -n demo\npostgres=# {statement};"
+        ));
+        self.sql(database, statement)
     }
 
     /// Runs SQL on a database's primary endpoint; returns the first value.
@@ -242,6 +243,15 @@ impl<'a> Story<'a> {
             _ => None,
         });
         Ok(first.unwrap_or_default())
+    }
+}
+
+/// `Creating`, or `Failed: no space left`.
+fn phase_and_reason(status: &Value) -> String {
+    let phase = status["phase"].as_str().unwrap_or("Unknown");
+    match status["reason"].as_str() {
+        Some(reason) => format!("{phase}: {reason}"),
+        None => phase.to_owned(),
     }
 }
 

@@ -12,6 +12,7 @@ use kube::{
     api::ListParams,
     core::{DynamicObject, ObjectMeta},
 };
+use kubedb_api::Snapshot;
 
 use self::text::Description;
 use super::selection::{self, NamespaceArgs, Selection};
@@ -155,7 +156,12 @@ async fn describe(
     let metadata = object.metadata.clone();
     match kind.kind {
         "Postgres" => postgres::describe(session, parse(session, object)?, show, &mut text).await?,
-        "Snapshot" => snapshot::describe(&parse(session, object)?, &mut text),
+        "Snapshot" => {
+            let snapshot: Snapshot = parse(session, object)?;
+            snapshot::describe(&snapshot, &mut text);
+            let named = snapshot.spec.storage.storage_secret_name.as_deref();
+            used_secret(session, &metadata, named, show, &mut text).await?;
+        }
         _ => plain(session, kind, &object, &mut text).await?,
     }
     if show.event && kind != &kinds::EVENT {
@@ -215,6 +221,25 @@ async fn plain(
         }
         _ => Ok(()),
     }
+}
+
+/// A Secret that an object names: in full, or its name alone.
+async fn used_secret(
+    session: &Session,
+    metadata: &ObjectMeta,
+    named: Option<&str>,
+    show: Show,
+    text: &mut Description,
+) -> Result<(), CommandError> {
+    let Some(name) = named.filter(|name| !name.is_empty()) else {
+        return Ok(());
+    };
+    if !show.secret {
+        text.pair("Secrets", name);
+        return Ok(());
+    }
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    secret(session, namespace, name, "Database Secret", text).await
 }
 
 /// Keys of a Secret and how long their values are.

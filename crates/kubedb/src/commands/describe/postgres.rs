@@ -9,7 +9,7 @@ use kubedb_api::{
 };
 use kubedb_core::schedule::Schedule;
 
-use super::{Show, parse, secret, text::Description};
+use super::{Show, parse, text::Description, used_secret};
 use crate::{
     client::{Session, kinds},
     commands::selection,
@@ -32,13 +32,14 @@ pub(super) async fn describe(
         .database_secret
         .as_ref()
         .and_then(|secret| secret.secret_name.clone());
-    if let Some(secret_name) = secret_name {
-        if show.secret {
-            secret(session, &namespace, &secret_name, "Database Secret", text).await?;
-        } else {
-            text.pair("Secrets", secret_name);
-        }
-    }
+    used_secret(
+        session,
+        &postgres.metadata,
+        secret_name.as_deref(),
+        show,
+        text,
+    )
+    .await?;
     topology(&status, text);
     text.conditions(&status.conditions);
     let selector = format!("{}=Postgres,{}={name}", labels::KIND, labels::NAME);

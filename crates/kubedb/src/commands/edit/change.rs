@@ -1,5 +1,6 @@
 //! What an edit changes, and what it may not.
 
+use kubedb_api::validate::validate_postgres_update;
 use serde_json::{Map, Value, json};
 
 use crate::client::kinds::Kind;
@@ -13,22 +14,16 @@ const ALWAYS: &[(&str, &[&str])] = &[
     ("status", &["/status"]),
 ];
 
-/// What a running database cannot follow. The text is the original's; it named two fields by older names.
-const POSTGRES: &[(&str, &[&str])] = &[
-    ("spec.version", &["/spec/version"]),
-    ("spec.standby", &["/spec/standby", "/spec/standbyMode"]),
-    (
-        "spec.streaming",
-        &["/spec/streaming", "/spec/streamingMode"],
-    ),
-    ("spec.archiver", &["/spec/archiver"]),
-    ("spec.databaseSecret", &["/spec/databaseSecret"]),
-    ("spec.storage", &["/spec/storage"]),
-    ("spec.nodeSelector", &["/spec/nodeSelector"]),
-    ("spec.init", &["/spec/init"]),
-];
-
 const DORMANT_DATABASE: &[(&str, &[&str])] = &[("spec.origin", &["/spec/origin"])];
+
+/// Why an edit is refused.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// The original's list.
+    pub(super) message: String,
+    /// Which of the list it was.
+    pub(super) hint: Option<String>,
+}
 
 /// What the user sees: no status, and nothing that the server keeps for itself.
 pub(super) fn editable(mut object: Value) -> Value {
@@ -54,24 +49,36 @@ pub(super) fn same_for_user(one: &Value, other: &Value) -> bool {
 }
 
 /// The original's refusal, if a field was changed that may not be.
-pub(super) fn refusal(kind: &Kind, old: &Value, new: &Value) -> Option<String> {
-    let own = match kind.kind {
-        "Postgres" => POSTGRES,
-        "DormantDatabase" => DORMANT_DATABASE,
-        _ => &[],
+pub(super) fn refusal(kind: &Kind, old: &Value, new: &Value) -> Option<Refusal> {
+    let own = || match kind.kind {
+        // The server asks the same function; asking it here keeps the user's text without a second opinion.
+        "Postgres" => validate_postgres_update(old, new)
+            .into_iter()
+            .next()
+            .map(|error| Refusal {
+                message: error.message,
+                hint: error.hint,
+            }),
+        "DormantDatabase" => listed(DORMANT_DATABASE, old, new),
+        _ => None,
     };
-    [ALWAYS, own].into_iter().find_map(|fields| {
-        let changed = fields
-            .iter()
-            .flat_map(|(_, paths)| paths.iter())
-            .any(|path| is_changed(path, old, new));
-        let names = fields.iter().map(|(name, _)| format!("\n\t{name}"));
-        changed.then(|| {
-            names.fold(
-                "At least one of the following was changed:".to_owned(),
-                |all, name| all + &name,
-            )
-        })
+    listed(ALWAYS, old, new).or_else(own)
+}
+
+fn listed(fields: &[(&str, &[&str])], old: &Value, new: &Value) -> Option<Refusal> {
+    let is_changed = |paths: &[&str]| paths.iter().any(|path| is_changed(path, old, new));
+    let changed: Vec<&str> = fields
+        .iter()
+        .filter(|(_, paths)| is_changed(paths))
+        .map(|(name, _)| *name)
+        .collect();
+    let all: String = fields
+        .iter()
+        .map(|(name, _)| format!("\n\t{name}"))
+        .collect();
+    (!changed.is_empty()).then(|| Refusal {
+        message: format!("At least one of the following was changed:{all}"),
+        hint: Some(format!("changed here: {}", changed.join(", "))),
     })
 }
 
@@ -82,9 +89,7 @@ fn is_changed(path: &str, old: &Value, new: &Value) -> bool {
             .filter(|value| !value.is_null())
             .cloned()
     };
-    let (before, after) = (at(old), at(new));
-    // A database that has no Secret yet may be given one.
-    before != after && !(path == "/spec/databaseSecret" && before.is_none())
+    at(old) != at(new)
 }
 
 /// A JSON merge patch from `old` to `new`; `None` when nothing changes.
@@ -178,13 +183,13 @@ mod tests {
             "/status",
         ] {
             let refused = refusal(&kinds::POSTGRES, &database(), &changed(path, json!("x")));
-            assert_eq!(refused.as_deref(), Some(expected), "{path}");
+            assert_eq!(refused.unwrap().message, expected, "{path}");
         }
     }
 
     #[test]
     fn what_a_database_cannot_follow_is_refused() {
-        let expected = "At least one of the following was changed:\n\tspec.version\n\tspec.standby\n\tspec.streaming\n\tspec.archiver\n\tspec.databaseSecret\n\tspec.storage\n\tspec.nodeSelector\n\tspec.init";
+        let expected = "At least one of the following was changed:\n\tspec.version\n\tspec.standbyMode\n\tspec.streamingMode\n\tspec.archiver\n\tspec.databaseSecret\n\tspec.storage\n\tspec.nodeSelector\n\tspec.init";
         for field in [
             "version",
             "standbyMode",
@@ -195,12 +200,14 @@ mod tests {
             "init",
         ] {
             let new = changed(&format!("/spec/{field}"), json!("x"));
-            assert_eq!(
-                refusal(&kinds::POSTGRES, &database(), &new).as_deref(),
-                Some(expected),
-                "{field}"
-            );
+            let refused = refusal(&kinds::POSTGRES, &database(), &new).unwrap();
+            assert_eq!(refused.message, expected, "{field}");
+            let hint = format!("changed here: spec.{field}");
+            assert_eq!(refused.hint, Some(hint));
         }
+        // The same in other words is no change.
+        let quoted = changed("/spec/version", json!("9.6"));
+        assert_eq!(refusal(&kinds::POSTGRES, &database(), &quoted), None);
         let named = changed("/spec/databaseSecret", json!({ "secretName": "a" }));
         assert_eq!(refusal(&kinds::POSTGRES, &database(), &named), None);
         assert!(refusal(&kinds::POSTGRES, &named, &database()).is_some());
@@ -214,7 +221,7 @@ mod tests {
         }
         let origin = changed("/spec/origin", json!({}));
         let refused = refusal(&kinds::DORMANT_DATABASE, &database(), &origin).unwrap();
-        assert!(refused.ends_with(":\n\tspec.origin"), "{refused}");
+        assert!(refused.message.ends_with(":\n\tspec.origin"), "{refused:?}");
     }
 
     #[test]

@@ -11,8 +11,9 @@ use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use crate::{
-    commands::get::{Output, to_json, to_yaml},
+    commands::get::{Output, to_json},
     error::CommandError,
+    manifest,
 };
 
 /// What the user is told first.
@@ -23,9 +24,14 @@ const HEADER: &str = "\
 #
 ";
 
+/// Lines above the object in a file that is opened again for one line of reason: header, reason, and a line between.
+const LINES_ABOVE: usize = 6;
+
 /// A temporary file that only its user can read.
 pub(super) struct EditFile {
     file: NamedTempFile,
+    /// What was written into it for the user.
+    filled: String,
 }
 
 fn failed(doing: &str) -> impl FnOnce(io::Error) -> CommandError {
@@ -46,7 +52,10 @@ impl EditFile {
             .suffix(suffix)
             .tempfile()
             .map_err(failed("create a temporary file"))?;
-        Ok(Self { file })
+        Ok(Self {
+            file,
+            filled: String::new(),
+        })
     }
 
     /// Fills it: header, what went wrong the last time, text.
@@ -58,9 +67,15 @@ impl EditFile {
             .chain((!reasons.is_empty()).then(|| "#\n".to_owned()))
             .collect();
         // Editors may replace the file, so it is opened by its name.
+        self.filled = format!("{HEADER}{comments}{text}");
         fs::File::create(self.file.path())
-            .and_then(|mut file| write!(file, "{HEADER}{comments}{text}"))
+            .and_then(|mut file| file.write_all(self.filled.as_bytes()))
             .map_err(failed("write the temporary file"))
+    }
+
+    /// Whether the user saved anything since: an editor that fails afterwards must not take it along.
+    pub(super) fn is_changed(&self) -> bool {
+        fs::read(self.file.path()).is_ok_and(|found| found != self.filled.as_bytes())
     }
 
     /// Lets the user edit it and reads the text without comments.
@@ -95,15 +110,14 @@ impl EditFile {
 fn editor() -> String {
     let named = ["KUBEDB_EDITOR", "EDITOR"]
         .into_iter()
-        .find_map(|name| env::var(name).ok());
-    named
-        .filter(|editor| !editor.trim().is_empty())
-        .unwrap_or_else(|| {
-            let path = env::var_os("PATH").unwrap_or_default();
-            let nano = env::split_paths(&path)
-                .any(|folder: PathBuf| Path::new(&folder).join("nano").is_file());
-            if nano { "nano" } else { "vi" }.to_owned()
-        })
+        .filter_map(|name| env::var(name).ok())
+        .find(|editor| !editor.trim().is_empty());
+    named.unwrap_or_else(|| {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let nano = env::split_paths(&path)
+            .any(|folder: PathBuf| Path::new(&folder).join("nano").is_file());
+        if nano { "nano" } else { "vi" }.to_owned()
+    })
 }
 
 /// An object as text to edit.
@@ -111,17 +125,17 @@ pub(super) fn to_text(object: &Value, output: Output) -> Result<String, CommandE
     if output == Output::Json {
         to_json(object)
     } else {
-        to_yaml(object)
+        Ok(manifest::yaml::to_yaml(object))
     }
 }
 
-/// Reads the edited text; the error says line and column.
+/// Reads the edited text; the error says line and column in the file that is opened again with it.
 pub(super) fn from_text(text: &str) -> Result<Value, String> {
-    let value: Value = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
-    if value.is_object() {
-        Ok(value)
-    } else {
-        Err("not an object".to_owned())
+    let shifted = "\n".repeat(LINES_ABOVE) + text;
+    let mut documents = manifest::text::read(&shifted).map_err(|mistake| mistake.reason)?;
+    match (documents.pop(), documents.is_empty()) {
+        (Some(value @ Value::Object(_)), true) => Ok(value),
+        _ => Err("not one object".to_owned()),
     }
 }
 
@@ -157,8 +171,26 @@ mod tests {
 
     #[test]
     fn syntax_errors_say_where() {
-        assert!(from_text("a: 1\nb: [").unwrap_err().contains("line"));
-        assert_eq!(from_text("just text").unwrap_err(), "not an object");
+        for wrong in ["just text", "a: 1\n---\nb: 2\n"] {
+            assert_eq!(from_text(wrong).unwrap_err(), "not one object");
+        }
+        let text = "a: 1\nb: 2\nb: 3\n";
+        assert!(from_text(text).unwrap_err().contains("duplicate"));
+        // The line that is named is the line in the file that the user sees next.
+        let text = "a: 1\nb: {c: 1\nd: 2\n";
+        let reason = from_text(text).unwrap_err();
+        let mut file = EditFile::create(Output::Yaml).unwrap();
+        file.fill(
+            &[format!("The edited file had a syntax error: {reason}")],
+            text,
+        )
+        .unwrap();
+        let written = fs::read_to_string(file.file.path()).unwrap();
+        let line = written.lines().position(|line| line == "d: 2").unwrap() + 1;
+        assert!(
+            reason.contains(&format!("line {line} ")),
+            "{reason} is not in line {line}"
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     client::{ServerArgs, Session, kinds::Kind},
-    error::CommandError,
+    error::{CommandError, Failures},
     ui::Ui,
 };
 
@@ -77,13 +77,15 @@ pub(super) async fn run(
         Err(Stopped { error, keep: true }) => {
             let path = file.keep()?;
             ui.error(&error);
+            let mut failures = Failures::default();
+            failures.add(&error);
             let path = path.display();
             ui.note(&if error.status_code() == Some(404) {
                 format!("The edits you made on deleted resources have been saved to \"{path}\"")
             } else {
                 format!("A copy of your changes has been stored to \"{path}\"")
             });
-            return Err(CommandError::Reported);
+            return failures.end();
         }
         Err(Stopped { error, keep: false }) => return Err(error),
         Ok(outcome) => outcome,
@@ -165,7 +167,7 @@ impl Edit<'_> {
             let first = reasons.is_empty();
             let edited = file.edit().map_err(|error| Stopped {
                 error,
-                keep: !first,
+                keep: !first || file.is_changed(),
             })?;
             if edited.trim().is_empty() {
                 return Ok(Outcome::Cancelled("saved file was empty"));
@@ -184,8 +186,9 @@ impl Edit<'_> {
                     continue;
                 }
             };
-            if let Some(message) = change::refusal(self.kind, &before, &after) {
-                return Err(keep(CommandError::manifest(message)));
+            if let Some(refusal) = change::refusal(self.kind, &before, &after) {
+                let (message, hint) = (refusal.message, refusal.hint);
+                return Err(keep(CommandError::State { message, hint }));
             }
             let Some(patch) = change::merge_patch(&before, &after) else {
                 return Ok(Outcome::Skipped);

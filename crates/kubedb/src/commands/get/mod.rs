@@ -12,7 +12,8 @@ use self::rows::Columns;
 use super::selection::{self, NamespaceArgs, Selection};
 use crate::{
     client::{ServerArgs, Session, kinds::Kind},
-    error::CommandError,
+    error::{CommandError, Failures},
+    manifest::yaml,
     table::Table,
     ui::Ui,
 };
@@ -107,7 +108,7 @@ pub(super) async fn run(
     let selection = Selection::parse(&arguments.objects, "get")?;
     check(&arguments, &selection)?;
     let session = Session::open(server).await?;
-    let (groups, failed) = fetch(&session, &selection, &arguments, ui).await?;
+    let (groups, failures) = fetch(&session, &selection, &arguments, ui).await?;
     let columns = Columns {
         wide: output == Output::Wide,
         namespace: arguments.all_namespaces,
@@ -120,17 +121,15 @@ pub(super) async fn run(
         table: Table::default(),
     };
     let single = matches!(&selection, Selection::Named(named) if named.len() == 1);
+    let nothing = groups.iter().all(|group| group.objects.is_empty());
+    if failures.any() && nothing {
+        return failures.end();
+    }
     if arguments.watch {
         return watch::run(&session, groups, &selection, &arguments, &mut printer, ui).await;
     }
-    if !(single && failed) {
-        printer.print_all(&groups, single, ui)?;
-    }
-    if failed {
-        Err(CommandError::Reported)
-    } else {
-        Ok(())
-    }
+    printer.print_all(&groups, single, ui)?;
+    failures.end()
 }
 
 /// What fits together.
@@ -160,8 +159,8 @@ async fn fetch(
     selection: &Selection,
     arguments: &GetArgs,
     ui: &Ui,
-) -> Result<(Vec<Group>, bool), CommandError> {
-    let mut failed = false;
+) -> Result<(Vec<Group>, Failures), CommandError> {
+    let mut failures = Failures::default();
     let mut groups = Vec::new();
     for kind in selection.kinds() {
         let (mut objects, mut version) = (Vec::new(), None);
@@ -188,7 +187,7 @@ async fn fetch(
                         Ok(object) => objects.push(object),
                         Err(error) => {
                             ui.error(&error);
-                            failed = true;
+                            failures.add(&error);
                         }
                     }
                 }
@@ -200,7 +199,7 @@ async fn fetch(
             version,
         });
     }
-    Ok((groups, failed))
+    Ok((groups, failures))
 }
 
 /// Prints objects one way.
@@ -250,9 +249,10 @@ impl Printer {
         }
         self.table = Table::default();
         let now = Timestamp::now();
-        let header = rows::header(group.kind, self.columns);
+        let columns = self.columns.of(group.kind);
+        let header = rows::header(group.kind, columns);
         let rows = group.objects.iter();
-        let rows = rows.map(|object| rows::row(group.kind, object, self.columns, now));
+        let rows = rows.map(|object| rows::row(group.kind, object, columns, now));
         self.table
             .render(&std::iter::once(header).chain(rows).collect::<Vec<_>>())
     }
@@ -270,11 +270,11 @@ impl Printer {
             Output::Name => ui.data(&name_line(kind, object)),
             Output::Table | Output::Wide => {
                 // Nothing was there at first: the heading comes with the first row.
-                let mut rows = Vec::new();
+                let (columns, mut rows) = (self.columns.of(kind), Vec::new());
                 if self.table.is_empty() {
-                    rows.push(rows::header(kind, self.columns));
+                    rows.push(rows::header(kind, columns));
                 }
-                rows.push(rows::row(kind, object, self.columns, Timestamp::now()));
+                rows.push(rows::row(kind, object, columns, Timestamp::now()));
                 ui.block(&self.table.render(&rows));
             }
         }
@@ -283,7 +283,7 @@ impl Printer {
 
     fn text(&self, value: &Value) -> Result<String, CommandError> {
         if self.output == Output::Yaml {
-            to_yaml(value)
+            Ok(yaml::to_yaml(value))
         } else {
             to_json(value)
         }
@@ -306,12 +306,4 @@ pub(crate) fn to_json(value: &Value) -> Result<String, CommandError> {
             message: "failed to write JSON".to_owned(),
             source: Some(Box::new(source)),
         })
-}
-
-/// YAML.
-pub(crate) fn to_yaml(value: &Value) -> Result<String, CommandError> {
-    serde_yaml_ng::to_string(value).map_err(|source| CommandError::Manifest {
-        message: "failed to write YAML".to_owned(),
-        source: Some(Box::new(source)),
-    })
 }

@@ -19,6 +19,16 @@ pub(super) struct Columns {
     pub(super) kind: bool,
 }
 
+impl Columns {
+    /// Those that a kind has: what lies in no namespace has no column for it.
+    pub(super) fn of(self, kind: &Kind) -> Self {
+        Self {
+            namespace: self.namespace && kind.namespaced,
+            ..self
+        }
+    }
+}
+
 /// The heading.
 pub(super) fn header(kind: &Kind, columns: Columns) -> Vec<String> {
     let own: &[&str] = match (kind.kind, columns.wide) {

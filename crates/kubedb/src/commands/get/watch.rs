@@ -21,8 +21,12 @@ use crate::{
 
 /// Servers end watches after some minutes; ours ask for less than the client's 295 s limit.
 const WATCH_SECONDS: u32 = 290;
-/// Failures in a row before giving up: with pauses of up to 8 s about half a minute, a server's restart.
-const MOST_FAILURES: u32 = 6;
+/// Failures in a row before giving up: with pauses of up to 8 s half a minute, a server's restart.
+const MOST_FAILURES: u32 = 8;
+/// The first pause; each is twice the one before, up to 32 times this.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// 8 s.
+const MOST_DOUBLINGS: u32 = 5;
 
 /// A watch that lasted this long worked.
 const HEALTHY: Duration = Duration::from_secs(10);
@@ -79,29 +83,37 @@ impl Watched<'_> {
             Some(version) => version,
             None => self.relist(seen, printer, ui).await?,
         };
-        let mut failures = 0;
-        loop {
+        let (mut failures, mut is_old) = (0, false);
+        while !ui.nobody_reads() {
             let started = Instant::now();
-            let result = self.watch_once(&mut version, seen, printer, ui).await;
+            let result = if is_old {
+                let listed = self.relist(seen, printer, ui).await;
+                listed.map(|newer| version = newer)
+            } else {
+                self.watch_once(&mut version, seen, printer, ui).await
+            };
             if started.elapsed() > HEALTHY {
                 failures = 0;
             }
             match result {
                 // A server that ends watches at once must not be asked without a breath.
-                Ok(()) => tokio::time::sleep(BREATH).await,
-                Err(error) if error.status_code() == Some(410) => {
-                    version = self.relist(seen, printer, ui).await?;
+                Ok(()) => {
+                    is_old = false;
+                    tokio::time::sleep(BREATH).await;
                 }
-                Err(error @ CommandError::ReachServer { .. }) if failures < MOST_FAILURES => {
+                // The server no longer knows what came after this version: only a list tells.
+                Err(error) if error.status_code() == Some(410) => is_old = true,
+                Err(error) if is_passing(&error) && failures < MOST_FAILURES => {
                     if failures == 0 {
                         ui.note(&format!("{error}: trying again"));
                     }
-                    tokio::time::sleep(Duration::from_millis(250 << failures)).await;
+                    tokio::time::sleep(FIRST_PAUSE * (1 << failures.min(MOST_DOUBLINGS))).await;
                     failures += 1;
                 }
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     fn namespace(&self) -> Option<&str> {
@@ -166,6 +178,9 @@ impl Watched<'_> {
         let stream = stream.map_err(|error| self.session.fail(error, None))?;
         pin_mut!(stream);
         while let Some(event) = stream.next().await {
+            if ui.nobody_reads() {
+                break;
+            }
             match event.map_err(|error| self.session.fail(error, None))? {
                 WatchEvent::Bookmark(bookmark) => *version = bookmark.metadata.resource_version,
                 WatchEvent::Error(status) => {
@@ -187,6 +202,12 @@ impl Watched<'_> {
         }
         Ok(())
     }
+}
+
+/// What a server says, or does not say, while it starts or stops.
+fn is_passing(error: &CommandError) -> bool {
+    matches!(error, CommandError::ReachServer { .. })
+        || matches!(error.status_code(), Some(429 | 500 | 503 | 504))
 }
 
 fn advance(version: &mut String, object: &DynamicObject) {

@@ -1,0 +1,122 @@
+//! What the controllers share: the API, the platform, the caches, and what is kept in memory because a restart may lose it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use kube::{Client, ResourceExt as _, runtime::reflector::Store};
+use kubedb_api::{Postgres, Snapshot};
+use kubedb_core::{pulse::Pulses, snapshot::SILENCE_LIMIT, turns::Limits};
+
+use crate::{
+    context::{Context, ReconcileError},
+    failures::Failures,
+    gate::Gate,
+    platform::Platform,
+    seats::Seats,
+    superseded::Superseded,
+};
+
+/// Shared by all reconciles.
+pub(crate) struct Operator {
+    pub(crate) client: Client,
+    pub(crate) platform: Arc<dyn Platform>,
+    pub(crate) databases: Store<Postgres>,
+    pub(crate) snapshots: Store<Snapshot>,
+    pub(crate) seats: Seats,
+    pub(crate) gate: Gate,
+    pub(crate) failures: Failures,
+    pub(crate) superseded: Superseded,
+    pulses: Mutex<Pulses<String>>,
+    started: Instant,
+}
+
+impl Operator {
+    pub(crate) fn new(
+        context: Context,
+        limits: Limits,
+        databases: Store<Postgres>,
+        snapshots: Store<Snapshot>,
+    ) -> Self {
+        Self {
+            client: context.client,
+            platform: context.platform,
+            databases,
+            snapshots,
+            seats: Seats::new(limits),
+            gate: Gate::default(),
+            failures: Failures::default(),
+            superseded: Superseded::default(),
+            pulses: Mutex::default(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Time since the start by a clock that nobody sets.
+    pub(crate) fn uptime(&self) -> SignedDuration {
+        SignedDuration::try_from(self.started.elapsed()).unwrap_or(SignedDuration::MAX)
+    }
+
+    /// Waits until both caches hold what there was at the start: an absent object is a deleted one from then on.
+    pub(crate) async fn caches(&self) -> Result<(), ReconcileError> {
+        let ready = self.databases.wait_until_ready().await;
+        let ready = ready.and(self.snapshots.wait_until_ready().await);
+        ready.map_err(|_| ReconcileError::Stopping)
+    }
+
+    /// All Snapshots of a database, by the label that admission sets.
+    pub(crate) fn snapshots_of(&self, namespace: &str, database: &str) -> Vec<Snapshot> {
+        let mut found: Vec<_> = self
+            .snapshots
+            .state()
+            .into_iter()
+            .filter(|snapshot| {
+                snapshot.spec.database_name == database
+                    && snapshot.namespace().as_deref() == Some(namespace)
+            })
+            .map(|snapshot| (*snapshot).clone())
+            .collect();
+        found.sort_by_key(|snapshot| snapshot.name_any());
+        found
+    }
+
+    /// Instances of a database that are alive, and for how long each counts as alive without another word.
+    pub(crate) fn alive(
+        &self,
+        postgres: &Postgres,
+        now: Timestamp,
+    ) -> BTreeMap<String, SignedDuration> {
+        let uid = postgres.uid().unwrap_or_default();
+        let instances = postgres.status.as_ref().map(|status| &status.instances);
+        instances
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, report)| {
+                let beat = report.heartbeat_time?;
+                let pulse = self.hear(format!("{uid}/{name}"), beat);
+                // One that was never heard of may have been silent for long: then our clock has to do until its next word.
+                let is_recent = now.duration_since(beat).abs() < INSTANCE_SILENCE_LIMIT;
+                let left = INSTANCE_SILENCE_LIMIT - pulse.silence;
+                let is_alive = (pulse.is_alive || is_recent) && left > SignedDuration::ZERO;
+                is_alive.then(|| (name.clone(), left))
+            })
+            .collect()
+    }
+
+    /// For how long a source has been saying the same.
+    pub(crate) fn silence(&self, source: String, value: Timestamp) -> SignedDuration {
+        self.hear(source, value).silence
+    }
+
+    fn hear(&self, source: String, value: Timestamp) -> kubedb_core::pulse::Pulse {
+        let mut pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+        pulses.hear(source, value, self.uptime())
+    }
+}
+
+/// Silence after which an instance is neither ready nor a candidate: three heartbeats, and time for one to arrive.
+const INSTANCE_SILENCE_LIMIT: SignedDuration =
+    SignedDuration::from_secs(SILENCE_LIMIT.as_secs() + 5);

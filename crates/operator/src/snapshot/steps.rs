@@ -1,0 +1,219 @@
+//! What is done about a decision. Each step may be done twice, and each order of writes is chosen for what a crash leaves.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::{ResourceExt as _, runtime::controller::Action};
+use kubedb_api::{
+    Postgres, Snapshot, labels,
+    protocol::{SnapshotTask, TaskAction},
+    reasons::{component, event, text},
+    snapshot::SnapshotPhase,
+};
+use kubedb_core::{
+    lsn::Lsn,
+    snapshot::{RUNNING_LIMIT, SnapshotAction, SnapshotDecision},
+};
+use serde_json::{Value, json};
+
+use super::{
+    patch_main, patch_status, patch_task, publish_on_both, until_then,
+    view::{Found, task_status},
+};
+use crate::{context::ReconcileError, events::Note, operator::Operator};
+
+/// Look again this late at a Snapshot that waits: a Secret that was made tells nobody.
+const WAITING: Duration = Duration::from_secs(5);
+
+/// Does what was decided.
+pub(super) async fn apply(
+    operator: &Operator,
+    snapshot: &Snapshot,
+    found: &Found,
+    decision: &SnapshotDecision,
+    now: Timestamp,
+) -> Result<Action, ReconcileError> {
+    let status = snapshot.status.as_ref();
+    let is_running = status.and_then(|status| status.phase) == Some(SnapshotPhase::Running);
+    match &decision.action {
+        SnapshotAction::Wait { until } if is_running => {
+            ensure_task(operator, snapshot, found).await?;
+            let task = task_status(snapshot, found.database.as_ref());
+            let progress = task.and_then(|task| task.progress);
+            let known = status.and_then(|status| status.progress);
+            if progress.is_some() && progress != known {
+                patch_status(snapshot, operator, json!({ "progress": progress })).await?;
+            }
+            Ok(Action::requeue(until_then(*until)))
+        }
+        SnapshotAction::Wait { until } => {
+            say_pending(operator, snapshot, decision, now).await?;
+            Ok(Action::requeue(until_then(*until).min(WAITING)))
+        }
+        SnapshotAction::Assign {
+            instance,
+            attempt,
+            minimum_lsn,
+        } => {
+            let assigned = (instance.as_str(), *attempt, *minimum_lsn);
+            assign(operator, snapshot, found, assigned, now).await?;
+            Ok(Action::requeue(WAITING))
+        }
+        SnapshotAction::Withdraw => {
+            // The status comes first: a task that is still there is taken away as long as the label is.
+            let status = json!({
+                "phase": "Pending", "reason": decision.reason, "instance": null, "progress": null,
+                "waitingSince": now,
+            });
+            let snapshot = patch_status(snapshot, operator, status).await?;
+            operator.seats.leave(&snapshot.uid().unwrap_or_default());
+            clean_up(operator, &snapshot, found.database.as_ref()).await?;
+            Ok(Action::requeue(WAITING))
+        }
+        SnapshotAction::Succeed | SnapshotAction::Fail => {
+            finish(operator, snapshot, found, decision, now).await
+        }
+    }
+}
+
+/// Says why it waits, and notes since when nothing but itself keeps it.
+async fn say_pending(
+    operator: &Operator,
+    snapshot: &Snapshot,
+    decision: &SnapshotDecision,
+    now: Timestamp,
+) -> Result<(), ReconcileError> {
+    let known = snapshot.status.clone().unwrap_or_default();
+    let since = if decision.is_queued {
+        None
+    } else {
+        known
+            .waiting_since
+            .filter(|since| *since <= now)
+            .or(Some(now))
+    };
+    let is_told = known.reason.as_deref() == Some(&decision.reason)
+        && known.phase == Some(SnapshotPhase::Pending)
+        && known.waiting_since == since;
+    if is_told {
+        return Ok(());
+    }
+    let status = json!({ "phase": "Pending", "reason": decision.reason, "waitingSince": since });
+    patch_status(snapshot, operator, status).await.map(drop)
+}
+
+async fn assign(
+    operator: &Operator,
+    snapshot: &Snapshot,
+    found: &Found,
+    (instance, attempt, minimum_lsn): (&str, u32, Option<Lsn>),
+    now: Timestamp,
+) -> Result<(), ReconcileError> {
+    let label = json!({ "metadata": { "labels": { labels::SNAPSHOT_STATUS: "Running" } } });
+    let snapshot = patch_main(snapshot, operator, label).await?;
+    if attempt == 1 {
+        let (reason, words) = (event::STARTING, text::BACKUP_RUNNING);
+        let note = note_of(
+            &snapshot,
+            Note::normal(component::SNAPSHOT_CONTROLLER, reason, words),
+        );
+        publish_on_both(operator, &snapshot, found.database.as_ref(), &note, now).await;
+    }
+    // The status comes before the task, and holds all that the task is made of: one that was not written is written later.
+    let status = json!({
+        "phase": "Running", "reason": null, "startTime": now, "instance": instance, "attempt": attempt,
+        "minimumLsn": minimum_lsn.map(|lsn| lsn.to_string()), "progress": null, "waitingSince": null,
+        "observedGeneration": snapshot.metadata.generation,
+    });
+    let snapshot = patch_status(&snapshot, operator, status).await?;
+    ensure_task(operator, &snapshot, found).await
+}
+
+/// The task that a Running Snapshot's status stands for.
+fn task_of(snapshot: &Snapshot) -> Option<SnapshotTask> {
+    let status = snapshot.status.as_ref()?;
+    Some(SnapshotTask {
+        snapshot_uid: snapshot.uid()?,
+        instance: status.instance.clone()?,
+        attempt: status.attempt?,
+        action: TaskAction::Backup,
+        storage: snapshot.spec.storage.clone(),
+        minimum_lsn: status.minimum_lsn.clone(),
+        deadline: status
+            .start_time
+            .and_then(|start| start.checked_add(RUNNING_LIMIT).ok()),
+    })
+}
+
+/// Writes the task of a Running Snapshot where it is not there: it is new, or the operator was killed between two writes.
+async fn ensure_task(
+    operator: &Operator,
+    snapshot: &Snapshot,
+    found: &Found,
+) -> Result<(), ReconcileError> {
+    let (Some(task), Some(database)) = (task_of(snapshot), &found.database) else {
+        return Ok(());
+    };
+    let tasks = database.status.as_ref().map(|status| &status.tasks);
+    let known = tasks.and_then(|tasks| tasks.get(&snapshot.name_any()));
+    if known == Some(&task) {
+        return Ok(());
+    }
+    patch_task(operator, snapshot, Some(database), &json!(task)).await
+}
+
+/// Ends it. What happened is told first, then written, then cleaned up.
+pub(super) async fn finish(
+    operator: &Operator,
+    snapshot: &Snapshot,
+    found: &Found,
+    decision: &SnapshotDecision,
+    now: Timestamp,
+) -> Result<Action, ReconcileError> {
+    let database = found.database.as_ref();
+    let is_good = decision.action == SnapshotAction::Succeed;
+    let note = if is_good {
+        let (reason, words) = (event::SUCCESSFUL_SNAPSHOT, text::SNAPSHOT_COMPLETED);
+        Note::normal(component::JOB_CONTROLLER, reason, words)
+    } else if let Some(why) = decision.reason.strip_prefix(text::INVALID_SNAPSHOT) {
+        let why = why.trim_start_matches(": ");
+        Note::warning(component::SNAPSHOT_CONTROLLER, event::INVALID, why)
+    } else {
+        let (reason, words) = (event::SNAPSHOT_FAILED, text::SNAPSHOT_FAILED);
+        Note::warning(component::JOB_CONTROLLER, reason, words)
+    };
+    let note = note_of(snapshot, note);
+    publish_on_both(operator, snapshot, database, &note, now).await;
+    let task = task_status(snapshot, database);
+    let status = json!({
+        "phase": if is_good { "Succeeded" } else { "Failed" },
+        "reason": if is_good { Value::Null } else { json!(decision.reason) },
+        "completionTime": now,
+        "waitingSince": null,
+        "progress": task.and_then(|task| task.progress),
+        "result": task.and_then(|task| task.result.clone()),
+    });
+    let snapshot = patch_status(snapshot, operator, status).await?;
+    operator.seats.leave(&snapshot.uid().unwrap_or_default());
+    clean_up(operator, &snapshot, database).await?;
+    Ok(Action::await_change())
+}
+
+/// Takes the task away, then the label that says it may be there.
+pub(super) async fn clean_up(
+    operator: &Operator,
+    snapshot: &Snapshot,
+    database: Option<&Postgres>,
+) -> Result<(), ReconcileError> {
+    if !super::has_label(snapshot) {
+        return Ok(());
+    }
+    patch_task(operator, snapshot, database, &Value::Null).await?;
+    let label = json!({ "metadata": { "labels": { labels::SNAPSHOT_STATUS: null } } });
+    patch_main(snapshot, operator, label).await.map(drop)
+}
+
+/// One Snapshot starts once and ends once.
+fn note_of(snapshot: &Snapshot, note: Note) -> Note {
+    note.of(snapshot.uid().unwrap_or_default())
+}

@@ -1,0 +1,320 @@
+//! Deletion, restore and limits: what is in the way is told, and nothing hangs.
+
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use kubedb_api::{Postgres, Snapshot};
+use kubedb_core::turns::Limits;
+use serde_json::{Value, json};
+use world::{World, eventually, postgres};
+
+async fn phase(world: &World, name: &str, phase: &str) -> Snapshot {
+    eventually(&format!("{name} {phase}"), async || {
+        let snapshot = world.snapshots().get(name).await.unwrap();
+        let status = snapshot.status.clone().unwrap_or_default();
+        match status.phase {
+            Some(is) if format!("{is:?}") == phase => Ok(snapshot),
+            _ => Err(status),
+        }
+    })
+    .await
+}
+
+async fn delete(world: &World, name: &str) {
+    let api = world.snapshots();
+    api.delete(name, &DeleteParams::default()).await.unwrap();
+}
+
+async fn gone(world: &World, name: &str) {
+    eventually(&format!("{name} gone"), async || {
+        match world.snapshots().get_opt(name).await.unwrap() {
+            None => Ok(()),
+            Some(snapshot) => Err(snapshot.status),
+        }
+    })
+    .await;
+}
+
+/// Waits for the reason of a Snapshot to say something.
+async fn says(world: &World, name: &str, words: &str) {
+    eventually(words, async || {
+        let status = world.snapshots().get(name).await.unwrap().status;
+        let reason = status.unwrap_or_default().reason.unwrap_or_default();
+        if reason.contains(words) {
+            Ok(())
+        } else {
+            Err(reason)
+        }
+    })
+    .await;
+}
+
+async fn retain(world: &World, name: &str) {
+    let patch = Patch::Merge(json!({"spec": {"deletionPolicy": "Retain"}}));
+    let api = world.snapshots();
+    api.patch(name, &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+}
+
+fn begun(world: &World, word: &str) -> Vec<String> {
+    let begun = world.begun.lock().unwrap();
+    let lines = begun.iter().filter(|line| line.contains(word));
+    lines.cloned().collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_snapshot_is_cancelled_and_then_deleted() {
+    let mut world = World::new().await;
+    world.operate(None).await;
+    world.database("pg", Value::Null).await;
+    world.script.lock().unwrap().ends = false;
+    world.snapshot("one", "pg").await;
+    phase(&world, "one", "Running").await;
+    eventually("begun", async || {
+        let begun = begun(&world, "Backup one");
+        if begun.is_empty() { Err(begun) } else { Ok(()) }
+    })
+    .await;
+    delete(&world, "one").await;
+    eventually("deletion begun", async || {
+        let begun = begun(&world, "Delete one 2");
+        if begun.is_empty() { Err(begun) } else { Ok(()) }
+    })
+    .await;
+    world.script.lock().unwrap().ends = true;
+    gone(&world, "one").await;
+    assert_eq!(begun(&world, "one"), ["Backup one 1", "Delete one 2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_refuses_is_told_once_and_retain_is_the_way_out() {
+    let mut world = World::new().await;
+    world.operate(None).await;
+    world.database("pg", Value::Null).await;
+    world.snapshot("one", "pg").await;
+    phase(&world, "one", "Succeeded").await;
+    world.script.lock().unwrap().refusal = Some("bucket \"kubedb\" does not exist".to_owned());
+    delete(&world, "one").await;
+    says(&world, "one", "bucket \"kubedb\" does not exist").await;
+    let snapshot = world.snapshots().get("one").await.unwrap();
+    let condition = &snapshot.status.unwrap().conditions[0];
+    assert_eq!(
+        (condition.type_.as_str(), condition.status.as_str()),
+        ("DataDeleted", "False")
+    );
+    assert!(condition.message.contains("spec.deletionPolicy to Retain"));
+    let told = world.events().await;
+    let told: Vec<_> = told
+        .iter()
+        .filter(|(line, _)| line.contains("Failed to wipeOut"))
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(*told[0].1, 1);
+    retain(&world, "one").await;
+    gone(&world, "one").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_database_a_snapshot_says_how_to_delete_it_and_both_ways_work() {
+    let mut world = World::new().await;
+    world.operate(None).await;
+    world.database("pg", Value::Null).await;
+    for name in ["one", "two"] {
+        world.snapshot(name, "pg").await;
+        phase(&world, name, "Succeeded").await;
+    }
+    let api = world.postgreses();
+    api.delete("pg", &DeleteParams::default()).await.unwrap();
+    eventually("database gone", async || {
+        let known = world.postgreses().get_opt("pg").await.unwrap();
+        known.map_or(Ok(()), |known| Err(known.metadata.finalizers))
+    })
+    .await;
+    for name in ["one", "two"] {
+        delete(&world, name).await;
+        says(&world, name, "create a Postgres of this name again").await;
+        says(&world, name, "spec.deletionPolicy to Retain").await;
+    }
+    retain(&world, "one").await;
+    gone(&world, "one").await;
+    api.create(&PostParams::default(), &postgres("pg", Value::Null))
+        .await
+        .unwrap();
+    gone(&world, "two").await;
+    assert_eq!(begun(&world, "Delete"), ["Delete two 2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_namespace_that_goes_away_the_data_stays() {
+    let mut world = World::new().await;
+    world.operate(None).await;
+    world.database("pg", Value::Null).await;
+    world.snapshot("one", "pg").await;
+    phase(&world, "one", "Succeeded").await;
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    namespaces
+        .delete("demo", &DeleteParams::default())
+        .await
+        .unwrap();
+    eventually("namespace gone", async || {
+        let known = namespaces.get_opt("demo").await.unwrap();
+        known.map_or(Ok(()), |known| Err(known.status))
+    })
+    .await;
+    assert!(begun(&world, "Delete").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_waits_for_its_snapshot_and_for_consent() {
+    let mut world = World::new().await;
+    world.namespace("other").await;
+    world.operate(None).await;
+    let others: Api<Postgres> = Api::namespaced(world.client.clone(), "other");
+    let mut copy = postgres("copy", Value::Null);
+    copy.metadata.namespace = Some("other".to_owned());
+    copy.spec.init =
+        serde_json::from_value(json!({"snapshotSource": {"namespace": "demo", "name": "one"}}))
+            .unwrap();
+    others.create(&PostParams::default(), &copy).await.unwrap();
+    let reason = async |words: &str| {
+        eventually(words, async || {
+            let status = others.get("copy").await.unwrap().status.unwrap_or_default();
+            let reason = status.reason.clone().unwrap_or_default();
+            if reason.contains(words) {
+                Ok(status)
+            } else {
+                Err(reason)
+            }
+        })
+        .await
+    };
+    let missing = reason("Snapshot one to restore does not exist").await;
+    assert_eq!(missing.bootstrap, None);
+    world.database("pg", Value::Null).await;
+    world.snapshot("one", "pg").await;
+    let refused = reason("does not allow namespace other (spec.allowedNamespaces)").await;
+    assert_eq!(format!("{:?}", refused.phase), "Some(Failed)");
+    assert_eq!(refused.bootstrap, None);
+    phase(&world, "one", "Succeeded").await;
+    let consent = Patch::Merge(json!({"spec": {"allowedNamespaces": ["other"]}}));
+    let api = world.snapshots();
+    api.patch("one", &PatchParams::default(), &consent)
+        .await
+        .unwrap();
+    eventually("source", async || {
+        let status = others.get("copy").await.unwrap().status.unwrap_or_default();
+        match status.bootstrap {
+            Some(source) if source.snapshot == "one" => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    // What is being restored from stays until that is over.
+    delete(&world, "one").await;
+    says(
+        &world,
+        "one",
+        "Postgres other/copy is being restored from it",
+    )
+    .await;
+    others
+        .delete("copy", &DeleteParams::default())
+        .await
+        .unwrap();
+    gone(&world, "one").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_run_at_once_than_may() {
+    let mut world = World::new().await;
+    world.script.lock().unwrap().ends = false;
+    let limits = Limits {
+        running_max: 2,
+        running_per_store_max: 2,
+    };
+    world.operate_with(None, limits).await;
+    for name in ["a", "b", "c", "d"] {
+        world.database(name, Value::Null).await;
+        world.snapshot(&format!("of-{name}"), name).await;
+    }
+    let counts = async || {
+        let phases = world.phases().await;
+        let running = phases.values().filter(|phase| phase.contains("Running"));
+        (running.count(), phases)
+    };
+    eventually("two Running, two told to wait", async || {
+        let (running, phases) = counts().await;
+        assert!(running <= 2, "{phases:?}");
+        let all = world.all_snapshots().await;
+        let waiting = all.iter().filter(|snapshot| {
+            let reason = snapshot.status.clone().unwrap_or_default().reason;
+            reason.is_some_and(|reason| reason.contains("2 Snapshots run, and no more may"))
+        });
+        if running == 2 && waiting.count() == 2 {
+            Ok(())
+        } else {
+            Err(phases)
+        }
+    })
+    .await;
+    world.script.lock().unwrap().ends = true;
+    eventually("all", async || {
+        let (running, phases) = counts().await;
+        assert!(running <= 2, "{phases:?}");
+        let all = phases.values().all(|phase| phase.contains("Succeeded"));
+        if all { Ok(()) } else { Err(phases) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_others_took_cost_no_tick() {
+    let mut world = World::new().await;
+    world.operate(None).await;
+    world
+        .database("pg", json!({"cronExpression": "@every 1h"}))
+        .await;
+    world.database("other", Value::Null).await;
+    eventually("first", async || {
+        let phases = world.phases().await;
+        if phases.len() == 1 {
+            Ok(())
+        } else {
+            Err(phases)
+        }
+    })
+    .await;
+    let last = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() - 7_000).unwrap();
+    let tick = last + jiff::SignedDuration::from_hours(1);
+    let taken = kubedb_core::names::scheduled_snapshot("pg", tick);
+    world.snapshot(&taken, "other").await;
+    phase(&world, &taken, "Succeeded").await;
+    world
+        .status(
+            "pg",
+            json!({"lastScheduleTime": last, "nextScheduleTime": tick}),
+        )
+        .await;
+    let beside = kubedb_core::names::scheduled_snapshot_beside("pg", tick, 1);
+    eventually("beside", async || {
+        let phases = world.phases().await;
+        if phases.contains_key(&beside) {
+            Ok(())
+        } else {
+            Err(phases)
+        }
+    })
+    .await;
+    assert_eq!(
+        phase(&world, &beside, "Succeeded").await.spec.database_name,
+        "pg"
+    );
+    assert_eq!(world.phases().await.len(), 3);
+}

@@ -1,0 +1,454 @@
+//! An API server in memory, a platform that does nothing, an agent that follows a script, and an operator that can be killed
+//! at any write.
+
+// Each test program uses a part of it.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use http::{Method, Request};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Event, Namespace};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{ListParams, Patch, PatchParams, PostParams},
+    client::Body,
+};
+use kubedb_api::{Postgres, Snapshot};
+use kubedb_core::turns::{LIMITS, Limits};
+use kubedb_operator::{
+    Context,
+    platform::{
+        DatabaseKey, DesiredDatabase, ObservedDatabase, ObservedInstance, Platform, PlatformError,
+    },
+    run_with,
+};
+use kubedb_server::ApiServer;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Where an operator is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The write does not reach the API.
+    Before(usize),
+    /// It does, and its answer is lost.
+    After(usize),
+}
+
+/// What an operator did until now.
+#[derive(Clone, Debug, Default)]
+pub struct Traffic {
+    pub reads: usize,
+    pub writes: Vec<String>,
+    pub is_dead: bool,
+}
+
+/// The API as an operator sees it, until it is killed.
+fn through(client: Client, cut: Option<Cut>, traffic: Arc<Mutex<Traffic>>) -> Client {
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (client, traffic) = (client.clone(), Arc::clone(&traffic));
+        async move {
+            let killed = || tower::BoxError::from("the operator was killed");
+            let is_write = request.method() != Method::GET;
+            let (number, is_dead) = {
+                let mut traffic = traffic.lock().unwrap();
+                if is_write && !traffic.is_dead {
+                    let line = format!("{} {}", request.method(), request.uri().path());
+                    traffic.writes.push(line);
+                } else if !is_write {
+                    traffic.reads += 1;
+                }
+                let number = traffic.writes.len();
+                traffic.is_dead |= is_write && cut == Some(Cut::Before(number));
+                (number, traffic.is_dead)
+            };
+            if is_dead {
+                return Err(killed());
+            }
+            let answer = client.send(request).await?;
+            if is_write && cut == Some(Cut::After(number)) {
+                traffic.lock().unwrap().is_dead = true;
+                return Err(killed());
+            }
+            Ok(answer)
+        }
+    });
+    Client::new(service, "default")
+}
+
+/// Runs whatever it is asked to run.
+struct Obedient {
+    desired: Mutex<BTreeMap<DatabaseKey, DesiredDatabase>>,
+}
+
+#[async_trait::async_trait]
+impl Platform for Obedient {
+    async fn apply(&self, desired: &DesiredDatabase) -> Result<(), PlatformError> {
+        let mut all = self.desired.lock().unwrap();
+        all.insert(desired.key.clone(), desired.clone());
+        Ok(())
+    }
+
+    async fn observe(&self, key: &DatabaseKey) -> Result<Option<ObservedDatabase>, PlatformError> {
+        let all = self.desired.lock().unwrap();
+        Ok(all.get(key).map(|desired| ObservedDatabase {
+            primary_endpoint: Some("127.0.0.1:5432".to_owned()),
+            instances: (0..desired.replicas)
+                .map(|ordinal| {
+                    let instance = ObservedInstance {
+                        running: true,
+                        ..ObservedInstance::default()
+                    };
+                    (format!("{}-{ordinal}", key.name), instance)
+                })
+                .collect(),
+            ..ObservedDatabase::default()
+        }))
+    }
+
+    async fn remove(&self, key: &DatabaseKey) -> Result<bool, PlatformError> {
+        self.desired.lock().unwrap().remove(key);
+        Ok(true)
+    }
+}
+
+/// How an agent behaves.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// How far its clock is off.
+    pub skew: SignedDuration,
+    /// Rounds that a task takes.
+    pub rounds: u32,
+    /// Whether tasks end.
+    pub ends: bool,
+    /// Why a deletion fails, while it does.
+    pub refusal: Option<String>,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            skew: SignedDuration::ZERO,
+            rounds: 1,
+            ends: true,
+            refusal: None,
+        }
+    }
+}
+
+/// A world of its own for a test.
+pub struct World {
+    pub server: ApiServer,
+    pub client: Client,
+    pub script: Arc<Mutex<Script>>,
+    /// Tasks begun, as `action snapshot attempt`.
+    pub begun: Arc<Mutex<Vec<String>>>,
+    platform: Arc<Obedient>,
+    stop: CancellationToken,
+    agents: Vec<JoinHandle<()>>,
+    operator: Option<(JoinHandle<()>, Arc<Mutex<Traffic>>)>,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some((operator, _)) = &self.operator {
+            operator.abort();
+        }
+        for agent in &self.agents {
+            agent.abort();
+        }
+    }
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = ApiServer::open(&folder.path().join("kubedb.sqlite")).unwrap();
+        let client = server.client();
+        let world = Self {
+            client,
+            script: Arc::default(),
+            begun: Arc::default(),
+            platform: Arc::new(Obedient {
+                desired: Mutex::default(),
+            }),
+            stop: CancellationToken::new(),
+            agents: Vec::new(),
+            operator: None,
+            server,
+            _folder: folder,
+        };
+        world.namespace("demo").await;
+        world
+    }
+
+    pub async fn namespace(&self, name: &str) {
+        let namespace: Namespace =
+            serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        api.create(&PostParams::default(), &namespace)
+            .await
+            .unwrap();
+    }
+
+    pub fn postgreses(&self) -> Api<Postgres> {
+        Api::namespaced(self.client.clone(), "demo")
+    }
+
+    pub fn snapshots(&self) -> Api<Snapshot> {
+        Api::namespaced(self.client.clone(), "demo")
+    }
+
+    /// Starts an operator in place of the present one, which is killed.
+    pub async fn operate(&mut self, cut: Option<Cut>) {
+        self.operate_with(cut, LIMITS).await;
+    }
+
+    pub async fn operate_with(&mut self, cut: Option<Cut>, limits: Limits) {
+        if let Some((operator, _)) = self.operator.take() {
+            operator.abort();
+            let _ = operator.await;
+        }
+        let traffic = Arc::new(Mutex::new(Traffic::default()));
+        let client = through(self.client.clone(), cut, Arc::clone(&traffic));
+        let platform: Arc<dyn Platform> = Arc::clone(&self.platform) as _;
+        let context = Context { client, platform };
+        let operator = tokio::spawn(run_with(context, limits, self.stop.clone()));
+        self.operator = Some((operator, traffic));
+    }
+
+    pub fn traffic(&self) -> Traffic {
+        let (_, traffic) = self.operator.as_ref().unwrap();
+        traffic.lock().unwrap().clone()
+    }
+
+    /// Starts the agent of the first instance of a database.
+    pub fn agent(&mut self, database: &str) {
+        let agent = Agent {
+            database: database.to_owned(),
+            instance: format!("{database}-0"),
+            postgreses: self.postgreses(),
+            leases: Api::namespaced(self.client.clone(), "demo"),
+            script: Arc::clone(&self.script),
+            begun: Arc::clone(&self.begun),
+        };
+        self.agents.push(tokio::spawn(agent.run()));
+    }
+
+    pub async fn database(&mut self, name: &str, schedule: Value) {
+        let postgres = postgres(name, schedule);
+        let api = self.postgreses();
+        api.create(&PostParams::default(), &postgres).await.unwrap();
+        self.agent(name);
+    }
+
+    pub async fn snapshot(&self, name: &str, database: &str) {
+        let snapshot: Snapshot = serde_json::from_value(json!({
+            "apiVersion": "kubedb.com/v1alpha1", "kind": "Snapshot",
+            "metadata": {"name": name, "namespace": "demo"},
+            "spec": {"databaseName": database, "local": store()},
+        }))
+        .unwrap();
+        let api = self.snapshots();
+        api.create(&PostParams::default(), &snapshot).await.unwrap();
+    }
+
+    pub async fn status(&self, database: &str, status: Value) {
+        let patch = Patch::Merge(json!({ "status": status }));
+        let api = self.postgreses();
+        api.patch_status(database, &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+    }
+
+    pub async fn all_snapshots(&self) -> Vec<Snapshot> {
+        let all = self.snapshots().list(&ListParams::default()).await.unwrap();
+        all.items
+    }
+
+    /// Phases by name.
+    pub async fn phases(&self) -> BTreeMap<String, String> {
+        let all = self.all_snapshots().await;
+        let phase = |snapshot: &Snapshot| snapshot.status.as_ref().and_then(|status| status.phase);
+        all.iter()
+            .map(|snapshot| (snapshot.name_any(), format!("{:?}", phase(snapshot))))
+            .collect()
+    }
+
+    /// Events as `object reason: message`, with their counts.
+    pub async fn events(&self) -> BTreeMap<String, i32> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), "demo");
+        let all = api.list(&ListParams::default()).await.unwrap();
+        all.items
+            .into_iter()
+            .map(|event| {
+                let about = event.involved_object.name.unwrap_or_default();
+                let (reason, message) = (event.reason.unwrap(), event.message.unwrap());
+                let line = format!("{about} {reason}: {message}");
+                (line, event.count.unwrap_or(0))
+            })
+            .collect()
+    }
+}
+
+fn store() -> Value {
+    json!({"mountPath": "/nowhere", "hostPath": {"path": "/nowhere"}})
+}
+
+pub fn postgres(name: &str, mut schedule: Value) -> Postgres {
+    if schedule.is_object() {
+        schedule["local"] = store();
+    }
+    serde_json::from_value(json!({
+        "apiVersion": "kubedb.com/v1alpha1", "kind": "Postgres",
+        "metadata": {"name": name, "namespace": "demo"},
+        "spec": {"version": "15", "backupSchedule": schedule,
+            "storage": {"resources": {"requests": {"storage": "50Mi"}}}},
+    }))
+    .unwrap()
+}
+
+struct Agent {
+    database: String,
+    instance: String,
+    postgreses: Api<Postgres>,
+    leases: Api<k8s_openapi::api::coordination::v1::Lease>,
+    script: Arc<Mutex<Script>>,
+    begun: Arc<Mutex<Vec<String>>>,
+}
+
+/// A round of an agent.
+const ROUND: Duration = Duration::from_millis(40);
+/// Rounds between heartbeats.
+const HEARTBEAT: u32 = 10;
+
+impl Agent {
+    async fn run(self) {
+        let mut entries: BTreeMap<String, (Value, u32)> = BTreeMap::new();
+        let mut sent = Value::Null;
+        let mut silent = 0;
+        loop {
+            tokio::time::sleep(ROUND).await;
+            let Ok(Some(database)) = self.postgreses.get_opt(&self.database).await else {
+                continue;
+            };
+            let Some(status) = database.status else {
+                continue;
+            };
+            self.hold_lease().await;
+            let script = self.script.lock().unwrap().clone();
+            let now = Timestamp::now() + script.skew;
+            let mut reports = json!({});
+            let mut known = std::mem::take(&mut entries);
+            for (name, task) in &status.tasks {
+                if task.instance != self.instance {
+                    continue;
+                }
+                let task = json!(task);
+                let rounds = match known.remove(name) {
+                    Some((before, rounds)) if before == task => rounds + 1,
+                    _ => {
+                        let line = format!("{} {name} {}", task["action"], task["attempt"]);
+                        self.begun.lock().unwrap().push(line.replace('"', ""));
+                        0
+                    }
+                };
+                reports[name] = report(&script, &task, rounds, now);
+                entries.insert(name.clone(), (task, rounds));
+            }
+            for name in known.keys().filter(|name| !entries.contains_key(*name)) {
+                reports[name] = Value::Null;
+            }
+            silent += 1;
+            let is_news = without_pulse(&reports) != sent;
+            if is_news || silent >= HEARTBEAT {
+                silent = 0;
+                sent = without_pulse(&reports);
+                self.tell(now, reports).await;
+            }
+        }
+    }
+
+    async fn hold_lease(&self) {
+        let lease = serde_json::from_value(json!({
+            "metadata": {"name": self.database}, "spec": {"holderIdentity": self.instance},
+        }));
+        // It exists from the second round on.
+        let _ = self
+            .leases
+            .create(&PostParams::default(), &lease.unwrap())
+            .await;
+    }
+
+    async fn tell(&self, now: Timestamp, tasks: Value) {
+        let report = json!({
+            "role": "primary", "phase": "Running", "ready": true, "session": "s", "heartbeatTime": now,
+            "lsn": "0/3000060", "tasks": tasks,
+        });
+        let patch = json!({"status": {"instances": {&self.instance: report}}});
+        let patch = Patch::Merge(patch);
+        let _ = self
+            .postgreses
+            .patch_status(&self.database, &PatchParams::default(), &patch)
+            .await;
+    }
+}
+
+fn report(script: &Script, task: &Value, rounds: u32, now: Timestamp) -> Value {
+    let is_over = script.ends && rounds >= script.rounds;
+    let refusal = script
+        .refusal
+        .as_ref()
+        .filter(|_| task["action"] == "Delete");
+    let phase = match (is_over, refusal) {
+        (false, _) => "Running",
+        (true, None) => "Succeeded",
+        (true, Some(_)) => "Failed",
+    };
+    let result = (phase == "Succeeded" && task["action"] == "Backup").then(|| {
+        json!({"manifest": "m", "lineage": "l", "systemIdentifier": "1", "postgresVersion": "15.1", "timeline": 1,
+            "startLsn": "0/1", "stopLsn": "0/2", "databaseBytes": 1, "readBytes": 1, "uploadedBytes": 1, "storedBytes": 1})
+    });
+    // A finished task says the same for ever.
+    let now = if is_over {
+        Timestamp::UNIX_EPOCH + script.skew
+    } else {
+        now
+    };
+    json!({"snapshotUid": task["snapshotUid"], "attempt": task["attempt"], "session": "s", "phase": phase,
+        "heartbeatTime": now, "reason": refusal, "result": result})
+}
+
+fn without_pulse(reports: &Value) -> Value {
+    let mut reports = reports.clone();
+    for report in reports.as_object_mut().into_iter().flatten() {
+        if report.1.is_object() {
+            report.1["heartbeatTime"] = Value::Null;
+        }
+    }
+    reports
+}
+
+/// Waits until `condition` holds.
+pub async fn eventually<T, E: Debug>(
+    what: &str,
+    mut condition: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        match condition().await {
+            Ok(value) => return value,
+            Err(reason) => assert!(Instant::now() < end, "no {what}: {reason:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

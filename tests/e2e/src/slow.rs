@@ -1,0 +1,111 @@
+//! A TCP proxy before a real server, that passes bytes on as slowly as a test wants.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use crate::process::HelperError;
+
+/// Bytes that are passed on at once.
+const PIECE: usize = 16 << 10;
+
+/// A proxy; its connections end with it.
+#[derive(Debug)]
+pub struct SlowProxy {
+    port: u16,
+    line: Arc<Line>,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    /// Bytes a second towards the server, of all connections together; 0 is as fast as can be.
+    rate: AtomicU64,
+    turn: Mutex<()>,
+    is_over: AtomicBool,
+}
+
+impl SlowProxy {
+    /// A proxy before the server at this port of loopback.
+    pub fn start(server: u16) -> Result<Self, HelperError> {
+        let prepare = |source| HelperError::Prepare {
+            what: "a proxy".to_owned(),
+            source,
+        };
+        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(prepare)?;
+        let port = listener.local_addr().map_err(prepare)?.port();
+        let line = Arc::new(Line::default());
+        let shared = Arc::clone(&line);
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if shared.is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                // A server that is down is down for the client too: its connection closes.
+                if let Ok(server) = TcpStream::connect(("127.0.0.1", server)) {
+                    shared.join(client, server);
+                }
+            }
+        });
+        Ok(Self { port, line })
+    }
+
+    /// Where it answers.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Passes on at most so many bytes a second from now on; 0 is as fast as can be.
+    pub fn limit(&self, bytes_per_second: u64) {
+        self.line.rate.store(bytes_per_second, Ordering::Relaxed);
+    }
+}
+
+impl Drop for SlowProxy {
+    fn drop(&mut self) {
+        self.line.is_over.store(true, Ordering::Relaxed);
+        // Wakes the thread that accepts.
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
+    }
+}
+
+impl Line {
+    fn join(self: &Arc<Self>, client: TcpStream, server: TcpStream) {
+        let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else {
+            return;
+        };
+        let line = Arc::clone(self);
+        thread::spawn(move || line.pass(client, server, true));
+        let line = Arc::clone(self);
+        thread::spawn(move || line.pass(server_too, client_too, false));
+    }
+
+    fn pass(&self, mut from: TcpStream, mut to: TcpStream, is_slow: bool) {
+        let mut piece = vec![0; PIECE];
+        while let Ok(read @ 1..) = from.read(&mut piece) {
+            if is_slow {
+                self.wait_for_turn(read as u64);
+            }
+            if self.is_over.load(Ordering::Relaxed) || to.write_all(&piece[..read]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+    }
+
+    fn wait_for_turn(&self, bytes: u64) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let rate = self.rate.load(Ordering::Relaxed);
+        if let Some(micros) = (bytes * 1_000_000).checked_div(rate) {
+            thread::sleep(Duration::from_micros(micros));
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Snapshots while something dies: the next one works, nothing is left behind, and nothing stays Running.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{fs, time::Duration};
+
+use kubedb_e2e::{
+    process::signal,
+    wait::eventually,
+    world::{World, postgres, processes, snapshot},
+};
+use serde_json::Value;
+
+/// More than the packs that may wait for the store, so that the session is held until the store has taken some.
+const NOISE: usize = 160 << 20;
+
+/// Slow enough that the noise takes half a minute, and a test finds its middle.
+const SLOW: u64 = 5 << 20;
+
+const SESSION: &str = "application_name = 'kubedb snapshot'";
+
+/// Begins a Snapshot on the slow line, and waits until it is amid its work.
+fn begin(world: &World, database: &str, name: &str) -> Value {
+    world.line.limit(SLOW);
+    world.create(&snapshot(name, database));
+    eventually("a Snapshot amid its work", Duration::from_secs(60), || {
+        let status = world.server.object("snap", name, "demo")?["status"].take();
+        let done = status["progress"]["doneBytes"].as_i64().unwrap_or_default();
+        if status["phase"] == "Running" && done > 20 << 20 {
+            Ok(status)
+        } else {
+            Err(status.to_string())
+        }
+    })
+}
+
+/// No slot, no session and no second agent of any Snapshot.
+fn assert_lets_go(world: &World, database: &str, more: &[&str]) {
+    let left = format!(
+        "SELECT (SELECT count(*) FROM pg_replication_slots WHERE slot_name::text LIKE 'kubedb_snap%') + (SELECT count(*) FROM pg_stat_activity WHERE {SESSION})"
+    );
+    eventually("no slot and no session", Duration::from_secs(40), || {
+        let found = world.sql_at(database, more, &left)?;
+        if found == "0" { Ok(()) } else { Err(found) }
+    });
+    let agents = world.agents(database, 0);
+    assert_eq!(agents.len(), 1, "{agents:?}");
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Victim {
+    Postmaster,
+    Session,
+    Agent,
+    Server,
+}
+
+fn kill(world: &mut World, victim: Victim) {
+    match victim {
+        Victim::Postmaster => signal(world.postmaster("one", 0).unwrap(), 9),
+        Victim::Session => {
+            let pid = world
+                .sql(
+                    "one",
+                    &format!("SELECT pid FROM pg_stat_activity WHERE {SESSION}"),
+                )
+                .unwrap();
+            signal(pid.parse().unwrap(), 9);
+        }
+        Victim::Agent => signal(world.agent("one", 0).unwrap(), 9),
+        Victim::Server => world.server.kill_and_restart().unwrap(),
+    }
+}
+
+fn whatever_dies_the_snapshot_comes(version: &str) {
+    let mut world = World::new();
+    world.create(&postgres("one", version, 1, ""));
+    world.status("pg", "one", "Running", 120);
+    world.add_noise("one", 0, NOISE);
+    for (number, victim) in [
+        Victim::Postmaster,
+        Victim::Session,
+        Victim::Agent,
+        Victim::Server,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("snap-{number}");
+        begin(&world, "one", &name);
+        kill(&mut world, victim);
+        world.line.limit(0);
+        let status = world.status("snap", &name, "Succeeded", 120);
+        // A server that is killed costs no attempt: the agent goes on without it.
+        let attempts = if matches!(victim, Victim::Server) {
+            1
+        } else {
+            2
+        };
+        assert_eq!(status["attempt"], attempts, "{victim:?}: {status}");
+        let told = &status["progress"];
+        assert_eq!(told["doneBytes"], told["totalBytes"], "{status}");
+        assert!(
+            told["doneBytes"].as_u64().unwrap() as usize > NOISE,
+            "{status}"
+        );
+        assert_lets_go(&world, "one", &[]);
+        // What the attempt that died had stored goes with the Snapshot.
+        world.delete("snap", &name);
+        assert_eq!(
+            world.stored("one"),
+            [""; 0].map(std::path::PathBuf::from),
+            "{victim:?}"
+        );
+    }
+    assert!(world.server.stop());
+}
+
+#[test]
+fn whatever_dies_during_a_snapshot_of_15_it_comes_and_leaves_nothing_behind() {
+    whatever_dies_the_snapshot_comes("15");
+}
+
+#[test]
+fn whatever_dies_during_a_snapshot_of_9_6_it_comes_and_leaves_nothing_behind() {
+    whatever_dies_the_snapshot_comes("9.6");
+}
+
+#[test]
+fn a_store_that_stops_midway_or_is_emptied_is_told_and_the_next_snapshot_works() {
+    let mut world = World::new();
+    world.create(&postgres("one", "15", 1, ""));
+    world.status("pg", "one", "Running", 120);
+    world.add_noise("one", 0, NOISE);
+    begin(&world, "one", "cut");
+    world.gcs.kill();
+    let status = world.status("snap", "cut", "Failed", 200);
+    let reason = status["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("gs:kubedb") && reason.contains("attempt 3 of 3"),
+        "{reason}"
+    );
+    assert_lets_go(&world, "one", &[]);
+
+    world.gcs.restart().unwrap();
+    // Somebody empties the bucket while a Snapshot is made: that attempt is lost, the Snapshot is not.
+    begin(&world, "one", "emptied");
+    for entry in fs::read_dir(world.gcs.objects().join("kubedb")).unwrap() {
+        fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    world.line.limit(0);
+    let status = world.status("snap", "emptied", "Succeeded", 120);
+    assert_eq!(status["attempt"], 2, "{status}");
+    let manifest = status["result"]["manifest"].as_str().unwrap();
+    assert!(world.gcs.objects().join("kubedb").join(manifest).exists());
+    // Emptied once more, now that all is done: deleting what is gone is no trouble.
+    fs::remove_dir_all(world.gcs.objects().join("kubedb/kubedb")).unwrap();
+    for name in ["cut", "emptied"] {
+        world.delete("snap", name);
+    }
+    assert_eq!(world.stored("one").len(), 0);
+}
+
+#[test]
+fn instances_and_databases_that_go_away_take_no_snapshot_with_them() {
+    let world = World::new();
+    world.create(&postgres("one", "9.6", 2, ""));
+    world.status("pg", "one", "Running", 180);
+    // On an idle primary: no WAL comes that a standby's backup could wait for.
+    world.line.limit(0);
+    world.create(&snapshot("idle", "one"));
+    let status = world.status("snap", "idle", "Succeeded", 30);
+    assert_eq!(status["instance"], "one-1", "{status}");
+    assert_lets_go(&world, "one", &["--standby"]);
+
+    // The primary is restarted while its standby is backed up.
+    world.add_noise("one", 1, NOISE);
+    let status = begin(&world, "one", "restarted");
+    assert_eq!(status["instance"], "one-1", "{status}");
+    signal(world.postmaster("one", 0).unwrap(), 9);
+    world.line.limit(0);
+    world.status("snap", "restarted", "Succeeded", 120);
+    world.status("pg", "one", "Running", 60);
+    world.sql_becomes(
+        "one",
+        "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'",
+        "1",
+    );
+
+    // The instance that takes a Snapshot is scaled away.
+    eventually("the standby's turn", Duration::from_secs(40), || {
+        let report =
+            world.server.object("pg", "one", "demo")?["status"]["instances"]["one-1"].take();
+        if report["streaming"] == true {
+            Ok(())
+        } else {
+            Err(report.to_string())
+        }
+    });
+    let status = begin(&world, "one", "moved");
+    assert_eq!(status["instance"], "one-1", "{status}");
+    let editor = world.folder().join("scale.sh");
+    fs::write(
+        &editor,
+        "#!/bin/sh\nsed -i 's/^  replicas: .*/  replicas: 1/' \"$1\"\n",
+    )
+    .unwrap();
+    fs::set_permissions(&editor, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let edited = world
+        .server
+        .kubedb_edit(&["edit", "pg", "one", "-n", "demo"], &editor)
+        .unwrap();
+    assert_eq!(edited.code, 0, "{}", edited.stderr);
+    world.line.limit(0);
+    let status = world.status("snap", "moved", "Succeeded", 120);
+    assert_eq!(status["instance"], "one-0", "{status}");
+    assert_lets_go(&world, "one", &[]);
+
+    // The database is deleted while its Snapshot is made.
+    world.add_noise("one", 0, NOISE);
+    let folder = world.instance("one", 0).to_string_lossy().into_owned();
+    begin(&world, "one", "orphan");
+    world.delete("pg", "one");
+    let status = world.status("snap", "orphan", "Failed", 30);
+    assert_eq!(status["reason"], "the database was deleted");
+    eventually(
+        "no process of the database",
+        Duration::from_secs(30),
+        || {
+            let left = processes(&[&folder]);
+            if left.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{left:?}"))
+            }
+        },
+    );
+}
