@@ -1,5 +1,6 @@
-//! What a developer and CI run: `cargo xtask test`, `lint`, `tidy`, `tools`.
+//! What a developer and CI run: `cargo xtask test`, `lint`, `tidy`, `tools`, `apiserver`.
 
+mod apiserver;
 mod lint;
 mod tidy;
 mod tiers;
@@ -11,18 +12,22 @@ const HELP: &str = "\
 Usage: cargo xtask COMMAND
 
 Commands:
-  test [--tier unit|local]   install what the tests need and run the tiers (default: all)
+  test [--tier unit|contract|local]
+                             install what the tests need and run the tiers (default: all)
   tidy                       check the arrows between crates, file sizes and forbidden text
   lint                       check format, lints, licences and sources of dependencies, and what tidy checks
   tools                      install what the tests need, and print where
+  apiserver install|up|down|run -- COMMAND
+                             a real kube-apiserver on loopback: for a while, or around one command
 ";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
-        ["test"] => tiers::run(&[tiers::Tier::Unit, tiers::Tier::Local]),
+        ["test"] => tiers::run(&tiers::Tier::ALL),
         ["test", "--tier", name] => tiers::Tier::parse(name).and_then(|tier| tiers::run(&[tier])),
+        ["apiserver", arguments @ ..] => apiserver::run(arguments),
         ["tidy"] => tidy::run(),
         ["lint"] => lint::run(),
         ["tools"] => tools::install().map(|tools| say(&format!("{}", tools.bin.display()))),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, WARNING};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WARNING};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
@@ -260,6 +260,9 @@ fn json_response(code: StatusCode, body: Body) -> Response<Body> {
     *response.status_mut() = code;
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
+    // Answers hold Secrets, and change.
+    let uncached = HeaderValue::from_static("no-cache, private");
+    response.headers_mut().insert(CACHE_CONTROL, uncached);
     response
 }
 
