@@ -15,7 +15,10 @@ struct Difference {
     /// For the reader.
     reason: String,
     /// Replacements that make the expected text what ours says.
+    #[serde(default)]
     change: Vec<Replacement>,
+    /// Or everything that ours says.
+    instead: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -39,11 +42,24 @@ fn file(case: &str) -> PathBuf {
 /// # Panics
 /// When the file cannot be written.
 pub fn keep(case: &str, steps: &[Step]) {
-    let text: String = steps
+    fs::write(file(case), render(steps)).expect("the file of expectations can be written");
+}
+
+fn render(steps: &[Step]) -> String {
+    steps
         .iter()
         .map(|step| format!("=== {}\n{}\n\n", step.title, step.text))
-        .collect();
-    fs::write(file(case), text).expect("the file of expectations can be written");
+        .collect()
+}
+
+/// Keeps what ours answered beside, for whoever writes a difference down: in the folder that `KUBEDB_CONTRACT_FOUND`
+/// names.
+fn show(case: &str, steps: &[Step]) {
+    if let Some(folder) = std::env::var_os("KUBEDB_CONTRACT_FOUND") {
+        let name = format!("{}.txt", case.replace("::", "-"));
+        let path = PathBuf::from(folder).join(name);
+        fs::write(path, render(steps)).expect("the folder can be written");
+    }
 }
 
 fn read(case: &str) -> Result<Vec<Step>, String> {
@@ -81,6 +97,7 @@ fn differences() -> Result<Vec<Difference>, String> {
 /// # Errors
 /// When something differs, or a difference is listed that is none.
 pub fn compare(whose: Whose, case: &str, steps: &[Step]) -> Result<(), String> {
+    show(case, steps);
     let mut expected = read(case)?;
     if whose == Whose::Ours {
         for difference in differences()?.iter().filter(|one| one.case == case) {
@@ -122,6 +139,14 @@ fn apply(difference: &Difference, expected: &mut [Step]) -> Result<(), String> {
         .iter_mut()
         .find(|step| step.title == *title)
         .ok_or_else(|| format!("a difference is listed for {title:?}, which is no step"))?;
+    if let Some(instead) = &difference.instead {
+        if step.text == instead.trim_end() {
+            return Err(format!(
+                "a difference is listed for {title:?}, where there is none"
+            ));
+        }
+        step.text = instead.trim_end().to_owned();
+    }
     for Replacement { theirs, ours } in &difference.change {
         let theirs = theirs.trim_end_matches('\n');
         if !step.text.contains(theirs) || theirs == ours.trim_end_matches('\n') {
@@ -203,6 +228,7 @@ mod tests {
                 theirs: theirs.to_owned(),
                 ours: ours.to_owned(),
             }],
+            instead: None,
         }
     }
 

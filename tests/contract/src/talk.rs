@@ -381,7 +381,17 @@ impl Talk {
         output
     }
 
+    /// Holds its thread, whose other work goes elsewhere meanwhile: our server may be part of it.
     fn run_kubectl(&self, arguments: &[&str], input: &str, variables: &[(&str, &str)]) -> Output {
+        tokio::task::block_in_place(|| self.run_kubectl_here(arguments, input, variables))
+    }
+
+    fn run_kubectl_here(
+        &self,
+        arguments: &[&str],
+        input: &str,
+        variables: &[(&str, &str)],
+    ) -> Output {
         let folder = self.engine.folder.path();
         let mut child = Command::new(kubectl_program())
             .args(["-n", &self.namespace])
@@ -483,6 +493,9 @@ impl Watch {
         for event in &mut self.seen {
             if event["type"] == "BOOKMARK" {
                 event["object"]["metadata"]["resourceVersion"] = "<now>".into();
+                for row in event["object"]["rows"].as_array_mut().into_iter().flatten() {
+                    row["object"]["metadata"]["resourceVersion"] = "<now>".into();
+                }
             }
         }
     }

@@ -77,18 +77,17 @@ impl Api {
             selector = selector.and_name(&target.name);
         }
         identity.authorize(verb, &target, &selector)?;
-        let format = format(request.headers(), &query);
+        let format = format(request.headers(), &query)?;
         match verb {
             Verb::Get => {
-                let object = read::get(&self.store, &target)?;
-                Ok(answer(
-                    StatusCode::OK,
-                    &format.object(target.resource, &object),
-                ))
+                let object = read::get(&self.store, &target, &query)?;
+                let value = format.object(target.resource, &object);
+                encoded(request.headers(), &value)
             }
             Verb::List => {
                 let page = read::list(&self.store, &target, &query, &selector)?;
-                Ok(answer(StatusCode::OK, &format.list(target.resource, &page)))
+                let value = format.list(target.resource, &page);
+                encoded(request.headers(), &value)
             }
             Verb::Watch => self.watch(&target, &query, selector, format),
             _ => {
@@ -152,14 +151,14 @@ impl Call {
         let (target, query) = (&self.target, &self.query);
         match self.verb {
             Verb::Create => {
-                let body = body::object(target.resource, content_type, bytes)?;
-                let name = body["metadata"]["name"].as_str().unwrap_or_default();
+                let sent = body::object(target.resource, content_type, bytes)?;
+                let name = sent.object["metadata"]["name"].as_str().unwrap_or_default();
                 self.identity.authorize_name(target, name)?;
-                Ok(self.written(write::create(store, target, query, body)?))
+                Ok(self.written(write::create(store, target, query, sent)?))
             }
             Verb::Update => {
-                let body = body::object(target.resource, content_type, bytes)?;
-                Ok(self.written(write::update(store, target, query, body)?))
+                let sent = body::object(target.resource, content_type, bytes)?;
+                Ok(self.written(write::update(store, target, query, sent)?))
             }
             Verb::Patch => {
                 let patch = Patch::parse(target.resource, content_type, bytes)?;
@@ -209,7 +208,8 @@ fn discover(route: &Route, request: &Request<Body>) -> Result<Response<Body>, Ap
     }
     let accept = header(request.headers(), ACCEPT);
     match route {
-        Route::Health => Ok(Response::new(Body::from("ok"))),
+        Route::Health => Ok(text_response(StatusCode::OK, "ok".to_owned())),
+        Route::OldOpenApi => Ok(openapi::old(header(request.headers(), ACCEPT))),
         Route::OpenApiIndex => Ok(answer(StatusCode::OK, &openapi::index())),
         Route::OpenApi(group, version) => {
             Ok(answer(StatusCode::OK, &openapi::document(group, version)?))
@@ -217,16 +217,32 @@ fn discover(route: &Route, request: &Request<Body>) -> Result<Response<Body>, Ap
         other => {
             let (content_type, value) = discovery::answer(other, accept)?;
             let mut response = answer(StatusCode::OK, &value);
-            if let Ok(content_type) = HeaderValue::from_str(content_type) {
-                response.headers_mut().insert(CONTENT_TYPE, content_type);
+            let headers = response.headers_mut();
+            if content_type == discovery::AGGREGATED {
+                headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
             }
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
             Ok(response)
         }
     }
 }
 
-fn format(headers: &HeaderMap, query: &Query) -> Format {
+fn format(headers: &HeaderMap, query: &Query) -> Result<Format, ApiError> {
     Format::of(header(headers, ACCEPT), query.text("includeObject"))
+}
+
+/// What was read, in JSON, or in YAML where that is asked for first.
+fn encoded(headers: &HeaderMap, value: &Value) -> Result<Response<Body>, ApiError> {
+    let first = header(headers, ACCEPT).split([',', ';']).next();
+    if first.map(str::trim) != Some("application/yaml") {
+        return Ok(answer(StatusCode::OK, value));
+    }
+    let text =
+        serde_yaml_ng::to_string(value).map_err(|error| ApiError::internal(error.to_string()))?;
+    let mut response = json_response(StatusCode::OK, Body::from(text));
+    let yaml = HeaderValue::from_static("application/yaml");
+    response.headers_mut().insert(CONTENT_TYPE, yaml);
+    Ok(response)
 }
 
 fn header(headers: &HeaderMap, name: HeaderName) -> &str {
@@ -255,6 +271,13 @@ pub(crate) fn answer(code: StatusCode, value: &Value) -> Response<Body> {
     json_response(code, Body::from(value.to_string()))
 }
 
+fn text_response(code: StatusCode, text: String) -> Response<Body> {
+    let mut response = json_response(code, Body::from(text));
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
 fn json_response(code: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = code;
@@ -268,8 +291,11 @@ fn json_response(code: StatusCode, body: Body) -> Response<Body> {
 
 /// A refusal as an answer.
 pub(crate) fn refusal(error: &ApiError) -> Response<Body> {
+    if error.plain {
+        return text_response(error.code, error.message.clone());
+    }
     let mut response = answer(error.code, &error.to_value());
-    if error.code == StatusCode::TOO_MANY_REQUESTS {
+    if error.details["retryAfterSeconds"].is_number() {
         let one = HeaderValue::from_static("1");
         response
             .headers_mut()

@@ -34,7 +34,7 @@ pub(crate) async fn forms(talk: &mut Talk) {
         (
             "YAML",
             "application/yaml",
-            "metadata: {name: y}\ndata: {a: b}\n",
+            "metadata: {name: yaml}\ndata: {a: b}\n",
         ),
         (
             "JSON with a charset",

@@ -106,14 +106,21 @@ pub(crate) async fn preconditions(talk: &mut Talk) {
         ("an unknown field", json!({"propagation": "Foreground"})),
         ("a negative time", json!({"gracePeriodSeconds": -1})),
     ] {
-        let call = Call::delete(&format!("{one}?dryRun=All")).json(&body);
+        let mut body = body;
+        body["dryRun"] = json!(["All"]);
+        let call = Call::delete(&one).json(&body);
         talk.step_of(title, call, |body| {
             let mut body = body.clone();
-            if body["message"]
-                .as_str()
-                .is_some_and(|text| text.contains("ResourceVersion in object meta"))
-            {
+            let message = body["message"].as_str().unwrap_or_default().to_owned();
+            if message.contains("ResourceVersion in record") {
                 body["message"] = "…".into();
+            }
+            // A place in the source, and the words of Go's decoder.
+            let cut = message
+                .find(" in scheme")
+                .or_else(|| message.starts_with("json:").then_some(0));
+            if let Some(cut) = cut.or_else(|| message.starts_with("invalid type").then_some(0)) {
+                body["message"] = message[..cut].into();
             }
             body
         })

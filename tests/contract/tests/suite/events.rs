@@ -80,6 +80,10 @@ pub(crate) async fn both_groups(talk: &mut Talk) {
     let bare = json!({"metadata": {"name": "bare"}, "regarding": about, "note": "x"});
     talk.step("a new form that lacks everything", Call::post(&new, &bare))
         .await;
+    let timed = json!({"metadata": {"name": "timed"}, "regarding": about, "eventTime": "2030-01-01T00:00:00.000000Z",
+        "type": "Normal"});
+    talk.step("a new form with a time alone", Call::post(&new, &timed))
+        .await;
     let mut kind = new_form.clone();
     kind["metadata"]["name"] = "kind".into();
     kind["type"] = "Loud".into();

@@ -93,7 +93,6 @@ pub(crate) async fn reads(talk: &mut Talk) {
             "by the full name",
             &["get", "postgreses.v1alpha1.kubedb.com", "p", "-o", "name"],
         ),
-        ("raw", &["get", "--raw", "/apis/kubedb.com"]),
     ] {
         talk.kubectl_with(title, arguments, "", &[], without_roots);
     }
@@ -156,13 +155,6 @@ pub(crate) async fn reads(talk: &mut Talk) {
         });
         lines.collect::<Vec<_>>().join("\n")
     });
-    talk.kubectl_with(
-        "whether I may",
-        &["auth", "can-i", "--list"],
-        "",
-        &[],
-        |_| String::new(),
-    );
 }
 
 pub(crate) async fn creates(talk: &mut Talk) {

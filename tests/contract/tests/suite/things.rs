@@ -19,6 +19,12 @@ pub(crate) fn postgres(name: &str) -> Value {
     }})
 }
 
+/// A kind of ours for which only the schema speaks: nothing else is checked.
+pub(crate) fn dormant(name: &str) -> Value {
+    json!({"apiVersion": "kubedb.com/v1alpha1", "kind": "DormantDatabase", "metadata": {"name": name},
+        "spec": {"origin": {"any": [1, {"thing": null}]}, "wipeOut": false}})
+}
+
 pub(crate) fn with(mut object: Value, pointer: &str, value: Value) -> Value {
     let mut place = &mut object;
     for part in pointer.split('.') {

@@ -3,21 +3,20 @@
 use kubedb_contract::talk::{Call, Talk};
 use serde_json::json;
 
-use crate::things::{config_map, postgres, secret, with};
+use crate::things::{config_map, dormant, postgres, secret, with};
 
 pub(crate) async fn unknown_fields(talk: &mut Talk) {
-    let (secrets, ours) = (talk.core("secrets"), talk.kubedb("postgreses"));
+    let (secrets, ours) = (talk.core("secrets"), talk.kubedb("dormantdatabases"));
     let core = with(
         with(secret("s"), "dta", json!({"a": "eA=="})),
         "metadata.nme",
         json!("x"),
     );
     let mut custom = with(
-        with(postgres("p"), "spec.replcas", json!(3)),
+        with(dormant("p"), "spec.wipOut", json!(3)),
         "metadata.nme",
         json!("x"),
     );
-    custom["spec"]["storage"]["resources"]["request"] = json!({"a": "b"});
     custom["top"] = 1.into();
     for mode in ["Strict", "Warn", "Ignore", "", "Sometimes"] {
         let query = format!("?fieldValidation={mode}&dryRun=All");
@@ -32,23 +31,23 @@ pub(crate) async fn unknown_fields(talk: &mut Talk) {
         )
         .await;
     }
-    talk.ask(&Call::post(&ours, &postgres("p"))).await;
+    talk.ask(&Call::post(&ours, &dormant("p"))).await;
     talk.ask(&Call::post(&secrets, &secret("s"))).await;
     for mode in ["Strict", "Warn"] {
         let query = format!("?fieldValidation={mode}&dryRun=All");
-        let patch = json!({"spec": {"replcas": 3}});
+        let patch = json!({"spec": {"wipOut": 3}});
         talk.step(
             &format!("a patch of ours, {mode}"),
             Call::patch(&format!("{ours}/p{query}"), "merge", &patch),
         )
         .await;
-        let patch = json!({"dta": {"replcas": "3"}});
+        let patch = json!({"dta": {"wipOut": "3"}});
         talk.step(
             &format!("a patch of core, {mode}"),
             Call::patch(&format!("{secrets}/s{query}"), "merge", &patch),
         )
         .await;
-        let patch = json!([{"op": "add", "path": "/spec/replcas", "value": 3}]);
+        let patch = json!([{"op": "add", "path": "/spec/wipOut", "value": 3}]);
         talk.step(
             &format!("a JSON patch of ours, {mode}"),
             Call::patch(&format!("{ours}/p{query}"), "json", &patch),
@@ -59,14 +58,14 @@ pub(crate) async fn unknown_fields(talk: &mut Talk) {
         (
             "a field twice",
             &secrets,
-            r#"{"metadata":{"name":"d"},"data":{"a":"eA=="},"data":{"b":"eA=="}}"#.to_owned(),
+            r#"{"metadata":{"name":"d"},"type":"a","type":"b"}"#.to_owned(),
         ),
         (
             "a field of ours twice",
             &ours,
-            postgres("d")
+            dormant("d")
                 .to_string()
-                .replacen("\"spec\":{", "\"spec\":{\"replicas\":1,", 1),
+                .replacen("\"spec\":{", "\"spec\":{\"wipeOut\":true,", 1),
         ),
     ] {
         for mode in ["Strict", "Warn"] {
@@ -153,9 +152,27 @@ pub(crate) async fn wrong_types(talk: &mut Talk) {
 /// The words of Go's decoder name types of Go; that it failed, and code and reason, are the contract.
 fn without_go(body: &serde_json::Value) -> serde_json::Value {
     let mut body = body.clone();
+    // How many were given before depends on what was refused.
+    if let Some(metadata) = body["metadata"].as_object_mut() {
+        metadata.remove("uid");
+    }
     if body["reason"] == "BadRequest" {
         let message = body["message"].as_str().unwrap_or_default().to_owned();
         let end = message.find("cannot be handled as").map_or(0, |at| at);
+        body["message"] = message[..end].into();
+    }
+    body
+}
+
+/// Without a place in Go's source, and without the object.
+fn without_places(body: &serde_json::Value) -> serde_json::Value {
+    let mut body = body.clone();
+    let message = body["message"].as_str().unwrap_or_default().to_owned();
+    if let Some(end) = [" in scheme", " in '{"]
+        .iter()
+        .filter_map(|cut| message.find(cut))
+        .min()
+    {
         body["message"] = message[..end].into();
     }
     body
@@ -247,8 +264,12 @@ pub(crate) async fn mismatches(talk: &mut Talk) {
                 value.clone(),
             );
             let call = Call::post(&format!("{path}?dryRun=All"), &changed);
-            talk.step(&format!("{kind}: create with {title}"), call)
-                .await;
+            talk.step_of(
+                &format!("{kind}: create with {title}"),
+                call,
+                without_places,
+            )
+            .await;
         }
         let call = Call::put(
             &format!("{path}/m"),

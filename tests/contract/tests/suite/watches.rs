@@ -212,10 +212,6 @@ pub(crate) async fn initial_events(talk: &mut Talk) {
                 "not in a list",
                 "sendInitialEvents=true&resourceVersionMatch=NotOlderThan",
             ),
-            (
-                "no truth",
-                "watch=1&sendInitialEvents=maybe&resourceVersionMatch=NotOlderThan",
-            ),
         ] {
             talk.step(
                 &format!("{kind}: {title}"),
