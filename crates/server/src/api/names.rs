@@ -260,8 +260,7 @@ mod tests {
     #[test]
     fn checks_labels_and_finalizers() {
         let secrets = resource::find("", "v1", "secrets").unwrap();
-        let good =
-            json!({"name": "x", "labels": {"a.b/c": "D_1", "e": ""}, "finalizers": ["kubedb.com/x"]});
+        let good = json!({"name": "x", "labels": {"a.b/c": "D_1", "e": ""}, "finalizers": ["kubedb.com/x"]});
         assert!(check(secrets, &good).is_empty());
         let bad = json!({"name": "x", "labels": {"a b": "c", "d": "e f"}, "finalizers": ["a b"]});
         // The finalizer is malformed, and without a domain.
