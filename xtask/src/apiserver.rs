@@ -4,6 +4,22 @@ use std::{env, process::Command};
 
 use crate::{say, tools};
 
+/// Measures lists, watches and memory of both engines, in a release build.
+pub(crate) fn bench() -> Result<(), String> {
+    tools::kubernetes()?;
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(tools::workspace()).args([
+        "run",
+        "-q",
+        "--release",
+        "-p",
+        "kubedb-contract",
+        "--bin",
+        "bench_api",
+    ]);
+    tools::run(&mut command)
+}
+
 /// Runs one of its commands; what they do is in `tests/contract/src/bin/apiserver.rs`.
 pub(crate) fn run(arguments: &[&str]) -> Result<(), String> {
     tools::kubernetes()?;

@@ -17,6 +17,7 @@ Commands:
   tidy                       check the arrows between crates, file sizes and forbidden text
   lint                       check format, lints, licences and sources of dependencies, and what tidy checks
   tools                      install what the tests need, and print where
+  bench api                  how the embedded API and kube-apiserver list, tell and remember
   apiserver install|up|down|run -- COMMAND
                              a real kube-apiserver on loopback: for a while, or around one command
 ";
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["test"] => tiers::run(&tiers::Tier::ALL),
         ["test", "--tier", name] => tiers::Tier::parse(name).and_then(|tier| tiers::run(&[tier])),
+        ["bench", "api"] => apiserver::bench(),
         ["apiserver", arguments @ ..] => apiserver::run(arguments),
         ["tidy"] => tidy::run(),
         ["lint"] => lint::run(),

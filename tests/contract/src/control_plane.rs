@@ -81,8 +81,6 @@ pub struct ControlPlane {
     pub folder: PathBuf,
     /// For kubectl and `kube::Client`.
     pub kubeconfig: PathBuf,
-    /// Port of etcd's clients, whose certificates lie in `folder`.
-    pub etcd_port: u16,
     /// In the order they were started.
     children: Vec<(&'static str, Child)>,
 }
@@ -146,7 +144,6 @@ impl ControlPlane {
         let mut plane = Self {
             folder: folder.to_path_buf(),
             kubeconfig,
-            etcd_port,
             children: Vec::new(),
         };
         plane.spawn("etcd", &etcd_arguments(folder, etcd_port)?, lifetime)?;

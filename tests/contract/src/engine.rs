@@ -127,14 +127,31 @@ impl Engine {
         found.map(|(_, client)| client.clone()).expect("a client")
     }
 
-    /// Port and folder of etcd's certificates, where there is an etcd.
+    /// Names and ids of the processes it consists of; ours is part of this one.
     #[must_use]
-    pub fn etcd(&self) -> Option<(u16, &Path)> {
+    pub fn processes(&self) -> Vec<(String, u32)> {
         match &self.running {
-            Running::Theirs(plane) => Some((plane.etcd_port, plane.folder.as_path())),
-            Running::Ours(_) => None,
+            Running::Theirs(plane) => plane
+                .processes()
+                .into_iter()
+                .map(|(name, id)| (name.to_owned(), id))
+                .collect(),
+            Running::Ours(_) => Vec::new(),
         }
     }
+}
+
+/// The client of a kubeconfig.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn client_of(kubeconfig: &Path) -> Result<Client, EngineError> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).map_err(client_error)?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(client_error)?;
+    Client::try_from(config).map_err(client_error)
 }
 
 fn client_error(error: impl std::error::Error + Send + Sync + 'static) -> EngineError {
