@@ -82,11 +82,11 @@ fn aggregated(accept: &str) -> Result<bool, ApiError> {
         let parts: Vec<&str> = media.split(';').map(str::trim).collect();
         let has = |part: &str| parts.contains(&part);
         match parts.first().copied().unwrap_or_default() {
-            "application/json" if has("as=APIGroupDiscoveryList") => {
-                if has("v=v2") && has("g=apidiscovery.k8s.io") {
-                    return Ok(true);
-                }
-            }
+            // A form that we do not have is none.
+            "application/json"
+                if has("as=APIGroupDiscoveryList")
+                    && !(has("v=v2") && has("g=apidiscovery.k8s.io")) => {}
+            "application/json" if has("as=APIGroupDiscoveryList") => return Ok(true),
             "application/json" | "application/*" | "*/*" => return Ok(false),
             _ => {}
         }

@@ -94,6 +94,36 @@ impl Format {
         }
     }
 
+    /// The text of a list. Its objects are written one by one: ten thousand of them would take their memory twice.
+    pub(crate) fn list_text(self, resource: &Resource, page: &Page) -> String {
+        if self != Self::Plain {
+            return self.list(resource, page).to_string();
+        }
+        let empty = Page {
+            objects: Vec::new(),
+            next: page.next.clone(),
+            ..*page
+        };
+        let mut text = self.list(resource, &empty).to_string();
+        // The list's own fields, with its end taken off: `items` comes first or last, whichever way maps are kept.
+        let place = text
+            .find("\"items\":[")
+            .map_or(text.len(), |at| at + "\"items\":[".len());
+        let end = text.split_off(place);
+        for (index, object) in page.objects.iter().enumerate() {
+            if index > 0 {
+                text.push(',');
+            }
+            let item = match resource.custom {
+                true => serde_json::to_string(object.as_ref()),
+                false => serde_json::to_string(&listed(resource, object)),
+            };
+            text.push_str(&item.unwrap_or_default());
+        }
+        text.push_str(&end);
+        text
+    }
+
     /// The object of a watch event; a table has its columns in the first event only.
     pub(crate) fn event(self, resource: &Resource, object: &Arc<Value>, first: bool) -> Value {
         match self {

@@ -86,8 +86,11 @@ impl Api {
             }
             Verb::List => {
                 let page = read::list(&self.store, &target, &query, &selector)?;
-                let value = format.list(target.resource, &page);
-                encoded(request.headers(), &value)
+                if wants_yaml(request.headers()) {
+                    return encoded(request.headers(), &format.list(target.resource, &page));
+                }
+                let text = format.list_text(target.resource, &page);
+                Ok(json_response(StatusCode::OK, Body::from(text)))
             }
             Verb::Watch => self.watch(&target, &query, selector, format),
             _ => {
@@ -231,10 +234,14 @@ fn format(headers: &HeaderMap, query: &Query) -> Result<Format, ApiError> {
     Format::of(header(headers, ACCEPT), query.text("includeObject"))
 }
 
+fn wants_yaml(headers: &HeaderMap) -> bool {
+    let first = header(headers, ACCEPT).split([',', ';']).next();
+    first.map(str::trim) == Some("application/yaml")
+}
+
 /// What was read, in JSON, or in YAML where that is asked for first.
 fn encoded(headers: &HeaderMap, value: &Value) -> Result<Response<Body>, ApiError> {
-    let first = header(headers, ACCEPT).split([',', ';']).next();
-    if first.map(str::trim) != Some("application/yaml") {
+    if !wants_yaml(headers) {
         return Ok(answer(StatusCode::OK, value));
     }
     let text =
