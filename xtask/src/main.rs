@@ -1,5 +1,6 @@
-//! What a developer and CI run: `cargo xtask test`, `bench`, `lint`, `tidy`, `tools`.
+//! What a developer and CI run: `cargo xtask test`, `bench`, `lint`, `tidy`, `tools`, `apiserver`.
 
+mod apiserver;
 mod bench;
 mod lint;
 mod stores;
@@ -13,22 +14,28 @@ const HELP: &str = "\
 Usage: cargo xtask COMMAND
 
 Commands:
-  test [--tier unit|local]   install what the tests need and run the tiers (default: all)
+  test [--tier unit|contract|local]
+                             install what the tests need and run the tiers (default: all)
   bench local                measure what users wait for on one machine; prints a table, writes target/bench/local.json
     --binary PATH            measure this program instead of building the release, to compare
   tidy                       check the arrows between crates, file sizes and forbidden text
   lint                       check format, lints, licences and sources of dependencies, and what tidy checks
   tools                      install what the tests need, and print where
+  bench api                  how the embedded API and kube-apiserver list, tell and remember
+  apiserver install|up|down|run -- COMMAND
+                             a real kube-apiserver on loopback: for a while, or around one command
 ";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
-        ["test"] => tiers::run(&[tiers::Tier::Unit, tiers::Tier::Local]),
+        ["test"] => tiers::run(&tiers::Tier::ALL),
         ["test", "--tier", name] => tiers::Tier::parse(name).and_then(|tier| tiers::run(&[tier])),
         ["bench", "local"] => bench::local(None),
         ["bench", "local", "--binary", path] => bench::local(Some(path.as_ref())),
+        ["bench", "api"] => apiserver::bench(),
+        ["apiserver", arguments @ ..] => apiserver::run(arguments),
         ["tidy"] => tidy::run(),
         ["lint"] => lint::run(),
         ["tools"] => tools::install().map(|tools| say(&format!("{}", tools.bin.display()))),

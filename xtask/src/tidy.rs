@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{say, tools::workspace};
 
 /// Which workspace crates a crate may use. A crate not named here may use none.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("kubedb-core", &[]),
     ("kubedb-api", &["kubedb-core"]),
     ("kubedb-engine", &["kubedb-core"]),
@@ -37,7 +37,12 @@ const ARROWS: [(&str, &[&str]); 9] = [
         ],
     ),
     ("xtask", &[]),
-    ("kubedb-e2e", &[]),
+    ("kubedb-stores", &[]),
+    ("kubedb-e2e", &["kubedb-stores"]),
+    (
+        "kubedb-contract",
+        &["kubedb-api", "kubedb-server", "kubedb-e2e"],
+    ),
 ];
 
 /// What must not enter a crate, whatever the reason.

@@ -1,6 +1,6 @@
 //! The test tiers.
 
-use std::{env, process::Command};
+use std::{env, process::Command, thread};
 
 use crate::{say, tidy, tools};
 
@@ -9,6 +9,8 @@ use crate::{say, tidy, tools};
 pub(crate) enum Tier {
     /// Pure crates: nothing but this process.
     Unit,
+    /// The embedded API beside a real kube-apiserver.
+    Contract,
     /// Real PostgreSQL, real stores, the real binary, on loopback.
     Local,
 }
@@ -16,13 +18,22 @@ pub(crate) enum Tier {
 /// Crates whose tests start nothing.
 const PURE_CRATES: [&str; 3] = ["kubedb-core", "kubedb-api", "xtask"];
 
+/// The crate of the contract suite.
+const CONTRACT: &str = "kubedb-contract";
+
 impl Tier {
+    /// All of them, the quick ones first.
+    pub(crate) const ALL: [Self; 3] = [Self::Unit, Self::Local, Self::Contract];
+
     /// Reads a tier's name.
     pub(crate) fn parse(name: &str) -> Result<Self, String> {
         match name {
             "unit" => Ok(Self::Unit),
+            "contract" => Ok(Self::Contract),
             "local" => Ok(Self::Local),
-            other => Err(format!("unknown tier {other:?}: one of unit, local")),
+            other => Err(format!(
+                "unknown tier {other:?}: one of unit, contract, local"
+            )),
         }
     }
 }
@@ -30,6 +41,10 @@ impl Tier {
 /// Runs the tiers in order. All of them run, also after a failure.
 pub(crate) fn run(tiers: &[Tier]) -> Result<(), String> {
     let mut failures = Vec::new();
+    // Minutes of another compiler, which the tiers before have no need to wait for.
+    let kubernetes = tiers
+        .contains(&Tier::Contract)
+        .then(|| thread::spawn(tools::kubernetes));
     if tiers.contains(&Tier::Unit) {
         say("== tidy");
         failures.extend(tidy::run().err());
@@ -50,14 +65,43 @@ pub(crate) fn run(tiers: &[Tier]) -> Result<(), String> {
         for name in PURE_CRATES {
             command.args(["--exclude", name]);
         }
+        command.args(["--exclude", CONTRACT]);
         command.env("PATH", format!("{}:{path}", tools.bin.display()));
         failures.extend(run_command(&mut command));
+    }
+    if let Some(kubernetes) = kubernetes {
+        say("== tier contract");
+        failures.extend(contract(kubernetes));
     }
     if failures.is_empty() {
         Ok(())
     } else {
         Err(failures.join("\n"))
     }
+}
+
+/// Without a real kube-apiserver our side runs all the same, and the tier fails.
+fn contract(kubernetes: thread::JoinHandle<Result<(), String>>) -> Vec<String> {
+    let mut command = cargo_test();
+    command.args(["-p", CONTRACT]);
+    let installed = kubernetes
+        .join()
+        .unwrap_or_else(|_| Err("the installation of kube-apiserver panicked".to_owned()));
+    let missing = match installed {
+        Ok(()) => {
+            command.env("KUBEDB_CONTRACT_BOTH", "1");
+            None
+        }
+        Err(reason) => {
+            let loud = format!("NOTHING WAS COMPARED WITH A REAL kube-apiserver: {reason}");
+            say(&loud);
+            Some(loud)
+        }
+    };
+    missing
+        .into_iter()
+        .chain(run_command(&mut command))
+        .collect()
 }
 
 fn cargo_test() -> Command {

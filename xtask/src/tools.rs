@@ -4,11 +4,24 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use crate::{say, stores};
 
 pub(crate) const POSTGRES_15: &str = "/usr/lib/postgresql/15/bin/postgres";
+
+/// The Kubernetes that is built, as its go.mod pins it.
+const KUBERNETES: (&str, &str, &str) = ("1", "34", "4");
+/// Names under which the one binary of `tests/tools/kubernetes` is started.
+const KUBERNETES_PROGRAMS: [&str; 6] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubelet",
+];
 
 /// Where the tools lie.
 pub(crate) struct Tools {
@@ -18,11 +31,24 @@ pub(crate) struct Tools {
 
 /// Installs what is missing; prints one line for each thing it installs.
 pub(crate) fn install() -> Result<Tools, String> {
-    let cache = cache_folder()?;
-    let bin = cache.join("bin");
-    fs::create_dir_all(&bin).map_err(|e| format!("failed to create {}: {e}", bin.display()))?;
+    let (cache, bin) = (cache_folder()?, bin_folder()?);
     postgres()?;
     stores::install(&cache)?;
+    kubectl(&bin)?;
+    Ok(Tools { bin })
+}
+
+fn bin_folder() -> Result<PathBuf, String> {
+    let bin = cache_folder()?.join("bin");
+    fs::create_dir_all(&bin).map_err(|e| format!("failed to create {}: {e}", bin.display()))?;
+    Ok(bin)
+}
+
+/// Two tiers want it, and their tools are installed side by side.
+static KUBECTL: Mutex<()> = Mutex::new(());
+
+fn kubectl(bin: &Path) -> Result<(), String> {
+    let _alone = KUBECTL.lock().unwrap_or_else(PoisonError::into_inner);
     if !bin.join("kubectl").exists() {
         say("building kubectl (about 2 minutes)");
         let source = workspace().join("tests/tools/kubectl");
@@ -33,7 +59,47 @@ pub(crate) fn install() -> Result<Tools, String> {
             .arg(".")
             .current_dir(source))?;
     }
-    Ok(Tools { bin })
+    Ok(())
+}
+
+/// A real control plane and kubectl to ask it with; built again when its source here changes.
+pub(crate) fn kubernetes() -> Result<(), String> {
+    let bin = bin_folder()?;
+    kubectl(&bin)?;
+    let source = workspace().join("tests/tools/kubernetes");
+    let mut text = String::new();
+    for file in ["main.go", "go.mod"] {
+        let path = source.join(file);
+        text += &fs::read_to_string(&path)
+            .map_err(|e| format!("failed to read {}: {e}", path.display()))?;
+    }
+    let (target, stamp) = (bin.join("kubernetes"), bin.join("kubernetes.source"));
+    if !target.exists() || fs::read_to_string(&stamp).unwrap_or_default() != text {
+        say("building kube-apiserver and its companions (about 7 minutes)");
+        let (major, minor, patch) = KUBERNETES;
+        let version = "k8s.io/component-base/version";
+        let flags = format!(
+            "-s -w -X {version}.gitVersion=v{major}.{minor}.{patch} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
+        );
+        // Beside cargo, which somebody waits for.
+        let unfinished = bin.join("kubernetes.unfinished");
+        run(Command::new("nice")
+            .args(["go", "build", "-trimpath", "-ldflags", &flags, "-o"])
+            .arg(&unfinished)
+            .arg(".")
+            .current_dir(source))?;
+        fs::rename(&unfinished, &target)
+            .and_then(|()| fs::write(&stamp, &text))
+            .map_err(|e| format!("failed to install {}: {e}", target.display()))?;
+    }
+    for name in KUBERNETES_PROGRAMS {
+        let link = bin.join(name);
+        if !link.exists() {
+            std::os::unix::fs::symlink("kubernetes", &link)
+                .map_err(|e| format!("failed to link {}: {e}", link.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Debian's PostgreSQL 15, without the cluster that its package would create and start.

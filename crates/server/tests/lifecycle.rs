@@ -54,11 +54,12 @@ async fn finalizers_hold_an_object_and_no_new_ones_come() {
     let world = world();
     let api: Api<ConfigMap> = Api::default_namespaced(world.client.clone());
     let post = PostParams::default();
-    let held = map(json!({"name": "held", "finalizers": ["kubedb.com"]}));
+    let held = map(json!({"name": "held", "finalizers": ["kubedb.com/hold"]}));
     api.create(&post, &held).await.unwrap();
     let answer = api.delete("held", &DeleteParams::default()).await.unwrap();
     assert!(answer.left().unwrap().metadata.deletion_timestamp.is_some());
-    let more = Patch::Merge(json!({"metadata": {"finalizers": ["kubedb.com", "another.org/x"]}}));
+    let more =
+        Patch::Merge(json!({"metadata": {"finalizers": ["kubedb.com/hold", "another.org/x"]}}));
     let refused = api
         .patch("held", &PatchParams::default(), &more)
         .await
@@ -133,8 +134,7 @@ async fn foreground_waits_and_orphan_lets_live() {
             .unwrap();
         let reference = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": made.uid(),
             "blockOwnerDeletion": true});
-        let child =
-            json!({"name": child, "ownerReferences": [reference], "finalizers": ["kubedb.com"]});
+        let child = json!({"name": child, "ownerReferences": [reference], "finalizers": ["kubedb.com/hold"]});
         api.create(&post, &map(child)).await.unwrap();
     }
     api.delete("f", &DeleteParams::foreground()).await.unwrap();
@@ -202,7 +202,7 @@ async fn a_namespace_takes_its_content_with_it() {
     until("the namespace says what holds it", async || {
         let status = serde_json::to_value(namespaces.get("demo").await.unwrap().status).unwrap();
         status["phase"] == "Terminating"
-            && status["conditions"][0]["message"]
+            && status["conditions"][2]["message"]
                 .as_str()
                 .is_some_and(|text| text.contains("can't be paused"))
     })
@@ -261,10 +261,19 @@ async fn events_are_the_same_under_both_groups() {
     let seen = new.get("e").await.unwrap();
     assert_eq!(seen.note.as_deref(), Some("Backup running"));
     assert_eq!(seen.regarding.unwrap().name.as_deref(), Some("pg"));
-    let patch = Patch::Merge(json!({"note": "Backup done"}));
-    new.patch("e", &PatchParams::default(), &patch)
+    let patch = Patch::Merge(json!({"message": "Backup done"}));
+    old.patch("e", &PatchParams::default(), &patch)
         .await
         .unwrap();
+    let seen = new.get("e").await.unwrap();
+    assert_eq!(seen.note.as_deref(), Some("Backup done"));
+    // In the new form, what was said stays said.
+    let patch = Patch::Merge(json!({"note": "Backup undone"}));
+    assert!(
+        new.patch("e", &PatchParams::default(), &patch)
+            .await
+            .is_err()
+    );
     let about = ListParams::default().fields("involvedObject.name=pg,involvedObject.kind=Postgres");
     assert_eq!(
         old.list(&about).await.unwrap().items[0].message.as_deref(),

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::resource::Resource;
-use super::route::{Query, Target};
+use super::route::{Query, Target, unknown_dry_run};
 use super::selector::Selector;
 use super::status::{ApiError, Cause};
 use super::{admission, object};
@@ -36,43 +38,61 @@ impl Options {
 
     /// Reads them; `body` is null when there is none.
     pub(crate) fn parse(query: &Query, body: &Value) -> Result<Self, ApiError> {
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let told = body["propagationPolicy"].as_str().unwrap_or_default();
-        let policy = match told {
-            "" => query.text("propagationPolicy"),
-            told => told,
-        };
+        let told = told(query, body)?;
+        let orphans = told.orphan_dependents;
+        let policy = told.propagation_policy.as_deref().unwrap_or_default();
+        if !policy.is_empty() && orphans.is_some() {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            let cause = Cause::invalid("propagationPolicy", &format!("{policy:?}"), why);
+            return Err(ApiError::invalid_options("DeleteOptions", cause));
+        }
         let finalizer = match policy {
-            "" | "Background" if body["orphanDependents"] == true => Some(ORPHAN),
+            "" if orphans == Some(true) => Some(ORPHAN),
             "" | "Background" => None,
             "Foreground" => Some(FOREGROUND),
             "Orphan" => Some(ORPHAN),
             other => {
-                let cause = Cause {
-                    reason: "FieldValueNotSupported",
-                    field: "propagationPolicy".to_owned(),
-                    message: format!(
-                        "Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
-                    ),
-                };
-                return Err(ApiError::invalid_kind(
-                    "meta.k8s.io",
-                    "DeleteOptions",
-                    "",
-                    &[cause],
-                ));
+                let known = ["Foreground", "Background", "Orphan", "nil"];
+                let cause = Cause::unsupported("propagationPolicy", &format!("{other:?}"), &known);
+                return Err(ApiError::invalid_options("DeleteOptions", cause));
             }
         };
-        let dry_run = body["dryRun"]
-            .as_array()
-            .is_some_and(|list| list.iter().any(|one| one == "All"));
+        let words = told.dry_run.unwrap_or_default();
+        if let Some(word) = words.iter().find(|word| *word != "All") {
+            return Err(unknown_dry_run("DeleteOptions", word));
+        }
+        let preconditions = told.preconditions.unwrap_or_default();
         Ok(Self {
-            uid: text(&body["preconditions"]["uid"]),
-            resource_version: text(&body["preconditions"]["resourceVersion"]),
+            uid: preconditions.uid,
+            resource_version: preconditions.resource_version,
             finalizer,
-            dry_run: dry_run || query.dry_run()?,
+            dry_run: !words.is_empty(),
         })
     }
+}
+
+/// The options of the body; only without a body those of the query.
+fn told(query: &Query, body: &Value) -> Result<DeleteOptions, ApiError> {
+    if body.is_null() {
+        let text = |name: &str| Some(query.text(name).to_owned()).filter(|text| !text.is_empty());
+        return Ok(DeleteOptions {
+            dry_run: text("dryRun").map(|word| vec![word]),
+            propagation_policy: text("propagationPolicy"),
+            orphan_dependents: text("orphanDependents").map(|text| text == "true"),
+            ..DeleteOptions::default()
+        });
+    }
+    let kind = body["kind"].as_str().unwrap_or_default();
+    if !matches!(kind, "" | "DeleteOptions") {
+        let version = body["apiVersion"].as_str().unwrap_or_default();
+        let why = format!("no kind {kind:?} is registered for version {version:?}");
+        return Err(ApiError::unexplained(&why));
+    }
+    // Its type insists on its own kind and version, which a body may leave out.
+    let mut body = body.clone();
+    object::remove(&mut body, "kind");
+    object::remove(&mut body, "apiVersion");
+    DeleteOptions::deserialize(&body).map_err(|error| ApiError::unexplained(&error.to_string()))
 }
 
 /// Deletes an object; returns what kube-apiserver answers: the object while it goes, a Status when it is gone.
@@ -155,12 +175,13 @@ fn check_preconditions(
     object: &Value,
     options: &Options,
 ) -> Result<(), ApiError> {
-    for (what, wanted, field) in [
-        ("UID", &options.uid, "uid"),
+    for (what, wanted, field, end) in [
+        ("UID", &options.uid, "uid", "deleted and then recreated"),
         (
             "ResourceVersion",
             &options.resource_version,
             "resourceVersion",
+            "modified",
         ),
     ] {
         let found = object["metadata"][field].as_str().unwrap_or_default();
@@ -168,9 +189,10 @@ fn check_preconditions(
             && wanted != found
         {
             let why = format!(
-                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). \
+                 The object might have been {end}"
             );
-            return Err(ApiError::conflict(resource, name, &why));
+            return Err(ApiError::precondition(resource, name, &why));
         }
     }
     Ok(())

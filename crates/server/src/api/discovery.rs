@@ -10,8 +10,9 @@ use super::status::ApiError;
 const MINOR: &str = "34";
 
 const PLAIN: &str = "application/json";
-const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-const V2_BETA: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+/// Both of `/api` and `/apis` in one answer each.
+pub(crate) const AGGREGATED: &str =
+    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 const VERBS: &[&str] = &[
     "create",
@@ -23,6 +24,17 @@ const VERBS: &[&str] = &[
     "update",
     "watch",
 ];
+/// Of our kinds, in the order in which definitions have them.
+const CUSTOM_VERBS: &[&str] = &[
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "create",
+    "update",
+    "watch",
+];
 const NAMESPACE_VERBS: &[&str] = &[
     "create", "delete", "get", "list", "patch", "update", "watch",
 ];
@@ -30,16 +42,17 @@ const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
 
 /// Content type and body.
 pub(crate) fn answer(route: &Route, accept: &str) -> Result<(&'static str, Value), ApiError> {
-    let form = aggregated(accept);
-    let value = match (route, form) {
+    let wants_aggregated =
+        matches!(route, Route::CoreVersions | Route::Groups) && aggregated(accept)?;
+    let value = match (route, wants_aggregated) {
         (Route::Version, _) => version(),
-        (Route::CoreVersions, Some(form)) => return Ok((form, group_discovery(form, true))),
-        (Route::Groups, Some(form)) => return Ok((form, group_discovery(form, false))),
-        (Route::CoreVersions, None) => json!({
+        (Route::CoreVersions, true) => return Ok((AGGREGATED, group_discovery(true))),
+        (Route::Groups, true) => return Ok((AGGREGATED, group_discovery(false))),
+        (Route::CoreVersions, false) => json!({
             "kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [],
         }),
-        (Route::Groups, None) => {
+        (Route::Groups, false) => {
             let groups: Vec<Value> = named_groups()
                 .map(|(name, version)| group(name, version))
                 .collect();
@@ -48,7 +61,7 @@ pub(crate) fn answer(route: &Route, accept: &str) -> Result<(&'static str, Value
         (Route::Group(wanted), _) => {
             let (name, version) = named_groups()
                 .find(|(name, _)| name == wanted)
-                .ok_or_else(ApiError::no_such_path)?;
+                .ok_or_else(ApiError::no_page)?;
             let mut value = group(name, version);
             value["kind"] = "APIGroup".into();
             value["apiVersion"] = "v1".into();
@@ -60,22 +73,25 @@ pub(crate) fn answer(route: &Route, accept: &str) -> Result<(&'static str, Value
     Ok((PLAIN, value))
 }
 
-/// The aggregated form, when the client knows one.
-fn aggregated(accept: &str) -> Option<&'static str> {
-    let asked: Vec<&str> = accept
-        .split(',')
-        .filter(|media| media.contains("as=APIGroupDiscoveryList"))
-        .collect();
-    let has = |version: &str| {
-        asked
-            .iter()
-            .any(|media| media.split(';').any(|part| part.trim() == version))
-    };
-    if has("v=v2") {
-        Some(V2)
-    } else {
-        has("v=v2beta1").then_some(V2_BETA)
+/// Whether the aggregated form is the first that we have; an error when there is none at all.
+fn aggregated(accept: &str) -> Result<bool, ApiError> {
+    if accept.trim().is_empty() {
+        return Ok(false);
     }
+    for media in accept.split(',') {
+        let parts: Vec<&str> = media.split(';').map(str::trim).collect();
+        let has = |part: &str| parts.contains(&part);
+        match parts.first().copied().unwrap_or_default() {
+            // A form that we do not have is none.
+            "application/json"
+                if has("as=APIGroupDiscoveryList")
+                    && !(has("v=v2") && has("g=apidiscovery.k8s.io")) => {}
+            "application/json" if has("as=APIGroupDiscoveryList") => return Ok(true),
+            "application/json" | "application/*" | "*/*" => return Ok(false),
+            _ => {}
+        }
+    }
+    Err(ApiError::not_acceptable())
 }
 
 fn named_groups() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -107,6 +123,8 @@ fn of(group: &str, version: &str) -> impl Iterator<Item = &'static Resource> {
 fn verbs(resource: &Resource) -> &'static [&'static str] {
     if resource.is_namespace() {
         NAMESPACE_VERBS
+    } else if resource.custom {
+        CUSTOM_VERBS
     } else {
         VERBS
     }
@@ -143,21 +161,25 @@ fn resources(group: &str, version: &str) -> Result<Value, ApiError> {
         }
     }
     let Some(first) = of(group, version).next() else {
-        return Err(ApiError::no_such_path());
+        return Err(super::route::absent(group));
     };
-    Ok(json!({
-        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version(), "resources": list,
-    }))
+    let mut answer = json!({
+        "kind": "APIResourceList", "groupVersion": first.api_version(), "resources": list,
+    });
+    if !group.is_empty() {
+        answer["apiVersion"] = "v1".into();
+    }
+    Ok(answer)
 }
 
-fn group_discovery(form: &str, core: bool) -> Value {
+fn group_discovery(core: bool) -> Value {
     let items: Vec<Value> = resource::groups()
         .into_iter()
         .filter(|(group, _)| group.is_empty() == core)
         .map(|(group, version)| {
             let resources: Vec<Value> = of(group, version).map(resource_discovery).collect();
             let mut item = json!({
-                "metadata": {"creationTimestamp": null},
+                "metadata": {},
                 "versions": [{"version": version, "freshness": "Current", "resources": resources}],
             });
             if !group.is_empty() {
@@ -166,15 +188,19 @@ fn group_discovery(form: &str, core: bool) -> Value {
             item
         })
         .collect();
-    let version = if form == V2 { "v2" } else { "v2beta1" };
     json!({
-        "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
+        "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2",
         "metadata": {}, "items": items,
     })
 }
 
 fn resource_discovery(resource: &Resource) -> Value {
-    let kind = json!({"group": resource.group, "version": resource.version, "kind": resource.kind});
+    // Of a kind of Kubernetes itself it is told by the place in this document.
+    let (group, version) = match resource.custom {
+        true => (resource.group.as_str(), resource.version.as_str()),
+        false => ("", ""),
+    };
+    let kind = json!({"group": group, "version": version, "kind": resource.kind});
     let mut value = json!({
         "resource": resource.plural, "responseKind": kind, "singularResource": resource.singular,
         "scope": if resource.namespaced { "Namespaced" } else { "Cluster" }, "verbs": verbs(resource),

@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::object::{remove, set};
+use super::events::prepare as prepare_event;
+use super::object::{drop_empty, remove};
 use super::resource::Resource;
 use super::status::{ApiError, Cause};
 
@@ -17,6 +18,7 @@ const MAX_DATA: usize = 1 << 20;
 /// Decodes a core kind as a typed client will: a time that is none must not come back to it. Secrets are checked by
 /// `prepare`, whose words never hold a value.
 pub(crate) fn decode(resource: &Resource, object: &Value) -> Result<(), serde_json::Error> {
+    check_microtimes(resource, object)?;
     match resource.plural.as_str() {
         "namespaces" => Namespace::deserialize(object).map(drop),
         "configmaps" => ConfigMap::deserialize(object).map(drop),
@@ -36,15 +38,61 @@ pub(crate) fn prepare(
         "secrets" => prepare_secret(resource, old, object),
         "configmaps" => prepare_config_map(resource, old, object),
         "namespaces" if old.is_none() => {
-            let name = object["metadata"]["name"].clone();
-            object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
             object["spec"] = json!({"finalizers": ["kubernetes"]});
             object["status"] = json!({"phase": "Active"});
             Ok(())
         }
-        "events" => prepare_event(object),
+        "events" if old.is_none() => prepare_event(resource, object),
+        "leases" => check_lease(resource, object),
         _ => Ok(()),
     }
+}
+
+/// The label by which a Namespace is selected by name.
+pub(crate) fn label(resource: &Resource, object: &mut Value) {
+    if resource.is_namespace() {
+        let name = object["metadata"]["name"].clone();
+        object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
+    }
+}
+
+fn check_lease(resource: &Resource, lease: &Value) -> Result<(), ApiError> {
+    let mut causes = Vec::new();
+    for (field, least, why) in [
+        ("leaseDurationSeconds", 1, "must be greater than 0"),
+        ("leaseTransitions", 0, "must be greater than or equal to 0"),
+    ] {
+        let value = &lease["spec"][field];
+        if value.as_i64().is_some_and(|number| number < least) {
+            causes.push(Cause::invalid(
+                &format!("spec.{field}"),
+                &value.to_string(),
+                why,
+            ));
+        }
+    }
+    finish(resource, &name_of(lease), &causes)
+}
+
+/// Times with microseconds have six digits after the point, no more and no less.
+fn check_microtimes(resource: &Resource, object: &Value) -> Result<(), serde_json::Error> {
+    use serde::de::Error as _;
+    let times = match resource.plural.as_str() {
+        "leases" => [&object["spec"]["acquireTime"], &object["spec"]["renewTime"]],
+        "events" => [&object["eventTime"], &object["series"]["lastObservedTime"]],
+        _ => return Ok(()),
+    };
+    for text in times.into_iter().filter_map(Value::as_str) {
+        let digits = text.split_once('.').map_or(0, |(_, fraction)| {
+            fraction.bytes().take_while(u8::is_ascii_digit).count()
+        });
+        if digits != 6 {
+            return Err(serde_json::Error::custom(format!(
+                "parsing time {text:?}: it must have six digits after the point"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn prepare_secret(
@@ -62,6 +110,7 @@ fn prepare_secret(
         }
     }
     remove(secret, "stringData");
+    drop_empty(secret, "data");
     let mut causes = Vec::new();
     let mut size = 0;
     for (key, value) in secret["data"].as_object().into_iter().flatten() {
@@ -76,6 +125,7 @@ fn prepare_secret(
         check_key("data", key, &mut causes);
     }
     check_size("data", size, &mut causes);
+    check_wanted_keys(secret, &mut causes);
     if let Some(old) = old {
         if old["type"] != secret["type"] {
             causes.push(immutable("type", &secret["type"]));
@@ -85,13 +135,50 @@ fn prepare_secret(
     finish(resource, &name, &causes)
 }
 
+/// Types of Secrets that promise keys.
+fn check_wanted_keys(secret: &Value, causes: &mut Vec<Cause>) {
+    let wanted: &[&str] = match secret["type"].as_str().unwrap_or_default() {
+        "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+        "kubernetes.io/basic-auth" => &["username", "password"],
+        "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
+        "kubernetes.io/dockercfg" => &[".dockercfg"],
+        "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
+        _ => &[],
+    };
+    let missing = |key: &str| secret["data"].get(key).is_none();
+    // A user without a password is one, and the other way round.
+    if wanted.contains(&"username") && !wanted.iter().all(|key| missing(key)) {
+        return;
+    }
+    for key in wanted.iter().filter(|key| missing(key)) {
+        causes.push(Cause::required(&format!("data[{key}]"), ""));
+    }
+}
+
 fn prepare_config_map(
     resource: &Resource,
     old: Option<&Value>,
     map: &mut Value,
 ) -> Result<(), ApiError> {
     let name = name_of(map);
+    drop_empty(map, "data");
+    drop_empty(map, "binaryData");
     let mut causes = Vec::new();
+    for key in map["data"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key)
+    {
+        if map["binaryData"].get(key).is_some() {
+            let why = "duplicate of key present in binaryData";
+            causes.push(Cause::invalid(
+                &format!("data[{key}]"),
+                &format!("{key:?}"),
+                why,
+            ));
+        }
+    }
     let mut size = 0;
     for field in ["data", "binaryData"] {
         for (key, value) in map[field].as_object().into_iter().flatten() {
@@ -106,7 +193,7 @@ fn prepare_config_map(
             }
         }
     }
-    check_size("", size, &mut causes);
+    check_size("[]", size, &mut causes);
     if let Some(old) = old {
         check_frozen(old, map, &["data", "binaryData"], &mut causes);
     }
@@ -152,13 +239,19 @@ fn check_key(field: &str, key: &str, causes: &mut Vec<Cause>) {
     let characters = key
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
-    if key.is_empty() || key.len() > 253 || !characters || key == "." || key.starts_with("..") {
+    let field = format!("{field}[{key}]");
+    let mut invalid = |why: &str| causes.push(Cause::invalid(&field, &format!("{key:?}"), why));
+    if key.len() > 253 {
+        invalid("must be no more than 253 characters");
+    }
+    if key.is_empty() || !characters {
         let why = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
-        causes.push(Cause::invalid(
-            &format!("{field}[{key}]"),
-            &format!("{key:?}"),
-            why,
-        ));
+        invalid(why);
+    }
+    match key {
+        "." | ".." => invalid(&format!("must not be '{key}'")),
+        _ if key.starts_with("..") => invalid("must not start with '..'"),
+        _ => {}
     }
 }
 
@@ -170,61 +263,6 @@ fn check_size(field: &str, size: usize, causes: &mut Vec<Cause>) {
             message: format!("Too long: may not be more than {MAX_DATA} bytes"),
         });
     }
-}
-
-fn prepare_event(event: &mut Value) -> Result<(), ApiError> {
-    let namespace = event["metadata"]["namespace"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
-    let about = &mut event["involvedObject"];
-    match about["namespace"].as_str().unwrap_or_default() {
-        // An Event about something without a namespace lies in `default`.
-        "" if namespace == "default" => Ok(()),
-        found if found == namespace => Ok(()),
-        found => {
-            let why = "does not match event.namespace";
-            let cause = Cause::invalid("involvedObject.namespace", &format!("{found:?}"), why);
-            let resource =
-                super::resource::find("", "v1", "events").ok_or_else(ApiError::no_such_path)?;
-            Err(ApiError::invalid(resource, "", &[cause]))
-        }
-    }
-}
-
-/// Fields of `events.k8s.io/v1` and what they are called in core/v1.
-const EVENT_FIELDS: &[(&str, &str)] = &[
-    ("regarding", "involvedObject"),
-    ("note", "message"),
-    ("reportingController", "reportingComponent"),
-    ("deprecatedSource", "source"),
-    ("deprecatedFirstTimestamp", "firstTimestamp"),
-    ("deprecatedLastTimestamp", "lastTimestamp"),
-    ("deprecatedCount", "count"),
-];
-
-/// From `events.k8s.io/v1` to the stored form.
-pub(crate) fn stored_event(mut event: Value) -> Value {
-    for (new, stored) in EVENT_FIELDS {
-        let value = event[*new].take();
-        remove(&mut event, new);
-        if !value.is_null() {
-            event[*stored] = value;
-        }
-    }
-    event["apiVersion"] = "v1".into();
-    event
-}
-
-/// From the stored form to `events.k8s.io/v1`.
-pub(crate) fn new_event(mut event: Value) -> Value {
-    for (new, stored) in EVENT_FIELDS {
-        let value = event[*stored].take();
-        remove(&mut event, stored);
-        set(&mut event, new, value);
-    }
-    event["apiVersion"] = "events.k8s.io/v1".into();
-    event
 }
 
 #[cfg(test)]
@@ -255,14 +293,5 @@ mod tests {
         let mut new = json!({"metadata": {"name": "s"}, "type": "Opaque", "data": {"a": "eQ=="}});
         let error = prepare(secrets, Some(&old), &mut new).unwrap_err();
         assert_eq!(error.details["causes"].as_array().unwrap().len(), 2);
-    }
-
-    #[test]
-    fn both_forms_of_an_event_say_the_same() {
-        let new = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"},
-            "regarding": {"name": "pg"}, "note": "text", "reportingController": "operator", "reason": "R"});
-        let stored = stored_event(new.clone());
-        assert_eq!(stored["involvedObject"]["name"], "pg");
-        assert_eq!(new_event(stored), new);
     }
 }

@@ -9,6 +9,9 @@ const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower ca
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const LABEL_NAME: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+const QUALIFIED: &str = "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
+/// Finalizers that need no domain.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 /// All annotations of an object together, keys and values.
 const MAX_ANNOTATIONS: usize = 256 << 10;
 
@@ -34,27 +37,35 @@ fn is_qualified(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
-/// Checks a label's or annotation's key.
-pub(crate) fn label_key(key: &str) -> Result<(), String> {
+/// Everything that is wrong with a label's or annotation's key.
+pub(crate) fn key_faults(key: &str) -> Vec<String> {
+    let mut faults = Vec::new();
     let name = match key.split_once('/') {
-        Some(("", _)) => return Err("prefix part must be non-empty".to_owned()),
+        Some((_, name)) if name.contains('/') => return vec![QUALIFIED.to_owned()],
         Some((prefix, name)) => {
-            if !is_subdomain(prefix) || prefix.len() > 253 {
-                return Err(format!("prefix part {SUBDOMAIN}"));
+            if prefix.is_empty() {
+                faults.push("prefix part must be non-empty".to_owned());
+            } else if !is_subdomain(prefix) || prefix.len() > 253 {
+                faults.push(format!("prefix part {SUBDOMAIN}"));
             }
             name
         }
         None => key,
     };
     if name.is_empty() {
-        Err("name part must be non-empty".to_owned())
+        faults.push("name part must be non-empty".to_owned());
     } else if name.len() > 63 {
-        Err("name part must be no more than 63 characters".to_owned())
-    } else if is_qualified(name) {
-        Ok(())
-    } else {
-        Err(LABEL_NAME.to_owned())
+        faults.push("name part must be no more than 63 characters".to_owned());
     }
+    if !is_qualified(name) {
+        faults.push(LABEL_NAME.to_owned());
+    }
+    faults
+}
+
+/// Checks a label's or annotation's key.
+pub(crate) fn label_key(key: &str) -> Result<(), String> {
+    key_faults(key).into_iter().next().map_or(Ok(()), Err)
 }
 
 /// Checks a label's value.
@@ -86,6 +97,22 @@ fn name(resource: &Resource, name: &str, field: &str) -> Option<Cause> {
 /// Checks the metadata of an object that is about to be stored.
 pub(crate) fn check(resource: &Resource, metadata: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
+    if let Some(prefix) = metadata["generateName"]
+        .as_str()
+        .filter(|text| !text.is_empty())
+    {
+        // The random end makes a name of what ends in a dash.
+        let begin = format!("{}x", prefix.trim_end_matches('-'));
+        let told = name(resource, &begin, "metadata.generateName").map(|mut cause| {
+            cause.message =
+                cause
+                    .message
+                    .replacen(&format!("{begin:?}"), &format!("{prefix:?}"), 1);
+            cause
+        });
+        // One that is too long is cut.
+        causes.extend(told.filter(|_| prefix.len() <= 253));
+    }
     match metadata["name"].as_str() {
         None | Some("") => {
             let why = "name or generateName is required";
@@ -94,30 +121,18 @@ pub(crate) fn check(resource: &Resource, metadata: &Value) -> Vec<Cause> {
         Some(text) => causes.extend(name(resource, text, "metadata.name")),
     }
     for (key, value) in metadata["labels"].as_object().into_iter().flatten() {
-        let checked = label_key(key).and_then(|()| label_value(value.as_str().unwrap_or_default()));
-        if let Err(why) = checked {
-            let told = if label_key(key).is_err() {
-                key
-            } else {
-                value.as_str().unwrap_or_default()
-            };
-            causes.push(Cause::invalid(
-                "metadata.labels",
-                &format!("{told:?}"),
-                &why,
-            ));
-        }
+        let invalid =
+            |told: &str, why: &str| Cause::invalid("metadata.labels", &format!("{told:?}"), why);
+        causes.extend(key_faults(key).iter().map(|why| invalid(key, why)));
+        let value = value.as_str().unwrap_or_default();
+        causes.extend(label_value(value).err().map(|why| invalid(value, &why)));
     }
     let mut total = 0;
     for (key, value) in metadata["annotations"].as_object().into_iter().flatten() {
         total += key.len() + value.as_str().map_or(0, str::len);
-        if let Err(why) = label_key(&key.to_lowercase()) {
-            causes.push(Cause::invalid(
-                "metadata.annotations",
-                &format!("{key:?}"),
-                &why,
-            ));
-        }
+        let invalid =
+            |why: &String| Cause::invalid("metadata.annotations", &format!("{key:?}"), why);
+        causes.extend(key_faults(&key.to_lowercase()).iter().map(invalid));
     }
     if total > MAX_ANNOTATIONS {
         causes.push(Cause {
@@ -126,19 +141,91 @@ pub(crate) fn check(resource: &Resource, metadata: &Value) -> Vec<Cause> {
             message: format!("Too long: may not be more than {MAX_ANNOTATIONS} bytes"),
         });
     }
-    for (index, finalizer) in metadata["finalizers"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .enumerate()
-    {
-        let text = finalizer.as_str().unwrap_or_default();
-        if let Err(why) = label_key(text) {
-            let field = format!("metadata.finalizers[{index}]");
-            causes.push(Cause::invalid(&field, &format!("{text:?}"), &why));
+    check_finalizers(resource, metadata, &mut causes);
+    check_owners(metadata, &mut causes);
+    causes
+}
+
+fn check_finalizers(resource: &Resource, metadata: &Value, causes: &mut Vec<Cause>) {
+    let list = metadata["finalizers"].as_array().into_iter().flatten();
+    let texts: Vec<&str> = list.filter_map(Value::as_str).collect();
+    for text in &texts {
+        for why in key_faults(text) {
+            causes.push(Cause::invalid(
+                "metadata.finalizers",
+                &format!("{text:?}"),
+                &why,
+            ));
         }
     }
-    causes
+    if resource.custom {
+        return;
+    }
+    for (index, text) in texts.iter().enumerate() {
+        if !text.contains('/') && !STANDARD_FINALIZERS.contains(text) {
+            let field = format!("metadata.finalizers[{index}]");
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            causes.push(Cause::invalid(&field, &format!("{text:?}"), why));
+        }
+    }
+}
+
+/// Owners must be nameable, and at most one of them controls.
+fn check_owners(metadata: &Value, causes: &mut Vec<Cause>) {
+    let owners = metadata["ownerReferences"].as_array();
+    let text = |owner: &Value, field: &str| owner[field].as_str().unwrap_or_default().to_owned();
+    let mut controllers: Vec<String> = Vec::new();
+    for owner in owners.into_iter().flatten() {
+        let (version, kind) = (text(owner, "apiVersion"), text(owner, "kind"));
+        for (field, why) in [
+            ("apiVersion", "version must not be empty"),
+            ("kind", "must not be empty"),
+            ("name", "must not be empty"),
+            ("uid", "must not be empty"),
+        ] {
+            if text(owner, field).is_empty() {
+                let field = format!("metadata.ownerReferences.{field}");
+                causes.push(Cause::invalid(&field, "\"\"", why));
+            }
+        }
+        if version == "v1" && kind == "Event" {
+            let why = "/v1, Kind=Event is disallowed from being an owner";
+            causes.push(Cause::invalid(
+                "metadata.ownerReferences",
+                &told(owner),
+                why,
+            ));
+        }
+        if owner["controller"] == true {
+            controllers.push(format!("{kind}/{}", text(owner, "name")));
+        }
+    }
+    if let [first, second, ..] = controllers.as_slice() {
+        let all: Vec<String> = owners.into_iter().flatten().map(told).collect();
+        let why = format!(
+            "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"
+        );
+        let value = format!("[{}]", all.join(","));
+        causes.push(Cause::invalid("metadata.ownerReferences", &value, &why));
+    }
+}
+
+/// An owner in the order of fields in which Go writes it.
+fn told(owner: &Value) -> String {
+    let fields = [
+        "apiVersion",
+        "kind",
+        "name",
+        "uid",
+        "controller",
+        "blockOwnerDeletion",
+    ];
+    let list: Vec<String> = fields
+        .into_iter()
+        .filter(|field| !owner[*field].is_null())
+        .map(|field| format!("{field:?}:{}", owner[field]))
+        .collect();
+    format!("{{{}}}", list.join(","))
 }
 
 #[cfg(test)]
@@ -173,10 +260,10 @@ mod tests {
     #[test]
     fn checks_labels_and_finalizers() {
         let secrets = resource::find("", "v1", "secrets").unwrap();
-        let good =
-            json!({"name": "x", "labels": {"a.b/c": "D_1", "e": ""}, "finalizers": ["kubedb.com"]});
+        let good = json!({"name": "x", "labels": {"a.b/c": "D_1", "e": ""}, "finalizers": ["kubedb.com/x"]});
         assert!(check(secrets, &good).is_empty());
         let bad = json!({"name": "x", "labels": {"a b": "c", "d": "e f"}, "finalizers": ["a b"]});
-        assert_eq!(check(secrets, &bad).len(), 3);
+        // The finalizer is malformed, and without a domain.
+        assert_eq!(check(secrets, &bad).len(), 4);
     }
 }

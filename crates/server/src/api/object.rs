@@ -4,10 +4,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rand::RngExt;
 use serde_json::{Value, json};
 
+use super::body::{self, Sent};
 use super::resource::Resource;
 use super::route::{Part, Query, Target};
 use super::status::{ApiError, Cause};
-use super::{kinds, names, schema};
+use super::{events, kinds, names, schema};
 
 /// Characters of generated names, as in kube-apiserver: no vowels, so no words.
 const NAME_CHARACTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -47,13 +48,17 @@ pub(crate) fn normalise(
     target: &Target,
     query: &Query,
     judge: Judge,
-    mut object: Value,
+    sent: Sent,
 ) -> Result<Normalised, ApiError> {
     let resource = target.resource;
-    envelope(resource, &mut object)?;
+    let mut object = sent.object;
+    envelope(target, &mut object)?;
+    if !resource.custom {
+        no_nulls_in_maps(&mut object);
+    }
     let dropped = metadata(resource, &mut object)?;
     if resource.is_new_event() {
-        object = kinds::stored_event(object);
+        object = events::stored_event(object);
     }
     let schema = match resource.is_new_event() {
         true => {
@@ -63,26 +68,59 @@ pub(crate) fn normalise(
         }
         false => &resource.schema,
     };
+    schema::make_whole(schema, &mut object);
     let raw = object.clone();
     let mut findings = schema::check(schema, &mut object);
     findings.unknown.extend(dropped);
+    findings.unknown.sort();
     match judge {
         Judge::All => {}
-        Judge::Status => findings
-            .causes
-            .retain(|cause| cause.field.starts_with("status")),
+        Judge::Status => {
+            findings
+                .causes
+                .retain(|cause| cause.field.starts_with("status"));
+            // The status is judged by itself, and the words say so.
+            for cause in &mut findings.causes {
+                cause.message = cause.message.replacen("status.", "", 1);
+            }
+        }
         Judge::Nothing => findings.causes.clear(),
     }
     if !findings.causes.is_empty() {
         return Err(refuse(resource, &object, &findings.causes));
     }
     kinds::decode(resource, &object).map_err(|error| undecodable(resource, &error.to_string()))?;
-    let warnings = unknown_fields(resource, query, &findings.unknown)?;
+    let warnings = doubtful_fields(resource, query, &findings.unknown, &sent.duplicates)?;
     Ok(Normalised {
         object,
         raw,
         warnings,
     })
+}
+
+/// Go reads a null in a map of texts as empty text.
+fn no_nulls_in_maps(object: &mut Value) {
+    let texts = |map: &mut Value| {
+        for value in map
+            .as_object_mut()
+            .into_iter()
+            .flat_map(|map| map.values_mut())
+        {
+            if value.is_null() {
+                *value = "".into();
+            }
+        }
+    };
+    for field in ["data", "binaryData", "stringData"] {
+        if let Some(map) = object.get_mut(field) {
+            texts(map);
+        }
+    }
+    for field in ["labels", "annotations"] {
+        if let Some(map) = object["metadata"].get_mut(field) {
+            texts(map);
+        }
+    }
 }
 
 fn refuse(resource: &Resource, object: &Value, causes: &[Cause]) -> ApiError {
@@ -106,46 +144,84 @@ fn undecodable(resource: &Resource, why: &str) -> ApiError {
     ))
 }
 
-fn unknown_fields(
+fn doubtful_fields(
     resource: &Resource,
     query: &Query,
     unknown: &[String],
+    duplicates: &[String],
 ) -> Result<Vec<String>, ApiError> {
-    let texts = || {
-        unknown
-            .iter()
-            .map(|field| format!("unknown field \"{field}\""))
-    };
+    let twice = duplicates
+        .iter()
+        .map(|field| format!("duplicate field \"{field}\""));
+    let unknown = unknown
+        .iter()
+        .map(|field| format!("unknown field \"{field}\""));
+    let texts: Vec<String> = twice.chain(unknown).collect();
     match query.text("fieldValidation") {
-        _ if unknown.is_empty() => Ok(Vec::new()),
-        "Strict" => {
-            let list: Vec<String> = texts().collect();
-            let why = format!("strict decoding error: {}", list.join(", "));
+        "Strict" if !texts.is_empty() => {
+            let why = format!("strict decoding error: {}", texts.join(", "));
             Err(undecodable(resource, &why))
         }
         "Ignore" => Ok(Vec::new()),
-        _ => Ok(texts().collect()),
+        _ => Ok(texts),
     }
 }
 
-fn envelope(resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
-    if !object.is_object() {
-        return Err(undecodable(resource, "the body is not an object"));
-    }
-    for (field, wanted, what) in [
-        ("apiVersion", resource.api_version(), "API version"),
-        ("kind", resource.kind.clone(), "kind"),
-    ] {
-        match object[field].as_str() {
-            None | Some("") => object[field] = wanted.into(),
-            Some(found) if found == wanted => {}
-            Some(found) => {
-                return Err(ApiError::bad_request(format!(
-                    "the {what} in the data ({found}) does not match the expected {what} ({wanted})"
-                )));
-            }
+/// Checks `apiVersion` and `kind`. A core kind may leave them out, one of ours may not.
+fn envelope(target: &Target, object: &mut Value) -> Result<(), ApiError> {
+    let resource = target.resource;
+    let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+    let (found, found_kind) = (text("apiVersion"), text("kind"));
+    let (wanted, kind) = (resource.api_version(), resource.kind.as_str());
+    if resource.custom {
+        if found_kind.is_empty() {
+            return Err(body::unrecognized(resource, "Object 'Kind' is missing"));
         }
+        if found != wanted {
+            return Err(ApiError::bad_request(format!(
+                "the API version in the data ({found}) does not match the expected API version ({wanted})"
+            )));
+        }
+        if found_kind != kind {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            let why = format!("must be {kind}");
+            let cause = Cause::invalid("kind", &format!("{found_kind:?}"), &why);
+            return Err(ApiError::invalid_kind(
+                &resource.group,
+                &found_kind,
+                name,
+                &[cause],
+            ));
+        }
+        return Ok(());
     }
+    let version = found.rsplit('/').next().unwrap_or_default();
+    let foreign = |kind: &str, why: &str| {
+        ApiError::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {}: {why}",
+            resource.kind
+        ))
+    };
+    if !found.is_empty() && found != wanted {
+        let kind = if found_kind.is_empty() {
+            kind
+        } else {
+            &found_kind
+        };
+        let why = format!("no kind \"{kind}\" is registered for version \"{found}\"");
+        return Err(foreign(kind, &why));
+    }
+    if !found_kind.is_empty() && found_kind != kind {
+        let family = match resource.group.as_str() {
+            "coordination.k8s.io" => "coordination",
+            _ => "core",
+        };
+        let why =
+            format!("converting ({version}.{found_kind}) to ({family}.{kind}): unknown conversion");
+        return Err(foreign(&found_kind, &why));
+    }
+    object["apiVersion"] = wanted.into();
+    object["kind"] = kind.into();
     Ok(())
 }
 
@@ -160,7 +236,7 @@ fn metadata(resource: &Resource, object: &mut Value) -> Result<Vec<String>, ApiE
     // Nobody reads who set which field, and apply by the server is refused.
     typed.managed_fields = None;
     typed.self_link = None;
-    let known = serde_json::to_value(&typed)
+    let mut known = serde_json::to_value(&typed)
         .map_err(|error| undecodable(resource, &format!("metadata: {error}")))?;
     let dropped = sent
         .as_object()
@@ -173,12 +249,33 @@ fn metadata(resource: &Resource, object: &mut Value) -> Result<Vec<String>, ApiE
         })
         .map(|(field, _)| format!("metadata.{field}"))
         .collect();
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        drop_empty(&mut known, field);
+    }
     object["metadata"] = known;
     Ok(dropped)
 }
 
+/// Removes a map or list that holds nothing: Go never writes one.
+pub(crate) fn drop_empty(object: &mut Value, field: &str) {
+    let empty = match &object[field] {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    };
+    if empty {
+        remove(object, field);
+    }
+}
+
 /// Takes the namespace of the path, and the name where the path has one.
 pub(crate) fn place(target: &Target, object: &mut Value) -> Result<(), ApiError> {
+    if !object["metadata"].is_object() {
+        if !object["metadata"].is_null() {
+            return Err(undecodable(target.resource, "metadata is not an object"));
+        }
+        object["metadata"] = json!({});
+    }
     let metadata = &mut object["metadata"];
     let namespace = metadata["namespace"].as_str().unwrap_or_default();
     if !namespace.is_empty() && namespace != target.namespace {
@@ -196,6 +293,7 @@ pub(crate) fn place(target: &Target, object: &mut Value) -> Result<(), ApiError>
     if !target.name.is_empty() {
         metadata["name"] = target.name.as_str().into();
     }
+    // A name that is no text is for the decoder to refuse.
     if target.resource.namespaced {
         metadata["namespace"] = target.namespace.as_str().into();
     } else {
@@ -211,7 +309,6 @@ pub(crate) fn begin(resource: &Resource, object: &mut Value) {
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
         "resourceVersion",
-        "generation",
     ] {
         remove(metadata, field);
     }
@@ -237,12 +334,18 @@ fn generate_name(prefix: &str) -> String {
     kept.chain(end).collect()
 }
 
+/// What Go says of a text that is no number.
+pub(crate) fn unparsable(parser: &str, text: &str) -> String {
+    format!("strconv.{parser}: parsing {text:?}: invalid syntax")
+}
+
 /// Checks the identity that an update claims against the stored object.
 pub(crate) fn check_identity(
     resource: &Resource,
     name: &str,
     old: &Value,
     new: &Value,
+    is_patch: bool,
 ) -> Result<(), ApiError> {
     let text = |object: &Value, field: &str| -> String {
         object["metadata"][field]
@@ -252,6 +355,11 @@ pub(crate) fn check_identity(
     };
     let (wanted, found) = (text(new, "uid"), text(old, "uid"));
     if !wanted.is_empty() && wanted != found {
+        if is_patch {
+            let why = "field is immutable";
+            let cause = Cause::invalid("metadata.uid", &format!("{wanted:?}"), why);
+            return Err(ApiError::invalid(resource, name, &[cause]));
+        }
         let why = format!(
             "Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
         );
@@ -259,10 +367,9 @@ pub(crate) fn check_identity(
     }
     match text(new, "resourceVersion").as_str() {
         "" if resource.unconditional_update() => Ok(()),
-        "" => {
-            let why = "must be specified for an update";
-            let cause = Cause::invalid("metadata.resourceVersion", "0x0", why);
-            Err(ApiError::invalid(resource, name, &[cause]))
+        "" => Err(ApiError::unversioned(resource, name)),
+        version if version.parse::<u64>().is_err() => {
+            Err(ApiError::unexplained(&unparsable("ParseUint", version)))
         }
         version if version == text(old, "resourceVersion") => Ok(()),
         _ => Err(ApiError::modified(resource, name)),

@@ -1,5 +1,10 @@
 //! `/openapi/v3`: without it kubectl neither creates nor applies, and `kubectl explain` has nothing to say.
 
+use std::sync::LazyLock;
+
+use axum::body::Body;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::resource::{self, Resource};
@@ -28,7 +33,7 @@ fn path(group: &str, version: &str) -> String {
 
 /// The document of one group and version.
 pub(crate) fn document(group: &str, version: &str) -> Result<Value, ApiError> {
-    let mut schemas = Map::new();
+    let (mut schemas, mut used) = (Map::new(), Vec::new());
     let mut paths = Map::new();
     for resource in resource::all()
         .iter()
@@ -36,11 +41,21 @@ pub(crate) fn document(group: &str, version: &str) -> Result<Value, ApiError> {
     {
         let name = schema_name(resource);
         let reference = json!({"$ref": format!("#/components/schemas/{name}")});
-        schemas.insert(name, schema(resource));
+        let schema = schema(resource, &name);
+        find_references(&schema, &mut used);
+        schemas.insert(name, schema);
         add_paths(resource, &reference, &mut paths);
     }
     if schemas.is_empty() {
-        return Err(ApiError::no_such_path());
+        return Err(ApiError::no_page());
+    }
+    while let Some(name) = used.pop() {
+        if !schemas.contains_key(&name)
+            && let Some(schema) = DEFINITIONS.get(&name)
+        {
+            find_references(schema, &mut used);
+            schemas.insert(name, schema.clone());
+        }
     }
     Ok(json!({
         "openapi": "3.0.0",
@@ -48,6 +63,31 @@ pub(crate) fn document(group: &str, version: &str) -> Result<Value, ApiError> {
         "paths": paths,
         "components": {"schemas": schemas},
     }))
+}
+
+/// `/openapi/v2`: a document without kinds. kubectl asks for it about a kind that the other version does not know, and
+/// then says that there is none.
+pub(crate) fn old(accept: &str) -> Response<Body> {
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    if !accept.contains("com.github.proto-openapi.spec.v2") {
+        let document = json!({
+            "swagger": "2.0", "info": {"title": "kubedb", "version": env!("CARGO_PKG_VERSION")},
+            "paths": {}, "definitions": {},
+        });
+        return super::service::answer(StatusCode::OK, &document);
+    }
+    // Message `Document`: field 1 is the format, field 2 the title and version.
+    let text = |field: u8, text: &str| {
+        let length = u8::try_from(text.len()).unwrap_or_default();
+        [&[field << 3 | 2, length], text.as_bytes()].concat()
+    };
+    let info = [text(1, "kubedb"), text(2, env!("CARGO_PKG_VERSION"))].concat();
+    let length = u8::try_from(info.len()).unwrap_or_default();
+    let body = [text(1, "2.0"), vec![2 << 3 | 2, length], info].concat();
+    let mut response = Response::new(Body::from(body));
+    let media = HeaderValue::from_static(PROTOBUF);
+    response.headers_mut().insert(CONTENT_TYPE, media);
+    response
 }
 
 /// As kube-apiserver names schemas: the group reversed.
@@ -64,10 +104,48 @@ fn schema_name(resource: &Resource) -> String {
     format!("{group}.{}.{}", resource.version, resource.kind)
 }
 
-fn schema(resource: &Resource) -> Value {
-    let mut schema = resource.schema.clone();
-    schema["properties"]["apiVersion"] = json!({"type": "string"});
-    schema["properties"]["kind"] = json!({"type": "string"});
+/// Core kinds and what they are made of, by name.
+static DEFINITIONS: LazyLock<Map<String, Value>> = LazyLock::new(super::schema::definitions);
+
+/// Begins every reference.
+const REFERENCE: &str = "#/components/schemas/";
+
+fn find_references(schema: &Value, found: &mut Vec<String>) {
+    match schema {
+        Value::Object(map) => {
+            for (field, inner) in map {
+                match inner.as_str().and_then(|text| text.strip_prefix(REFERENCE)) {
+                    Some(name) if field == "$ref" => found.push(name.to_owned()),
+                    _ => find_references(inner, found),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| find_references(item, found)),
+        _ => {}
+    }
+}
+
+fn schema(resource: &Resource, name: &str) -> Value {
+    let mut schema = match DEFINITIONS.get(name) {
+        Some(schema) if !resource.custom => schema.clone(),
+        _ => resource.schema.clone(),
+    };
+    if !resource.custom {
+        // Go's markers, which the types here do not carry over.
+        let required: &[&str] = match (resource.group.as_str(), resource.kind.as_str()) {
+            ("", "Event") => &["metadata", "involvedObject"],
+            ("events.k8s.io", "Event") => &["eventTime"],
+            _ => &[],
+        };
+        schema["required"] = required.into();
+    }
+    if resource.custom {
+        // Described as every kind describes them.
+        let any = &DEFINITIONS["io.k8s.api.core.v1.ConfigMap"]["properties"];
+        for field in ["apiVersion", "kind", "metadata"] {
+            schema["properties"][field] = any[field].clone();
+        }
+    }
     schema["x-kubernetes-group-version-kind"] = json!([gvk(resource)]);
     schema
 }

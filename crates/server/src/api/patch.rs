@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::resource::Resource;
-use super::status::{ApiError, Cause};
+use super::status::ApiError;
 
 /// Operations of a JSON patch at most, as in kube-apiserver.
 const MAX_OPERATIONS: usize = 10_000;
@@ -33,33 +33,30 @@ impl Patch {
         };
         match media {
             JSON => {
-                let patch: json_patch::Patch = serde_json::from_slice(body).map_err(broken)?;
-                if patch.0.len() > MAX_OPERATIONS {
-                    return Err(ApiError::too_large(MAX_OPERATIONS));
+                let operations: Vec<Value> = serde_json::from_slice(body).map_err(broken)?;
+                let count = operations.len();
+                if count > MAX_OPERATIONS {
+                    return Err(ApiError::too_large_because(&format!(
+                        "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {count}"
+                    )));
                 }
-                Ok(Self::Json(patch))
+                serde_json::from_value(operations.into())
+                    .map(Self::Json)
+                    .map_err(|error| ApiError::misfit_patch(&error.to_string()))
             }
             MERGE => object(body).map(Self::Merge),
             STRATEGIC if !resource.custom => object(body).map(Self::Strategic),
             _ if resource.custom => Err(ApiError::unsupported_media_type(&[JSON, MERGE])),
-            _ => Err(ApiError::unsupported_media_type(&[JSON, MERGE, STRATEGIC])),
+            _ => Err(ApiError::unsupported_patch()),
         }
     }
 
     /// The object after the patch.
-    pub(crate) fn apply(
-        &self,
-        resource: &Resource,
-        name: &str,
-        object: &Value,
-    ) -> Result<Value, ApiError> {
+    pub(crate) fn apply(&self, object: &Value) -> Result<Value, ApiError> {
         let mut patched = object.clone();
         match self {
-            Self::Json(patch) => json_patch::patch(&mut patched, patch).map_err(|error| {
-                let why = "the server rejected our request due to an error in our request";
-                let cause = Cause::invalid("patch", &format!("{:?}", error.to_string()), why);
-                ApiError::invalid(resource, name, &[cause])
-            })?,
+            Self::Json(patch) => json_patch::patch(&mut patched, patch)
+                .map_err(|error| ApiError::misfit_patch(&error.to_string()))?,
             Self::Merge(patch) => json_patch::merge(&mut patched, patch),
             Self::Strategic(patch) => strategic(&mut patched, patch, "")?,
         }
@@ -166,13 +163,15 @@ fn merge_list(
             .collect();
         return Ok(());
     }
+    let Some(key) = key else {
+        // What is new comes first.
+        let new = items.iter().filter(|item| !list.contains(item)).cloned();
+        let mut merged: Vec<Value> = new.collect();
+        merged.append(list);
+        *list = merged;
+        return Ok(());
+    };
     for item in items {
-        let Some(key) = key else {
-            if !list.contains(item) {
-                list.push(item.clone());
-            }
-            continue;
-        };
         if item[key].is_null() {
             let message = format!("map: {item} does not contain declared merge key: {key}");
             return Err(ApiError::bad_request(message));
@@ -233,9 +232,6 @@ mod tests {
         }
         assert!(Patch::parse(ours, MERGE, b"[]").is_err());
         let patch = Patch::parse(ours, JSON, br#"[{"op":"test","path":"/a","value":1}]"#).unwrap();
-        assert_eq!(
-            patch.apply(ours, "x", &json!({"a": 2})).unwrap_err().code,
-            422
-        );
+        assert_eq!(patch.apply(&json!({"a": 2})).unwrap_err().code, 422);
     }
 }

@@ -19,6 +19,13 @@ const MAGIC: &[u8] = b"k8s\0";
 /// An object that is to be stored.
 pub(crate) fn object(resource: &Resource, bytes: &Bytes) -> Result<Value, ApiError> {
     let (raw, api_version, kind) = envelope(bytes)?;
+    // What is of another kind is not decoded: the check of every body refuses it.
+    if kind
+        .as_deref()
+        .is_some_and(|kind| !kind.is_empty() && kind != resource.kind)
+    {
+        return Ok(json!({"apiVersion": api_version, "kind": kind, "metadata": {}}));
+    }
     let mut value = match resource.plural.as_str() {
         "namespaces" => namespace(&decode(&raw)?),
         "secrets" => secret(decode(&raw)?),

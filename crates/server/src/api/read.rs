@@ -7,10 +7,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::object::unparsable;
 use super::resource::Resource;
 use super::route::{Query, Target};
 use super::selector::Selector;
-use super::status::ApiError;
+use super::status::{ApiError, Cause};
 use crate::storage::{Objects, Store};
 
 /// Part of a list.
@@ -43,12 +44,17 @@ impl Token {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok();
         bytes
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .ok_or_else(|| ApiError::bad_request("continue key is not valid"))
+            .ok_or_else(|| {
+                ApiError::bad_request("invalid continue token: continue key is not valid")
+            })
     }
 }
 
 /// One object.
-pub(crate) fn get(store: &Store, target: &Target) -> Result<Arc<Value>, ApiError> {
+pub(crate) fn get(store: &Store, target: &Target, query: &Query) -> Result<Arc<Value>, ApiError> {
+    if let Some(wanted) = revision(query)? {
+        not_later(store, wanted)?;
+    }
     let key = target.resource.key(&target.namespace, &target.name);
     store
         .get(&key)
@@ -62,8 +68,13 @@ pub(crate) fn list(
     query: &Query,
     selector: &Selector,
 ) -> Result<Page, ApiError> {
+    check_match(query, false)?;
     let token = match query.text("continue") {
         "" => None,
+        _ if !matches!(query.text("resourceVersion"), "" | "0") => {
+            let why = "specifying resource version is not allowed when using continue";
+            return Err(ApiError::bad_request(why));
+        }
         text => Some(Token::decode(text)?),
     };
     let (revision, mut objects) = objects(store, target, query, token.as_ref())?;
@@ -114,10 +125,7 @@ fn objects(
         None => None,
     };
     if let Some(wanted) = at.or(wanted) {
-        let current = store.revision();
-        if wanted > current {
-            return Err(ApiError::too_large_revision(wanted, current));
-        }
+        not_later(store, wanted)?;
     }
     match at {
         Some(at) => Ok((at, store.list_at(at, group, plural, &target.namespace)?)),
@@ -125,14 +133,74 @@ fn objects(
     }
 }
 
+pub(crate) fn not_later(store: &Store, wanted: u64) -> Result<(), ApiError> {
+    let current = store.revision();
+    if wanted > current {
+        return Err(ApiError::too_large_revision(wanted, current));
+    }
+    Ok(())
+}
+
 /// The `resourceVersion` of a request; `None` for none.
 pub(crate) fn revision(query: &Query) -> Result<Option<u64>, ApiError> {
+    parse_revision(query)
+        .map_err(|why| ApiError::bad_request(format!("invalid resource version: {why}")))
+}
+
+/// The same, with the bare reason when it is none.
+pub(crate) fn parse_revision(query: &Query) -> Result<Option<u64>, String> {
     match query.text("resourceVersion") {
         "" => Ok(None),
-        text => text
-            .parse()
-            .map(Some)
-            .map_err(|_| ApiError::bad_request(format!("invalid resource version {text:?}"))),
+        text => text.parse().map(Some).map_err(|_| {
+            let why = unparsable("ParseUint", text);
+            format!("resourceVersion: Invalid value: {text:?}: {why}")
+        }),
+    }
+}
+
+/// Checks how a list or watch wants its version matched, and whether a watch wants a list first.
+pub(crate) fn check_match(query: &Query, is_watch: bool) -> Result<(), ApiError> {
+    let (version, how) = (
+        query.text("resourceVersion"),
+        query.text("resourceVersionMatch"),
+    );
+    let told = query.has("sendInitialEvents");
+    let field = "resourceVersionMatch";
+    let forbidden = |why: &str| Cause::forbidden(field, why);
+    let unsupported = |known: &[&str]| Cause::unsupported(field, &format!("{how:?}"), known);
+    let mut causes = Vec::new();
+    let mut say = |holds: bool, cause: Cause| causes.extend(holds.then_some(cause));
+    if is_watch {
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        say(told && how != "NotOlderThan", forbidden(why));
+        let known = matches!(how, "" | "NotOlderThan");
+        say(told && !known, unsupported(&["NotOlderThan"]));
+        let why =
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        say(!told && !how.is_empty(), forbidden(why));
+    } else {
+        if !how.is_empty() {
+            let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+            say(version.is_empty(), forbidden(why));
+            let why = "resourceVersionMatch is forbidden when continue is provided";
+            say(!query.text("continue").is_empty(), forbidden(why));
+            let known = matches!(how, "Exact" | "NotOlderThan");
+            say(!known, unsupported(&["Exact", "NotOlderThan", ""]));
+            let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            say(how == "Exact" && version == "0", forbidden(why));
+        }
+        let why = "sendInitialEvents is forbidden for list";
+        say(told, Cause::forbidden("sendInitialEvents", why));
+    }
+    if causes.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid_kind(
+            "meta.k8s.io",
+            "ListOptions",
+            "",
+            &causes,
+        ))
     }
 }
 

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use http::{Method, Uri};
 
+use super::object::unparsable;
 use super::resource::{self, Resource};
-use super::status::ApiError;
+use super::status::{ApiError, Cause};
 
 /// Query parameters looked at at most.
 const MAX_PARAMETERS: usize = 64;
@@ -56,6 +57,8 @@ pub(crate) enum Route {
     Group(String),
     /// `/apis/GROUP/VERSION`
     Resources(String, String),
+    /// `/openapi/v2`
+    OldOpenApi,
     /// `/openapi/v3`
     OpenApiIndex,
     /// `/openapi/v3/apis/GROUP/VERSION`
@@ -80,6 +83,7 @@ impl Route {
             ["apis", group] => Self::Group((*group).to_owned()),
             ["api", version] => Self::Resources(String::new(), (*version).to_owned()),
             ["apis", group, version] => Self::Resources((*group).to_owned(), (*version).to_owned()),
+            ["openapi", "v2"] => Self::OldOpenApi,
             ["openapi", "v3"] => Self::OpenApiIndex,
             ["openapi", "v3", "api", version] => {
                 Self::OpenApi(String::new(), (*version).to_owned())
@@ -89,9 +93,21 @@ impl Route {
             }
             ["api", version, rest @ ..] => Self::Objects(target("", version, rest)?),
             ["apis", group, version, rest @ ..] => Self::Objects(target(group, version, rest)?),
-            _ => return Err(ApiError::no_such_path()),
+            _ => return Err(ApiError::no_page()),
         };
         Ok(route)
+    }
+}
+
+/// What is said of a path in a group: only groups of Kubernetes itself answer with a `Status`.
+pub(crate) fn absent(group: &str) -> ApiError {
+    let known = resource::all()
+        .iter()
+        .any(|one| one.group == group && !one.custom);
+    if known {
+        ApiError::no_such_path()
+    } else {
+        ApiError::no_page()
     }
 }
 
@@ -106,18 +122,19 @@ fn target(group: &str, version: &str, rest: &[&str]) -> Result<Target, ApiError>
         [plural] => (*plural, "", ""),
         [plural, name] => (*plural, *name, ""),
         [plural, name, part] => (*plural, *name, *part),
-        _ => return Err(ApiError::no_such_path()),
+        _ => return Err(absent(group)),
     };
-    let resource = resource::find(group, version, plural).ok_or_else(ApiError::no_such_path)?;
+    let resource = resource::find(group, version, plural).ok_or_else(|| absent(group))?;
     let part = match part {
         "" => Part::Main,
         "status" if resource.status => Part::Status,
         "finalize" if resource.is_namespace() => Part::Finalize,
+        _ if resource.custom => return Err(ApiError::not_found(resource, name)),
         _ => return Err(ApiError::no_such_path()),
     };
     let scoped = !namespace.is_empty();
     if scoped != resource.namespaced && (scoped || !name.is_empty()) {
-        return Err(ApiError::no_such_path());
+        return Err(absent(group));
     }
     Ok(Target {
         resource,
@@ -160,10 +177,9 @@ impl Verb {
         let named = !target.name.is_empty();
         let scoped = !target.namespace.is_empty() || !target.resource.namespaced;
         let verb = match *method {
-            Method::GET | Method::HEAD if query.flag("watch") && target.part == Part::Main => {
-                Self::Watch
-            }
+            // A name in the path makes it a read, whatever the query says.
             Method::GET | Method::HEAD if named => Self::Get,
+            Method::GET | Method::HEAD if query.flag("watch") => Self::Watch,
             Method::GET | Method::HEAD => Self::List,
             Method::POST if !named && scoped => Self::Create,
             Method::PUT if named => Self::Update,
@@ -171,6 +187,21 @@ impl Verb {
             Method::DELETE if named && target.part == Part::Main => Self::Delete,
             Method::DELETE if !named && scoped && !target.resource.is_namespace() => {
                 Self::DeleteCollection
+            }
+            _ if target.resource.custom => {
+                let method = match *method {
+                    Method::PUT | Method::PATCH if !named => {
+                        return Err(ApiError::bad_request("name must be provided"));
+                    }
+                    Method::POST => "create",
+                    Method::PUT => "update",
+                    Method::PATCH => "patch",
+                    Method::DELETE => "delete",
+                    ref other => {
+                        return Err(ApiError::unsupported(target.resource, other.as_str()));
+                    }
+                };
+                return Err(ApiError::unsupported(target.resource, method));
             }
             _ => return Err(ApiError::method_not_allowed()),
         };
@@ -203,6 +234,16 @@ impl Query {
         self.0.get(name).map_or("", String::as_str)
     }
 
+    /// Whether it was told at all.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Anything but a no.
+    pub(crate) fn is_true(&self, name: &str) -> bool {
+        !matches!(self.text(name), "0" | "false")
+    }
+
     /// `true`, `1` or present without a value.
     pub(crate) fn flag(&self, name: &str) -> bool {
         self.0
@@ -210,38 +251,38 @@ impl Query {
             .is_some_and(|value| matches!(value.as_str(), "" | "1" | "true" | "True" | "t"))
     }
 
-    /// A number that is not negative; `None` when absent or empty.
+    /// A number; `None` when absent. A negative one counts as none.
     pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
-        match self.text(name) {
-            "" => Ok(None),
-            text => text.parse().map(Some).map_err(|_| {
-                ApiError::bad_request(format!(
-                    "invalid value for query parameter {name}: {text:?}"
-                ))
-            }),
+        let Some(text) = self.0.get(name) else {
+            return Ok(None);
+        };
+        match text.parse::<i64>() {
+            Ok(number) => Ok(u64::try_from(number).ok()),
+            Err(_) => Err(ApiError::bad_request(unparsable("ParseInt", text))),
         }
     }
 
-    /// Whether nothing is to be stored.
-    pub(crate) fn dry_run(&self) -> Result<bool, ApiError> {
-        match self.text("dryRun") {
-            "" => Ok(false),
-            "All" => Ok(true),
-            other => {
-                let cause = super::status::Cause {
-                    reason: "FieldValueNotSupported",
-                    field: "dryRun".to_owned(),
-                    message: format!("Unsupported value: {other:?}: supported values: \"All\""),
-                };
-                Err(ApiError::invalid_kind(
-                    "meta.k8s.io",
-                    "CreateOptions",
-                    "",
-                    &[cause],
-                ))
-            }
+    /// Reads the options of a change, which are an object of `kind`; whether nothing is to be stored.
+    pub(crate) fn change(&self, kind: &str) -> Result<bool, ApiError> {
+        let dry_run = match self.text("dryRun") {
+            "" => false,
+            "All" => true,
+            other => return Err(unknown_dry_run(kind, other)),
+        };
+        let mode = self.text("fieldValidation");
+        if matches!(mode, "" | "Ignore" | "Strict" | "Warn") {
+            return Ok(dry_run);
         }
+        let known = ["", "Ignore", "Strict", "Warn"];
+        let cause = Cause::unsupported("fieldValidation", &format!("{mode:?}"), &known);
+        Err(ApiError::invalid_options(kind, cause))
     }
+}
+
+/// `dryRun` knows one word.
+pub(crate) fn unknown_dry_run(kind: &str, word: &str) -> ApiError {
+    let cause = Cause::unsupported("dryRun", &format!("[{word:?}]"), &["All"]);
+    ApiError::invalid_options(kind, cause)
 }
 
 /// Percent decoding; what is not UTF-8 becomes a replacement character, which no name has.

@@ -34,6 +34,39 @@ pub(crate) fn check(schema: &Value, object: &mut Value) -> Findings {
     findings
 }
 
+/// Writes whole numbers without a point: `3.0` is the integer 3 to kube-apiserver.
+pub(crate) fn make_whole(schema: &Value, value: &mut Value) {
+    match value {
+        Value::Number(number) if schema["type"] == "integer" => {
+            // Up to here every whole number is exact in a float.
+            const EXACT: f64 = 9_007_199_254_740_992.0;
+            if let Some(float) = number.as_f64().filter(|_| number.is_f64())
+                && float.fract() == 0.0
+                && float.abs() <= EXACT
+            {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "it is whole and small enough"
+                )]
+                let whole = float as i64;
+                *value = whole.into();
+            }
+        }
+        Value::Object(map) => {
+            for (name, inner) in map {
+                let known = schema["properties"].get(name);
+                make_whole(known.unwrap_or(&schema["additionalProperties"]), inner);
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                make_whole(&schema["items"], item);
+            }
+        }
+        _ => {}
+    }
+}
+
 fn check_value(schema: &Value, value: &mut Value, path: &str, findings: &mut Findings) {
     if schema["x-kubernetes-int-or-string"] == true {
         if !value.is_string() && !value.is_i64() && !value.is_u64() {
@@ -49,7 +82,7 @@ fn check_value(schema: &Value, value: &mut Value, path: &str, findings: &mut Fin
         "array" => value.is_array(),
         "string" => value.is_string(),
         "boolean" => value.is_boolean(),
-        "integer" => value.is_i64() || value.is_u64() || is_whole(value),
+        "integer" => value.is_i64() || value.is_u64(),
         "number" => value.is_number(),
         _ => true,
     };
@@ -72,11 +105,6 @@ fn check_value(schema: &Value, value: &mut Value, path: &str, findings: &mut Fin
         }
         _ => {}
     }
-}
-
-/// `3.0` is an integer to kube-apiserver.
-fn is_whole(value: &Value) -> bool {
-    value.as_f64().is_some_and(|number| number.fract() == 0.0)
 }
 
 fn check_object(schema: &Value, map: &mut Map<String, Value>, path: &str, findings: &mut Findings) {
@@ -202,6 +230,20 @@ pub(crate) fn core(group: &str, kind: &str) -> Value {
         ("coordination.k8s.io", "Lease") => generate::<coordination::Lease>(),
         _ => json!({"type": "object"}),
     }
+}
+
+/// The schemas of the core kinds and of what they are made of, by their names in Kubernetes, referring to each other:
+/// kubectl prints the names of types.
+pub(crate) fn definitions() -> Map<String, Value> {
+    let settings = SchemaSettings::openapi3().with(|settings| settings.meta_schema = None);
+    let mut generator = settings.into_generator();
+    generator.subschema_for::<core::Namespace>();
+    generator.subschema_for::<core::Secret>();
+    generator.subschema_for::<core::ConfigMap>();
+    generator.subschema_for::<core::Event>();
+    generator.subschema_for::<events::Event>();
+    generator.subschema_for::<coordination::Lease>();
+    generator.take_definitions(true)
 }
 
 /// Without references; `default` and titles say nothing to kubectl.

@@ -41,12 +41,13 @@ impl Selector {
         }
         for (field, ..) in &selector.fields {
             if !supported(resource, field) {
-                let api = resource.api_version();
-                return Err(ApiError::bad_request(format!(
-                    "Unable to find \"{api}, Resource={}\" that match label selector \"{labels}\", field selector \
-                     \"{fields}\": field label not supported: {field}",
-                    resource.plural
-                )));
+                let told = match resource.plural.as_str() {
+                    "configmaps" | "leases" => format!(
+                        "\"{field}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                    ),
+                    _ => format!("field label not supported: {field}"),
+                };
+                return Err(ApiError::bad_request(told));
             }
         }
         Ok(selector)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, WARNING};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WARNING};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
@@ -77,18 +77,20 @@ impl Api {
             selector = selector.and_name(&target.name);
         }
         identity.authorize(verb, &target, &selector)?;
-        let format = format(request.headers(), &query);
+        let format = format(request.headers(), &query)?;
         match verb {
             Verb::Get => {
-                let object = read::get(&self.store, &target)?;
-                Ok(answer(
-                    StatusCode::OK,
-                    &format.object(target.resource, &object),
-                ))
+                let object = read::get(&self.store, &target, &query)?;
+                let value = format.object(target.resource, &object);
+                encoded(request.headers(), &value)
             }
             Verb::List => {
                 let page = read::list(&self.store, &target, &query, &selector)?;
-                Ok(answer(StatusCode::OK, &format.list(target.resource, &page)))
+                if wants_yaml(request.headers()) {
+                    return encoded(request.headers(), &format.list(target.resource, &page));
+                }
+                let text = format.list_text(target.resource, &page);
+                Ok(json_response(StatusCode::OK, Body::from(text)))
             }
             Verb::Watch => self.watch(&target, &query, selector, format),
             _ => {
@@ -152,14 +154,14 @@ impl Call {
         let (target, query) = (&self.target, &self.query);
         match self.verb {
             Verb::Create => {
-                let body = body::object(target.resource, content_type, bytes)?;
-                let name = body["metadata"]["name"].as_str().unwrap_or_default();
+                let sent = body::object(target.resource, content_type, bytes)?;
+                let name = sent.object["metadata"]["name"].as_str().unwrap_or_default();
                 self.identity.authorize_name(target, name)?;
-                Ok(self.written(write::create(store, target, query, body)?))
+                Ok(self.written(write::create(store, target, query, sent)?))
             }
             Verb::Update => {
-                let body = body::object(target.resource, content_type, bytes)?;
-                Ok(self.written(write::update(store, target, query, body)?))
+                let sent = body::object(target.resource, content_type, bytes)?;
+                Ok(self.written(write::update(store, target, query, sent)?))
             }
             Verb::Patch => {
                 let patch = Patch::parse(target.resource, content_type, bytes)?;
@@ -209,7 +211,8 @@ fn discover(route: &Route, request: &Request<Body>) -> Result<Response<Body>, Ap
     }
     let accept = header(request.headers(), ACCEPT);
     match route {
-        Route::Health => Ok(Response::new(Body::from("ok"))),
+        Route::Health => Ok(text_response(StatusCode::OK, "ok".to_owned())),
+        Route::OldOpenApi => Ok(openapi::old(header(request.headers(), ACCEPT))),
         Route::OpenApiIndex => Ok(answer(StatusCode::OK, &openapi::index())),
         Route::OpenApi(group, version) => {
             Ok(answer(StatusCode::OK, &openapi::document(group, version)?))
@@ -217,16 +220,36 @@ fn discover(route: &Route, request: &Request<Body>) -> Result<Response<Body>, Ap
         other => {
             let (content_type, value) = discovery::answer(other, accept)?;
             let mut response = answer(StatusCode::OK, &value);
-            if let Ok(content_type) = HeaderValue::from_str(content_type) {
-                response.headers_mut().insert(CONTENT_TYPE, content_type);
+            let headers = response.headers_mut();
+            if content_type == discovery::AGGREGATED {
+                headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
             }
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
             Ok(response)
         }
     }
 }
 
-fn format(headers: &HeaderMap, query: &Query) -> Format {
+fn format(headers: &HeaderMap, query: &Query) -> Result<Format, ApiError> {
     Format::of(header(headers, ACCEPT), query.text("includeObject"))
+}
+
+fn wants_yaml(headers: &HeaderMap) -> bool {
+    let first = header(headers, ACCEPT).split([',', ';']).next();
+    first.map(str::trim) == Some("application/yaml")
+}
+
+/// What was read, in JSON, or in YAML where that is asked for first.
+fn encoded(headers: &HeaderMap, value: &Value) -> Result<Response<Body>, ApiError> {
+    if !wants_yaml(headers) {
+        return Ok(answer(StatusCode::OK, value));
+    }
+    let text =
+        serde_yaml_ng::to_string(value).map_err(|error| ApiError::internal(error.to_string()))?;
+    let mut response = json_response(StatusCode::OK, Body::from(text));
+    let yaml = HeaderValue::from_static("application/yaml");
+    response.headers_mut().insert(CONTENT_TYPE, yaml);
+    Ok(response)
 }
 
 fn header(headers: &HeaderMap, name: HeaderName) -> &str {
@@ -255,18 +278,31 @@ pub(crate) fn answer(code: StatusCode, value: &Value) -> Response<Body> {
     json_response(code, Body::from(value.to_string()))
 }
 
+fn text_response(code: StatusCode, text: String) -> Response<Body> {
+    let mut response = json_response(code, Body::from(text));
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
 fn json_response(code: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = code;
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
+    // Answers hold Secrets, and change.
+    let uncached = HeaderValue::from_static("no-cache, private");
+    response.headers_mut().insert(CACHE_CONTROL, uncached);
     response
 }
 
 /// A refusal as an answer.
 pub(crate) fn refusal(error: &ApiError) -> Response<Body> {
+    if error.plain {
+        return text_response(error.code, error.message.clone());
+    }
     let mut response = answer(error.code, &error.to_value());
-    if error.code == StatusCode::TOO_MANY_REQUESTS {
+    if error.details["retryAfterSeconds"].is_number() {
         let one = HeaderValue::from_static("1");
         response
             .headers_mut()

@@ -13,6 +13,8 @@ pub(crate) struct ApiError {
     pub(crate) reason: &'static str,
     pub(crate) message: String,
     pub(crate) details: Value,
+    /// The message is the whole answer.
+    pub(crate) plain: bool,
 }
 
 /// One refused field of an object.
@@ -45,6 +47,14 @@ impl Cause {
         Self::new("FieldValueInvalid", field, message)
     }
 
+    /// A word that is none of the known ones; `value` is JSON text.
+    pub(crate) fn unsupported(field: &str, value: &str, known: &[&str]) -> Self {
+        let known: Vec<String> = known.iter().map(|one| format!("{one:?}")).collect();
+        let known = known.join(", ");
+        let message = format!("Unsupported value: {value}: supported values: {known}");
+        Self::new("FieldValueNotSupported", field, message)
+    }
+
     pub(crate) fn required(field: &str, why: &str) -> Self {
         let colon = if why.is_empty() { "" } else { ": " };
         let message = format!("Required value{colon}{why}");
@@ -71,6 +81,7 @@ impl ApiError {
             reason,
             message: message.into(),
             details: Value::Null,
+            plain: false,
         }
     }
 
@@ -106,6 +117,41 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "NotFound", message).bare()
     }
 
+    /// A path outside every API: no `Status`, as plain a text as Go's router has.
+    pub(crate) fn no_page() -> Self {
+        let mut error = Self::new(StatusCode::NOT_FOUND, "", "404 page not found\n");
+        error.plain = true;
+        error
+    }
+
+    /// A name that exists because its object has not gone yet.
+    pub(crate) fn going(resource: &Resource, name: &str) -> Self {
+        let mut error = Self::already_exists(resource, name);
+        error.message = format!("object is being deleted: {}", error.message);
+        error
+    }
+
+    /// A method that one of our kinds, or a part of it, does not have.
+    pub(crate) fn unsupported(resource: &Resource, method: &str) -> Self {
+        let what = resource.qualified();
+        let message = format!("{method} is not supported on resources of kind \"{what}\"");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).about(resource, "")
+    }
+
+    /// No form of the answer that the client would take.
+    pub(crate) fn not_acceptable() -> Self {
+        let message = "only the following media types are accepted: application/json, application/yaml, \
+                       application/vnd.kubernetes.protobuf";
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
+    }
+
+    /// No media type that the client would take.
+    pub(crate) fn no_representation() -> Self {
+        let message = "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, \
+                       application/vnd.kubernetes.protobuf";
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message).bare()
+    }
+
     pub(crate) fn already_exists(resource: &Resource, name: &str) -> Self {
         let message = format!("{} \"{name}\" already exists", resource.qualified());
         Self::new(StatusCode::CONFLICT, "AlreadyExists", message).about(resource, name)
@@ -127,6 +173,41 @@ impl ApiError {
         Self::invalid_kind(&resource.group, &resource.kind, name, causes)
     }
 
+    /// A PUT that does not say which version it replaces. Told about the resource, not the kind.
+    pub(crate) fn unversioned(resource: &Resource, name: &str) -> Self {
+        let why = "must be specified for an update";
+        let cause = Cause::invalid("metadata.resourceVersion", "0", why);
+        Self::invalid_kind(&resource.group, &resource.plural, name, &[cause])
+    }
+
+    /// An option of a request that means nothing.
+    pub(crate) fn invalid_options(kind: &str, cause: Cause) -> Self {
+        Self::invalid_kind("meta.k8s.io", kind, "", &[cause])
+    }
+
+    /// A patch whose result is no object of the kind.
+    pub(crate) fn bad_patch(object: &Value, why: &str) -> Self {
+        let text = Value::String(object.to_string());
+        let cause = Cause::invalid("patch", &text.to_string(), why);
+        let mut error = Self::invalid_kind("", "", "", std::slice::from_ref(&cause));
+        error.details = json!({"causes": error.details["causes"]});
+        error
+    }
+
+    /// A JSON patch that does not fit the object.
+    pub(crate) fn misfit_patch(why: &str) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", why).bare()
+    }
+
+    /// A condition of a deletion that does not hold. Told about the kind, not the resource.
+    pub(crate) fn precondition(resource: &Resource, name: &str, why: &str) -> Self {
+        let dot = if resource.group.is_empty() { "" } else { "." };
+        let (kind, group) = (&resource.kind, &resource.group);
+        let message =
+            format!("Operation cannot be fulfilled on {kind}{dot}{group} \"{name}\": {why}");
+        Self::new(StatusCode::CONFLICT, "Conflict", message).with_details(group, kind, name)
+    }
+
     /// The same for what is no object of ours, such as options.
     pub(crate) fn invalid_kind(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
         let texts: Vec<String> = causes.iter().map(Cause::text).collect();
@@ -136,13 +217,11 @@ impl ApiError {
         };
         let dot = if group.is_empty() { "" } else { "." };
         let message = format!("{kind}{dot}{group} \"{name}\" is invalid: {list}");
-        let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
-            .with_details(group, kind, name);
+        let code = StatusCode::UNPROCESSABLE_ENTITY;
+        let mut error = Self::new(code, "Invalid", message).with_details(group, kind, name);
         error.details["causes"] = causes
             .iter()
-            .map(|cause| {
-                json!({"reason": cause.reason, "message": cause.message, "field": cause.field})
-            })
+            .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}))
             .collect();
         error
     }
@@ -169,7 +248,11 @@ impl ApiError {
 
     /// Adds a machine-readable cause.
     pub(crate) fn with_cause(mut self, reason: &str, message: &str, field: &str) -> Self {
-        self.details["causes"] = json!([{"reason": reason, "message": message, "field": field}]);
+        let mut cause = json!({"reason": reason, "message": message});
+        if !field.is_empty() {
+            cause["field"] = field.into();
+        }
+        self.details["causes"] = json!([cause]);
         self
     }
 
@@ -191,8 +274,19 @@ impl ApiError {
         Self::new(code, "UnsupportedMediaType", message)
     }
 
+    /// Core kinds refuse a patch in words of their own.
+    pub(crate) fn unsupported_patch() -> Self {
+        let message = "415: Unsupported Media Type";
+        let code = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Self::new(code, "UnsupportedMediaType", message).bare()
+    }
+
     pub(crate) fn too_large(limit: usize) -> Self {
-        let message = format!("Request entity too large: limit is {limit}");
+        Self::too_large_because(&format!("limit is {limit}"))
+    }
+
+    pub(crate) fn too_large_because(why: &str) -> Self {
+        let message = format!("Request entity too large: {why}");
         let code = StatusCode::PAYLOAD_TOO_LARGE;
         Self::new(code, "RequestEntityTooLarge", message)
     }
@@ -223,6 +317,13 @@ impl ApiError {
         let message = format!("Internal error occurred: {}", message.into());
         let code = StatusCode::INTERNAL_SERVER_ERROR;
         Self::new(code, "InternalError", message)
+    }
+
+    /// Why something could not be read as an object of its kind.
+    pub(crate) fn why_undecodable(&self) -> &str {
+        let told = self.message.split_once(" cannot be handled as a ");
+        told.and_then(|(_, rest)| rest.split_once(": "))
+            .map_or(self.message.as_str(), |(_, why)| why)
     }
 
     /// The `Status` object.

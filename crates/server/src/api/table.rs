@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::format::metadata_only;
 use super::jsonpath;
-use super::resource::{Column, Resource};
+use super::resource::{self, Column, Resource};
+use super::status::ApiError;
 
 /// What a row carries beside its cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,17 +20,27 @@ pub(crate) enum Include {
 
 impl Include {
     /// The query parameter `includeObject`.
-    pub(crate) fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str) -> Result<Self, ApiError> {
         match text {
-            "None" => Self::Nothing,
-            "Object" => Self::Object,
-            _ => Self::Metadata,
+            "None" => Ok(Self::Nothing),
+            "Object" => Ok(Self::Object),
+            "" | "Metadata" => Ok(Self::Metadata),
+            other => Err(ApiError::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be \
+                 'Metadata', 'Object', 'None', or empty"
+            ))),
         }
     }
 }
 
-/// Name, type, format, priority.
-type Heading = (String, String, &'static str, i32);
+/// A column as it is announced.
+struct Heading {
+    name: String,
+    kind: String,
+    format: &'static str,
+    priority: i32,
+    description: String,
+}
 
 /// A table of objects.
 pub(crate) fn table(
@@ -45,22 +56,23 @@ pub(crate) fn table(
         .map(|object| {
             let mut row = json!({"cells": cells(resource, object, now)});
             match include {
-                Include::Nothing => {}
+                Include::Nothing => row["object"] = Value::Null,
                 Include::Metadata => row["object"] = metadata_only(object),
                 Include::Object => row["object"] = Value::clone(object),
             }
             row
         })
         .collect();
-    let columns: Vec<Value> = if with_columns {
-        headings(resource)
-            .into_iter()
-            .map(|(name, kind, format, priority)| {
-                json!({"name": name, "type": kind, "format": format, "priority": priority, "description": ""})
+    let columns: Value = if with_columns {
+        let told = |heading: Heading| {
+            json!({
+                "name": heading.name, "type": heading.kind, "format": heading.format,
+                "priority": heading.priority, "description": heading.description,
             })
-            .collect()
+        };
+        headings(resource).into_iter().map(told).collect()
     } else {
-        Vec::new()
+        Value::Null
     };
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
@@ -68,71 +80,90 @@ pub(crate) fn table(
     })
 }
 
-/// Columns of the core kinds after the name: title, wide only.
-fn core_columns(resource: &Resource) -> &'static [(&'static str, bool)] {
+/// Title, whether it is for `-o wide` only, and the field whose description it has.
+type CoreColumn = (&'static str, bool, &'static str);
+
+const NAME: CoreColumn = ("Name", false, "metadata.name");
+const AGE: CoreColumn = ("Age", false, "metadata.creationTimestamp");
+
+/// Columns of the core kinds.
+fn core_columns(resource: &Resource) -> &'static [CoreColumn] {
     match resource.plural.as_str() {
-        "namespaces" => &[("Status", false), ("Age", false)],
-        "secrets" => &[("Type", false), ("Data", false), ("Age", false)],
-        "configmaps" => &[("Data", false), ("Age", false)],
-        "leases" => &[("Holder", false), ("Age", false)],
-        _ => &[("Age", false)],
+        "namespaces" => &[NAME, ("Status", false, ""), AGE],
+        "secrets" => &[NAME, ("Type", false, "type"), ("Data", false, "data"), AGE],
+        "configmaps" => &[NAME, ("Data", false, "data"), AGE],
+        "leases" => &[NAME, ("Holder", false, "spec.holderIdentity"), AGE],
+        "events" => &[
+            ("Last Seen", false, "lastTimestamp"),
+            ("Type", false, "type"),
+            ("Reason", false, "reason"),
+            ("Object", false, "involvedObject"),
+            ("Subobject", true, "involvedObject.fieldPath"),
+            ("Source", true, "source"),
+            ("Message", false, "message"),
+            ("First Seen", true, "firstTimestamp"),
+            ("Count", true, "count"),
+            ("Name", true, "metadata.name"),
+        ],
+        _ => &[NAME, AGE],
     }
 }
 
-const EVENT_COLUMNS: &[(&str, bool)] = &[
-    ("Last Seen", false),
-    ("Type", false),
-    ("Reason", false),
-    ("Object", false),
-    ("Subobject", true),
-    ("Source", true),
-    ("Message", false),
-    ("First Seen", true),
-    ("Count", true),
-    ("Name", true),
-];
+/// What the schema of a core kind says of a field.
+fn description(resource: &Resource, path: &str) -> String {
+    let mut schema = &resource.schema;
+    for field in path.split('.').filter(|field| !field.is_empty()) {
+        schema = &schema["properties"][field];
+    }
+    match path {
+        "" => "The status of the namespace".to_owned(),
+        _ => schema["description"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
+    }
+}
 
 fn headings(resource: &Resource) -> Vec<Heading> {
-    let text = |name: &str, wide: bool| -> Heading {
-        let format = if name == "Name" { "name" } else { "" };
-        (
-            name.to_owned(),
-            "string".to_owned(),
-            format,
-            i32::from(wide),
-        )
+    // Events under either group have the columns, and the words, of core/v1; our kinds have its words for the name.
+    let described = match resource.custom {
+        true => resource::find("", "v1", "configmaps"),
+        false if resource.is_new_event() => resource::find("", "v1", "events"),
+        false => Some(resource),
     };
-    if resource.plural == "events" {
-        return EVENT_COLUMNS
-            .iter()
-            .map(|(name, wide)| text(name, *wide))
-            .collect();
+    let described = described.unwrap_or(resource);
+    let text = |(name, wide, path): CoreColumn| Heading {
+        name: name.to_owned(),
+        kind: "string".to_owned(),
+        format: if name == "Name" { "name" } else { "" },
+        priority: i32::from(wide),
+        description: description(described, path),
+    };
+    if !resource.custom {
+        return core_columns(resource).iter().copied().map(text).collect();
     }
-    let mut headings = vec![text("Name", false)];
-    if resource.custom {
-        headings.extend(resource.columns.iter().map(|column| {
-            (
-                column.name.clone(),
-                column.kind.clone(),
-                "",
-                column.priority,
-            )
-        }));
-    } else {
-        headings.extend(
-            core_columns(resource)
-                .iter()
-                .map(|(name, wide)| text(name, *wide)),
-        );
-    }
-    headings
+    let custom = |column: &Column| Heading {
+        name: column.name.clone(),
+        kind: column.kind.clone(),
+        format: "",
+        priority: column.priority,
+        description: format!(
+            "Custom resource definition column (in JSONPath format): {}",
+            column.path
+        ),
+    };
+    std::iter::once(text(NAME))
+        .chain(resource.columns.iter().map(custom))
+        .collect()
 }
 
 fn cells(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
     if resource.plural == "events" {
         return event_cells(object, now);
     }
-    let mut cells = vec![object["metadata"]["name"].clone()];
+    // A bookmark has no name.
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let mut cells = vec![Value::from(name)];
     let age = || Value::from(since(&object["metadata"]["creationTimestamp"], now));
     let count = |field: &str| object[field].as_object().map_or(0, serde_json::Map::len);
     match resource.plural.as_str() {

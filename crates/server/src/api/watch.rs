@@ -17,7 +17,7 @@ use super::read;
 use super::resource::Resource;
 use super::route::{Query, Target};
 use super::selector::Selector;
-use super::status::{ApiError, Cause};
+use super::status::ApiError;
 use crate::storage::{Change, ChangeKind, Compacted, Store};
 
 /// Changes read at once: what a slow client can make us hold, beside the log that is held anyway.
@@ -57,7 +57,7 @@ pub(crate) fn watch(
     format: Format,
     permit: OwnedSemaphorePermit,
 ) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + Send + use<>, ApiError> {
-    refuse_initial_events(query)?;
+    read::check_match(query, true)?;
     let timeout = match query.number("timeoutSeconds")? {
         None | Some(0) => rand::rng().random_range(MIN_TIMEOUT..2 * MIN_TIMEOUT),
         Some(seconds) => seconds.min(24 * 3600),
@@ -80,7 +80,19 @@ pub(crate) fn watch(
         ended: false,
         _permit: permit,
     };
-    match read::revision(query)? {
+    let version = read::parse_revision(query).map_err(|why| ApiError::unexplained(&why))?;
+    let begins_with_list = query.has("sendInitialEvents") && query.is_true("sendInitialEvents");
+    if begins_with_list {
+        if let Some(wanted) = version {
+            read::not_later(store, wanted)?;
+        }
+        watcher.start_with_everything(store);
+        if watcher.bookmarks {
+            watcher.mark(true);
+        }
+        return Ok(stream(watcher));
+    }
+    match version {
         None | Some(0) => watcher.start_with_everything(store),
         Some(wanted) => {
             let current = store.revision();
@@ -90,25 +102,14 @@ pub(crate) fn watch(
             watcher.position = wanted;
         }
     }
-    Ok(stream::unfold(watcher, |mut watcher| async move {
-        let bytes = watcher.next().await?;
-        Some((Ok(bytes), watcher))
-    }))
+    Ok(stream(watcher))
 }
 
-fn refuse_initial_events(query: &Query) -> Result<(), ApiError> {
-    if query.text("sendInitialEvents").is_empty() {
-        return Ok(());
-    }
-    let why =
-        "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
-    let cause = Cause::forbidden("sendInitialEvents", why);
-    Err(ApiError::invalid_kind(
-        "meta.k8s.io",
-        "ListOptions",
-        "",
-        &[cause],
-    ))
+fn stream(watcher: Watcher) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + use<> {
+    stream::unfold(watcher, |mut watcher| async move {
+        let bytes = watcher.next().await?;
+        Some((Ok(bytes), watcher))
+    })
 }
 
 impl Watcher {
@@ -216,9 +217,16 @@ impl Watcher {
     }
 
     fn bookmark(&mut self) {
+        self.mark(false);
+    }
+
+    /// Tells where the watch stands; the first mark after a list says that the list is complete.
+    fn mark(&mut self, ends_list: bool) {
         self.next_bookmark = Instant::now() + BOOKMARK;
-        let metadata =
-            json!({"resourceVersion": self.position.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": self.position.to_string()});
+        if ends_list {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
         let object = match self.format {
             Format::Plain => json!({
                 "kind": self.resource.kind, "apiVersion": self.resource.api_version(), "metadata": metadata,
@@ -226,10 +234,11 @@ impl Watcher {
             Format::Metadata => json!({
                 "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
             }),
-            Format::Table(_) => json!({
-                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": [], "rows": [],
-                "metadata": {"resourceVersion": self.position.to_string()},
-            }),
+            // A row of an object that has nothing but its metadata.
+            Format::Table(_) => {
+                let object = Arc::new(json!({"metadata": metadata}));
+                self.format.event(self.resource, &object, false)
+            }
         };
         self.push_raw("BOOKMARK", object);
     }

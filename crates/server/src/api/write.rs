@@ -5,12 +5,13 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde_json::Value;
 
+use super::body::Sent;
 use super::object::{self, Judge, Normalised};
 use super::patch::Patch;
 use super::resource;
 use super::route::{Part, Query, Target};
 use super::status::ApiError;
-use super::{admission, kinds};
+use super::{admission, events, kinds};
 use crate::storage::{Store, Transaction};
 
 /// What was written, or would have been.
@@ -28,16 +29,17 @@ pub(crate) fn create(
     store: &Store,
     target: &Target,
     query: &Query,
-    body: Value,
+    sent: impl Into<Sent>,
 ) -> Result<Written, ApiError> {
-    let version = body["metadata"]["resourceVersion"].as_str();
+    let sent = sent.into();
+    let version = sent.object["metadata"]["resourceVersion"].as_str();
     if version.is_some_and(|version| !version.is_empty()) {
         return Err(ApiError::unexplained(
             "resourceVersion should not be set on objects to be created",
         ));
     }
-    let dry_run = query.dry_run()?;
-    store.write(|transaction| insert(transaction, target, query, body, dry_run))
+    let dry_run = query.change("CreateOptions")?;
+    store.write(|transaction| insert(transaction, target, query, sent, dry_run))
 }
 
 /// Replaces an object by `body`, within the limits of the target's part.
@@ -45,15 +47,25 @@ pub(crate) fn update(
     store: &Store,
     target: &Target,
     query: &Query,
-    body: Value,
+    sent: Sent,
 ) -> Result<Written, ApiError> {
-    let dry_run = query.dry_run()?;
+    let dry_run = query.change("UpdateOptions")?;
+    if sent.object["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .is_empty()
+    {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            target.name
+        )));
+    }
     store.write(|transaction| {
         let absent = transaction.get(&key(target)).is_none();
         if absent && target.resource.creates_on_update() {
-            return insert(transaction, target, query, body, dry_run);
+            return insert(transaction, target, query, sent, dry_run);
         }
-        change(transaction, target, query, dry_run, |_| Ok(body))
+        change(transaction, target, query, dry_run, Edit::Replace(sent))
     })
 }
 
@@ -64,12 +76,14 @@ pub(crate) fn patch(
     query: &Query,
     patch: &Patch,
 ) -> Result<Written, ApiError> {
-    let dry_run = query.dry_run()?;
-    store.write(|transaction| {
-        change(transaction, target, query, dry_run, |old| {
-            patch.apply(target.resource, &target.name, old)
-        })
-    })
+    let dry_run = query.change("PatchOptions")?;
+    store.write(|transaction| change(transaction, target, query, dry_run, Edit::Patch(patch)))
+}
+
+/// How an object is changed.
+enum Edit<'a> {
+    Replace(Sent),
+    Patch(&'a Patch),
 }
 
 fn key(target: &Target) -> crate::storage::Key {
@@ -80,17 +94,18 @@ fn insert(
     transaction: &mut Transaction<'_>,
     target: &Target,
     query: &Query,
-    mut body: Value,
+    mut sent: Sent,
     dry_run: bool,
 ) -> Result<Written, ApiError> {
     let resource = target.resource;
-    object::place(target, &mut body)?;
+    object::place(target, &mut sent.object)?;
     let Normalised {
         mut object,
         raw,
         warnings,
-    } = object::normalise(target, query, Judge::All, body)?;
+    } = object::normalise(target, query, Judge::All, sent)?;
     object::begin(resource, &mut object);
+    kinds::label(resource, &mut object);
     let name = object["metadata"]["name"]
         .as_str()
         .unwrap_or_default()
@@ -100,8 +115,12 @@ fn insert(
     kinds::prepare(resource, None, &mut object)?;
     admission::admit(transaction, resource, None, &raw, &mut object)?;
     let key = resource.key(&target.namespace, &name);
-    if transaction.get(&key).is_some() {
-        return Err(ApiError::already_exists(resource, &name));
+    if let Some(found) = transaction.get(&key) {
+        return Err(if found["metadata"]["deletionTimestamp"].is_null() {
+            ApiError::already_exists(resource, &name)
+        } else {
+            ApiError::going(resource, &name)
+        });
     }
     let object = if dry_run {
         Arc::new(object)
@@ -150,34 +169,47 @@ fn change(
     target: &Target,
     query: &Query,
     dry_run: bool,
-    edit: impl FnOnce(&Value) -> Result<Value, ApiError>,
+    edit: Edit<'_>,
 ) -> Result<Written, ApiError> {
     let resource = target.resource;
     let key = key(target);
     let Some(old) = transaction.get(&key) else {
         return Err(ApiError::not_found(resource, &target.name));
     };
-    let mut sent = if resource.is_new_event() {
-        edit(&kinds::new_event(Value::clone(&old)))?
-    } else {
-        edit(&old)?
+    let is_patch = matches!(edit, Edit::Patch(_));
+    let mut sent = match edit {
+        Edit::Replace(sent) => sent,
+        Edit::Patch(patch) if resource.is_new_event() => {
+            patch.apply(&events::new_event(Value::clone(&old)))?.into()
+        }
+        Edit::Patch(patch) => patch.apply(&old)?.into(),
     };
-    object::place(target, &mut sent)?;
+    object::place(target, &mut sent.object)?;
     let judge = match target.part {
         Part::Status => Judge::Status,
-        Part::Main if object::differs(&old, &sent) => Judge::All,
+        Part::Main if object::differs(&old, &sent.object) => Judge::All,
         _ => Judge::Nothing,
     };
+    let patched = is_patch.then(|| sent.object.clone());
     let Normalised {
         object,
         raw,
         warnings,
-    } = object::normalise(target, query, judge, sent)?;
-    object::check_identity(resource, &target.name, &old, &object)?;
+    } = object::normalise(target, query, judge, sent).map_err(|error| match &patched {
+        Some(patched) if error.code == StatusCode::BAD_REQUEST => {
+            ApiError::bad_patch(patched, error.why_undecodable())
+        }
+        _ => error,
+    })?;
+    object::check_identity(resource, &target.name, &old, &object, is_patch)?;
     let mut new = object::carry_over(target, &old, object)?;
     if target.part == Part::Main {
+        kinds::label(resource, &mut new);
         object::check_metadata(resource, &new)?;
         kinds::prepare(resource, Some(&old), &mut new)?;
+        if resource.is_new_event() {
+            events::check_update(&old, &new)?;
+        }
         admission::admit(transaction, resource, Some(&old), &raw, &mut new)?;
         object::count_generation(resource, &old, &mut new);
     }
@@ -190,7 +222,9 @@ fn change(
         return Ok(written(Arc::new(new)));
     }
     if is_finished(&new) {
-        return Ok(written(transaction.remove(key, new)?));
+        transaction.remove(key, Value::clone(&old))?;
+        // Watches are told the last state that was stored, the caller what it asked for.
+        return Ok(written(Arc::new(new)));
     }
     // What changes nothing wakes nobody.
     if new == *old {

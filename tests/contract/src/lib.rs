@@ -1,0 +1,10 @@
+//! What the contract suite is made of: two engines, talks with them that are written down, and the comparison with what
+//! kube-apiserver answered.
+
+mod certificates;
+pub mod control_plane;
+pub mod engine;
+pub mod expected;
+pub mod normalise;
+pub mod suite;
+pub mod talk;

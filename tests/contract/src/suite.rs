@@ -1,0 +1,176 @@
+//! Runs the cases against both engines, and tells.
+
+use std::{process::ExitCode, sync::Arc, time::Instant};
+
+use futures::{StreamExt as _, future::BoxFuture, stream};
+
+use crate::{
+    control_plane::StartError,
+    engine::{Engine, EngineError, Whose},
+    expected,
+    talk::Talk,
+};
+
+/// Cases at once: each waits for answers most of the time.
+const AT_ONCE: usize = 6;
+
+/// One case.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// `module::function`.
+    pub name: &'static str,
+    /// Talks, and gives the talk back.
+    pub run: fn(Talk) -> BoxFuture<'static, Talk>,
+}
+
+/// What the command line asks for.
+struct Wanted {
+    engines: Vec<Whose>,
+    /// Only cases whose name holds one of these.
+    filters: Vec<String>,
+    /// Whether kube-apiserver's answers are kept as expectations.
+    keep: bool,
+}
+
+fn wanted() -> Wanted {
+    let mut wanted = Wanted {
+        engines: vec![Whose::Ours, Whose::Theirs],
+        filters: Vec::new(),
+        keep: std::env::var_os("KUBEDB_CONTRACT_KEEP").is_some(),
+    };
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            "--engine=ours" => wanted.engines = vec![Whose::Ours],
+            "--engine=theirs" => wanted.engines = vec![Whose::Theirs],
+            // What cargo and habits pass to a harness.
+            flag if flag.starts_with('-') => {}
+            filter => wanted.filters.push(filter.to_owned()),
+        }
+    }
+    wanted
+}
+
+/// Runs everything; the expectations of a run with `KUBEDB_CONTRACT_KEEP=1` are those of kube-apiserver.
+#[must_use]
+pub fn main(cases: &[Case]) -> ExitCode {
+    let wanted = wanted();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        // A case that runs kubectl holds a thread meanwhile, and our server needs some too.
+        .worker_threads(AT_ONCE + 2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(&format!("error: failed to start the runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let cases: Vec<Case> = cases
+        .iter()
+        .filter(|case| {
+            wanted.filters.is_empty()
+                || wanted
+                    .filters
+                    .iter()
+                    .any(|filter| case.name.contains(filter.as_str()))
+        })
+        .copied()
+        .collect();
+    // The processes of an engine live as long as the thread that starts them: this one.
+    let failed = runtime.block_on(async {
+        let mut failed = 0;
+        // Theirs first: when expectations are kept, ours is compared with the new ones.
+        for whose in wanted.engines.iter().rev() {
+            failed += run(*whose, &cases, wanted.keep && *whose == Whose::Theirs).await;
+        }
+        failed
+    });
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        say(&format!("{failed} failed"));
+        ExitCode::FAILURE
+    }
+}
+
+/// `cargo xtask test` installs what both engines need, and so insists on both.
+fn must_run_both() -> bool {
+    std::env::var_os("KUBEDB_CONTRACT_BOTH").is_some()
+}
+
+/// Returns how many failed.
+async fn run(whose: Whose, cases: &[Case], keep: bool) -> usize {
+    let name = match whose {
+        Whose::Ours => "kubedb server",
+        Whose::Theirs => "kube-apiserver",
+    };
+    let begin = Instant::now();
+    let engine = match Engine::start(whose).await {
+        Ok(engine) => Arc::new(engine),
+        Err(EngineError::Start(error @ StartError::Missing(_))) if !must_run_both() => {
+            say(&format!(
+                "NOTHING IS COMPARED WITH A REAL kube-apiserver: {error}"
+            ));
+            return 0;
+        }
+        Err(error) => {
+            say(&format!("error: {name} does not run: {error}"));
+            return 1;
+        }
+    };
+    say(&format!(
+        "{name} runs after {:.1} s; {} cases",
+        begin.elapsed().as_secs_f64(),
+        cases.len()
+    ));
+    let failed = stream::iter(cases.iter().copied())
+        .map(|case| one(engine.clone(), case, keep, name))
+        .buffer_unordered(AT_ONCE)
+        .filter(|passed| futures::future::ready(!*passed))
+        .count()
+        .await;
+    say(&format!(
+        "{name}: {} passed, {failed} failed, {:.1} s in all",
+        cases.len() - failed,
+        begin.elapsed().as_secs_f64()
+    ));
+    if let Some(engine) = Arc::into_inner(engine) {
+        engine.end().await;
+    }
+    failed
+}
+
+async fn one(engine: Arc<Engine>, case: Case, keep: bool, name: &str) -> bool {
+    let begin = Instant::now();
+    let whose = engine.whose;
+    let talk = async move { (case.run)(Talk::begin(engine, case.name).await).await };
+    // The message of a panic is printed where it happens.
+    let outcome = match tokio::spawn(talk).await {
+        Err(_) => Err("it panicked".to_owned()),
+        Ok(talk) if keep => {
+            expected::keep(case.name, &talk.steps);
+            Ok(())
+        }
+        Ok(talk) => expected::compare(whose, case.name, &talk.steps),
+    };
+    let took = begin.elapsed().as_secs_f64();
+    match outcome {
+        Ok(()) => {
+            say(&format!("ok      {name}: {} ({took:.1} s)", case.name));
+            true
+        }
+        Err(why) => {
+            say(&format!("FAILED  {name}: {}\n{why}", case.name));
+            false
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "a test harness prints, and its name is the only place"
+)]
+fn say(line: &str) {
+    eprintln!("{line}");
+}
