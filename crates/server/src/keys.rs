@@ -76,6 +76,13 @@ pub(crate) fn load_or_make(folder: &Path) -> Result<Keys, KeyError> {
     })
 }
 
+/// Removes what [`load_or_make`] made.
+pub(crate) fn discard(folder: &Path) -> Result<(), KeyError> {
+    ["server.crt", "server.key", "ca.crt", "ca.key"]
+        .into_iter()
+        .try_for_each(|name| remove(&folder.join(name)))
+}
+
 fn make_authority(folder: &Path) -> Result<KeyPair, KeyError> {
     // Certificates of another authority would be of no use, and a start that is killed here must not find one beside the new key.
     remove(&folder.join("server.crt"))?;

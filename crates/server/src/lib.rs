@@ -5,6 +5,7 @@ mod auth;
 mod keys;
 mod kubeconfig;
 pub mod process;
+mod rotate;
 mod serve;
 mod server;
 mod storage;
@@ -12,6 +13,7 @@ mod tokens;
 
 pub use auth::AgentGrant;
 pub use keys::KeyError;
+pub use rotate::{RotateError, rotate};
 pub use serve::{ServeError, Serving};
 pub use server::ApiServer;
 pub use storage::OpenError;

@@ -41,6 +41,12 @@ pub(crate) struct Tokens {
     admin: String,
 }
 
+/// Forgets every token that is kept. Tokens that were loaded stay valid, so no server may run.
+pub(crate) fn discard(store: &Store) -> Result<(), TokenError> {
+    store.connection().execute("DELETE FROM tokens", [])?;
+    Ok(())
+}
+
 impl Tokens {
     /// Reads the tokens; makes the administrator's at the first start.
     pub(crate) fn load(store: &Store) -> Result<Self, TokenError> {

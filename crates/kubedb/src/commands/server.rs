@@ -2,10 +2,11 @@
 
 mod folder;
 mod process;
+mod rotate;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use kubedb_operator::platform::DatabaseKey;
 use kubedb_server::{
     AgentGrant, ApiServer, ServeError, Serving,
@@ -17,19 +18,31 @@ use self::process::StopSignals;
 use crate::{client::default_data_folder, error::CommandError, ui::Ui};
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   kubedb server                                     data under /var/lib/kubedb, or ~/.local/share/kubedb
   kubedb server --data-dir ./pg --listen 127.0.0.1:0
+  kubedb server rotate                              new certificates and tokens for the next start
 Then, in another terminal:
-  kubedb create -f scheduled-pg.yaml")]
+  kubedb create -f scheduled-pg.yaml"
+)]
 pub(crate) struct ServeArgs {
+    #[command(subcommand)]
+    command: Option<ServeCommand>,
     /// Folder of everything: API objects, databases, keys
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Address of the API, on loopback; port 0 picks one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7443")]
     listen: SocketAddr,
+}
+
+#[derive(Debug, Subcommand)]
+enum ServeCommand {
+    /// Forget certificates and tokens, so that the next start makes new ones
+    Rotate(rotate::RotateArgs),
 }
 
 /// How long the operator may take to end what it is at. Nothing it does then can start an instance any more.
@@ -40,6 +53,9 @@ const THREADS_LIMIT: Duration = Duration::from_secs(1);
 /// Runs until Ctrl-C, SIGTERM, or the end of its terminal; every instance is stopped cleanly then.
 pub(super) fn run(arguments: ServeArgs, ui: &Ui) -> Result<(), CommandError> {
     super::log_to_stderr();
+    if let Some(ServeCommand::Rotate(arguments)) = arguments.command {
+        return rotate::run(arguments, ui);
+    }
     process::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
