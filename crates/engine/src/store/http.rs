@@ -2,15 +2,13 @@
 
 use std::{
     fmt,
-    ops::Range,
     time::{Duration, Instant},
 };
 
-use ::http::{StatusCode, header};
+use ::http::StatusCode;
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _, stream, stream::BoxStream};
-use object_store::{Attributes, GetResult, GetResultPayload, ObjectMeta};
+use futures::{Stream, StreamExt as _, stream};
 use reqwest::{Certificate, Client, RequestBuilder, Response};
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
@@ -318,40 +316,6 @@ fn without_tags(page: &str) -> String {
     }
     let words: Vec<&str> = text.split_whitespace().collect();
     words.join(" ").chars().take(200).collect()
-}
-
-/// An answer as `object_store` wants it.
-pub(super) fn result(
-    meta: ObjectMeta,
-    range: Range<u64>,
-    body: BoxStream<'static, object_store::Result<Bytes>>,
-) -> GetResult {
-    GetResult {
-        payload: GetResultPayload::Stream(body),
-        meta,
-        range,
-        attributes: Attributes::new(),
-        extensions: ::http::Extensions::new(),
-    }
-}
-
-/// The range that an answer carries, and the size of the whole object.
-pub(super) fn extent(response: &Response) -> Option<(Range<u64>, u64)> {
-    if response.status() != StatusCode::PARTIAL_CONTENT {
-        // The header, since the answer to HEAD has no content to measure.
-        let told = response.headers().get(header::CONTENT_LENGTH)?;
-        let size = told.to_str().ok()?.parse().ok()?;
-        return Some((0..size, size));
-    }
-    let value = response.headers().get(header::CONTENT_RANGE)?;
-    let (range, size) = value
-        .to_str()
-        .ok()?
-        .strip_prefix("bytes ")?
-        .split_once('/')?;
-    let (start, last) = range.split_once('-')?;
-    let end = last.parse::<u64>().ok()?.checked_add(1)?;
-    Some((start.parse().ok()?..end, size.parse().ok()?))
 }
 
 #[cfg(test)]

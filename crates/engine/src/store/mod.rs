@@ -3,6 +3,7 @@
 //! Objects are created and never overwritten. Keys are relative to the store's root, which is the bucket or folder and the
 //! prefix the user chose.
 
+mod adapter;
 mod cloud;
 mod error;
 mod gcs;

@@ -21,8 +21,9 @@ use url::Url;
 use self::{auth::TokenSource, upload::Resource};
 use super::{
     Credentials, StoreError,
+    adapter::{self, delete_each, extent, not_implemented, result},
     error::AdapterFailure,
-    http::{Api, Failure, extent, result},
+    http::{Api, Failure},
 };
 
 /// Where Google answers.
@@ -31,8 +32,8 @@ const GOOGLE: &str = "https://storage.googleapis.com";
 /// The Secret's key that holds a service account's JSON key.
 const KEY: &str = "GOOGLE_SERVICE_ACCOUNT_JSON_KEY";
 
-/// Deletions under way at once.
-const DELETIONS: usize = 8;
+/// How errors name this adapter.
+const STORE: &str = "gcs";
 
 /// Pages of one listing with a delimiter: ten million names.
 const LISTED_PAGES: usize = 10_000;
@@ -156,13 +157,13 @@ impl Gcs {
             Err(Failure::Status { status, .. }) if status == StatusCode::NOT_FOUND => {
                 Err(generic(AdapterFailure::MissingBucket))
             }
-            Err(failure) => Err(failure.into_error("gcs", folder)),
+            Err(failure) => Err(failure.into_error(STORE, folder)),
         }
     }
 
     /// An absent object and an absent bucket are both 404; only a listing tells them apart.
     async fn not_found(&self, failure: Failure, location: &Path) -> Error {
-        let error = failure.into_error("gcs", location.as_ref());
+        let error = failure.into_error(STORE, location.as_ref());
         if matches!(error, Error::NotFound { .. })
             && let Err(missing @ Error::Generic { .. }) =
                 self.page(Some(location), None, None).await
@@ -207,11 +208,11 @@ impl ObjectStore for Gcs {
         let is_create = match options.mode {
             PutMode::Overwrite => false,
             PutMode::Create => true,
-            PutMode::Update(_) => return Err(not_implemented("put with mode Update")),
+            PutMode::Update(_) => return Err(not_implemented(STORE, "put with mode Update")),
         };
         self.upload(location.as_ref(), &payload, is_create)
             .await
-            .map_err(|failure| failure.into_error("gcs", location.as_ref()))
+            .map_err(|failure| failure.into_error(STORE, location.as_ref()))
     }
 
     async fn put_multipart_opts(
@@ -219,7 +220,7 @@ impl ObjectStore for Gcs {
         _location: &Path,
         _options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        Err(not_implemented("put_multipart"))
+        Err(not_implemented(STORE, "put_multipart"))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -255,18 +256,13 @@ impl ObjectStore for Gcs {
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
         let this = self.clone();
-        locations
-            .map(move |location| {
-                let this = this.clone();
-                async move {
-                    let location = location?;
-                    let removed = this.remove(location.as_ref()).await;
-                    removed.map_err(|failure| failure.into_error("gcs", location.as_ref()))?;
-                    Ok(location)
-                }
-            })
-            .buffered(DELETIONS)
-            .boxed()
+        delete_each(locations, move |location| {
+            let this = this.clone();
+            async move {
+                let removed = this.remove(location.as_ref()).await;
+                removed.map_err(|failure| failure.into_error(STORE, location.as_ref()))
+            }
+        })
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -312,7 +308,7 @@ impl ObjectStore for Gcs {
     }
 
     async fn copy_opts(&self, _from: &Path, _to: &Path, _options: CopyOptions) -> Result<()> {
-        Err(not_implemented("copy"))
+        Err(not_implemented(STORE, "copy"))
     }
 }
 
@@ -339,15 +335,5 @@ fn meta(item: Resource) -> Result<ObjectMeta> {
 }
 
 fn generic(source: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::Generic {
-        store: "gcs",
-        source: Box::new(source),
-    }
-}
-
-fn not_implemented(operation: &str) -> Error {
-    Error::NotImplemented {
-        operation: operation.to_owned(),
-        implementer: "gcs".to_owned(),
-    }
+    adapter::generic(STORE, source)
 }

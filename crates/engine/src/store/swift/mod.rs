@@ -24,8 +24,9 @@ use url::Url;
 use self::auth::{Login, Pass, below};
 use super::{
     Credentials, StoreError,
+    adapter::{self, delete_each, extent, not_implemented, result},
     error::AdapterFailure,
-    http::{Api, Failure, extent, result},
+    http::{Api, Failure},
 };
 
 /// Largest object of one request.
@@ -37,8 +38,8 @@ const PAGE: &str = "1000";
 /// Pages of one listing with a delimiter: ten million names.
 const LISTED_PAGES: usize = 10_000;
 
-/// Deletions under way at once.
-const DELETIONS: usize = 8;
+/// How errors name this adapter.
+const STORE: &str = "swift";
 
 /// A container. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -150,7 +151,7 @@ impl Swift {
             Err(Failure::Status { status, .. }) if status == StatusCode::NOT_FOUND => {
                 return Err(generic(AdapterFailure::MissingBucket));
             }
-            Err(failure) => return Err(failure.into_error("swift", folder)),
+            Err(failure) => return Err(failure.into_error(STORE, folder)),
         };
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(Vec::new());
@@ -168,7 +169,7 @@ impl Swift {
 
     /// An absent object and an absent container are both 404; only a listing tells them apart.
     async fn not_found(&self, failure: Failure, location: &Path) -> Error {
-        let error = failure.into_error("swift", location.as_ref());
+        let error = failure.into_error(STORE, location.as_ref());
         if matches!(error, Error::NotFound { .. })
             && let Err(missing @ Error::Generic { .. }) = self.page(Some(location), None, "").await
         {
@@ -211,7 +212,7 @@ impl ObjectStore for Swift {
         let is_create = match options.mode {
             PutMode::Overwrite => false,
             PutMode::Create => true,
-            PutMode::Update(_) => return Err(not_implemented("put with mode Update")),
+            PutMode::Update(_) => return Err(not_implemented(STORE, "put with mode Update")),
         };
         if payload.content_length() > OBJECT {
             let reason = format!("an object of more than {OBJECT} bytes");
@@ -249,7 +250,7 @@ impl ObjectStore for Swift {
         _location: &Path,
         _options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        Err(not_implemented("put_multipart"))
+        Err(not_implemented(STORE, "put_multipart"))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -284,18 +285,13 @@ impl ObjectStore for Swift {
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
         let this = self.clone();
-        locations
-            .map(move |location| {
-                let this = this.clone();
-                async move {
-                    let location = location?;
-                    let removed = this.remove(location.as_ref()).await;
-                    removed.map_err(|failure| failure.into_error("swift", location.as_ref()))?;
-                    Ok(location)
-                }
-            })
-            .buffered(DELETIONS)
-            .boxed()
+        delete_each(locations, move |location| {
+            let this = this.clone();
+            async move {
+                let removed = this.remove(location.as_ref()).await;
+                removed.map_err(|failure| failure.into_error(STORE, location.as_ref()))
+            }
+        })
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -338,7 +334,7 @@ impl ObjectStore for Swift {
     }
 
     async fn copy_opts(&self, _from: &Path, _to: &Path, _options: CopyOptions) -> Result<()> {
-        Err(not_implemented("copy"))
+        Err(not_implemented(STORE, "copy"))
     }
 }
 
@@ -381,20 +377,10 @@ fn refused_upload(failure: Failure, location: &Path) -> Error {
         Failure::Status { status, .. } if status == StatusCode::PAYLOAD_TOO_LARGE => {
             generic(std::io::Error::from(std::io::ErrorKind::QuotaExceeded))
         }
-        other => other.into_error("swift", location.as_ref()),
+        other => other.into_error(STORE, location.as_ref()),
     }
 }
 
 fn generic(source: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::Generic {
-        store: "swift",
-        source: Box::new(source),
-    }
-}
-
-fn not_implemented(operation: &str) -> Error {
-    Error::NotImplemented {
-        operation: operation.to_owned(),
-        implementer: "swift".to_owned(),
-    }
+    adapter::generic(STORE, source)
 }
