@@ -250,12 +250,18 @@ impl World {
         processes(words).into_iter().next()
     }
 
+    /// What the server keeps of an instance's agent: its configuration and its log.
+    #[must_use]
+    pub fn agent_folder(&self, database: &str, ordinal: u32) -> PathBuf {
+        let instance = format!("{database}-{ordinal}");
+        self.folder_of(database).join("agents").join(instance)
+    }
+
     /// Process ids of an instance's agents, of which there is one at most.
     #[must_use]
     pub fn agents(&self, database: &str, ordinal: u32) -> Vec<u32> {
-        let instance = format!("{database}-{ordinal}");
-        let config = self.folder_of(database).join("agents").join(instance);
-        processes(&["agent", "run", &config.join("agent.json").to_string_lossy()])
+        let config = self.agent_folder(database, ordinal).join("agent.json");
+        processes(&["agent", "run", &config.to_string_lossy()])
     }
 
     /// Process id of an instance's agent.

@@ -129,7 +129,7 @@ fn left_behind(version: &str) {
     eventually("the row", Duration::from_secs(30), || {
         world.sql_at("one", &["--standby"], "SELECT n FROM kept")
     });
-    let log = fs::read_to_string(world.instance("one", 1).join("agent.log")).unwrap();
+    let log = fs::read_to_string(world.agent_folder("one", 1).join("agent.log")).unwrap();
     assert!(
         log.contains("it is copied anew"),
         "the standby was not left behind: {log}"
