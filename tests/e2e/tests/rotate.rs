@@ -64,7 +64,7 @@ fn old_keys_are_refused_after_a_rotation_and_databases_go_on() {
     let early = rotate(&machine);
     assert_eq!(early.code, 1);
     assert!(
-        early.stderr.contains("another kubedb server runs on"),
+        early.stderr.contains("another kubedb server (process "),
         "{}",
         early.stderr
     );
