@@ -129,6 +129,12 @@ impl Swift {
         }
     }
 
+    /// Port of the proxy.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Base address of the proxy.
     #[must_use]
     pub fn address(&self) -> String {
