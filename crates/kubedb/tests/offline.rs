@@ -481,7 +481,8 @@ fn documented_commands_are_understood() {
         for line in fs::read_to_string(root.join(page)).unwrap().lines() {
             let line = line.trim_start().trim_start_matches("$ ");
             let line = line.split("   ").next().unwrap();
-            if !line.starts_with("kubedb ") || !line.contains(' ') {
+            // A form of usage, such as `kubedb server <COMMAND>`, is nothing to type.
+            if !line.starts_with("kubedb ") || line.contains('<') {
                 continue;
             }
             found += 1;
