@@ -14,7 +14,7 @@ Databases and their passwords stay as they are.
 
 Examples:
   kubedb server rotate
-  kubedb server rotate --data-dir ./pg && kubedb server --data-dir ./pg")]
+  kubedb server rotate --data-dir ./pg")]
 pub(super) struct RotateArgs {
     /// Folder of the server
     #[arg(long, value_name = "DIR")]
