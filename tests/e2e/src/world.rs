@@ -16,7 +16,8 @@ use crate::{
     wait::eventually,
 };
 
-const BASICS: &str = "\
+/// Namespace `demo`, and in it the Secret that manifests of tests name.
+pub const BASICS: &str = "\
 apiVersion: v1
 kind: Namespace
 metadata:
@@ -242,12 +243,6 @@ impl World {
             }
         }
         found
-    }
-
-    /// The first process whose command line holds all these words; ours excluded.
-    #[must_use]
-    pub fn process(&self, words: &[&str]) -> Option<u32> {
-        processes(words).into_iter().next()
     }
 
     /// What the server keeps of an instance's agent: its configuration and its log.

@@ -8,24 +8,9 @@ use kubedb_e2e::{
     kubedb::{Server, binary, scratch},
     stores::FakeGcs,
     wait::eventually,
+    world::BASICS,
 };
 use serde_json::Value;
-
-const SECRET: &str = "\
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: demo
----
-apiVersion: v1
-kind: Secret
-metadata:
-  name: gcs-secret
-  namespace: demo
-stringData:
-  GOOGLE_PROJECT_ID: trial
-  GOOGLE_SERVICE_ACCOUNT_JSON_KEY: '{}'
-";
 
 /// The guide's `script-postgres`, with one instance so that the test stays small.
 const SCRIPT_POSTGRES: &str = "\
@@ -112,7 +97,7 @@ fn the_guide_works_word_for_word() {
     let environment: Vec<(&str, &str)> =
         environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
     let mut server = Server::start(&binary(), &folder.path().join("data"), &environment).unwrap();
-    let prepared = server.kubedb(&["create", "-f", "-"], SECRET).unwrap();
+    let prepared = server.kubedb(&["create", "-f", "-"], BASICS).unwrap();
     assert_eq!(prepared.code, 0, "{}", prepared.stderr);
 
     let file = example("scheduled-pg.yaml");

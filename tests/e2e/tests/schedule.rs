@@ -8,24 +8,9 @@ use kubedb_e2e::{
     kubedb::{Server, binary, scratch},
     stores::FakeGcs,
     wait::eventually,
+    world::BASICS,
 };
 use serde_json::Value;
-
-const PREPARED: &str = "\
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: demo
----
-apiVersion: v1
-kind: Secret
-metadata:
-  name: gcs-secret
-  namespace: demo
-stringData:
-  GOOGLE_PROJECT_ID: trial
-  GOOGLE_SERVICE_ACCOUNT_JSON_KEY: '{}'
-";
 
 /// Interval of the schedule that is watched: long enough for a Snapshot and for a server's start.
 const INTERVAL: i64 = 6;
@@ -46,7 +31,7 @@ fn start(folder: &std::path::Path) -> (FakeGcs, Server) {
     let endpoint = gcs.endpoint();
     let environment = [("STORAGE_EMULATOR_HOST", endpoint.as_str())];
     let server = Server::start(&binary(), &folder.join("data"), &environment).unwrap();
-    create(&server, PREPARED);
+    create(&server, BASICS);
     (gcs, server)
 }
 
