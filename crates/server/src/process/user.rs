@@ -9,12 +9,22 @@ use std::{
     os::unix::fs::{chown, fchown},
     path::Path,
     process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
-use nix::unistd::{Uid, User};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    unistd::{Uid, User},
+};
 
 /// Name of the system user that is made when the server is started as root.
 const NAME: &str = "kubedb";
+
+/// The list of users, which is locked while one is made; making one takes far less than this.
+const USERS: &str = "/etc/passwd";
+const WAIT: Duration = Duration::from_secs(10);
 
 /// Whom to run as; none when the server itself is unprivileged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,35 +61,7 @@ impl ServiceUser {
         if !Uid::effective().is_root() {
             return Ok(Self { ids: None });
         }
-        let look = || User::from_name(NAME).ok().flatten();
-        if look().is_none() {
-            let made = Command::new("useradd")
-                .args(["--system", "--user-group", "--no-create-home"])
-                .args([
-                    "--home-dir",
-                    "/nonexistent",
-                    "--shell",
-                    "/usr/sbin/nologin",
-                    NAME,
-                ])
-                .output();
-            match made {
-                Ok(output) if output.status.success() => {}
-                // Somebody else may have made it in the meantime; the look below decides.
-                Ok(output) if look().is_none() => {
-                    let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                    return Err(UserError::Make { reason });
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    let reason = error.to_string();
-                    return Err(UserError::Make { reason });
-                }
-            }
-        }
-        let user = look().ok_or_else(|| UserError::Make {
-            reason: "it was made and is not there".to_owned(),
-        })?;
+        let user = find_or_make(NAME)?;
         if user.uid.is_root() {
             return Err(UserError::Root);
         }
@@ -164,6 +146,44 @@ impl ServiceUser {
     }
 }
 
+fn find_or_make(name: &str) -> Result<User, UserError> {
+    let look = || User::from_name(name).ok().flatten();
+    let missing = |reason: String| UserError::Make { reason };
+    if let Some(user) = look() {
+        return Ok(user);
+    }
+    // Of two useradd at once, the second gives the user another number, and files belong to nobody.
+    let _alone = alone().map_err(|error| missing(format!("{USERS}: {error}")))?;
+    if let Some(user) = look() {
+        return Ok(user);
+    }
+    let made = Command::new("useradd")
+        .args(["--system", "--user-group", "--no-create-home"])
+        .args(["--home-dir", "/nonexistent"])
+        .args(["--shell", "/usr/sbin/nologin", name])
+        .output()
+        .map_err(|error| missing(error.to_string()))?;
+    // Whatever it says: what counts is whether the user is there.
+    look().ok_or_else(|| {
+        let told = String::from_utf8_lossy(&made.stderr).trim().to_owned();
+        missing(format!("useradd ended with {}: {told}", made.status))
+    })
+}
+
+/// Keeps other servers that start at this moment from making the user too.
+fn alone() -> io::Result<Flock<fs::File>> {
+    let end = Instant::now() + WAIT;
+    loop {
+        match Flock::lock(fs::File::open(USERS)?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((_, Errno::EWOULDBLOCK)) if Instant::now() < end => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err((_, error)) => return Err(error.into()),
+        }
+    }
+}
+
 fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -194,6 +214,29 @@ mod tests {
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(folder.path(), &link).unwrap();
         assert!(ServiceUser::passage_among_strangers(&link).is_err());
+    }
+
+    #[test]
+    fn servers_that_start_at_once_make_one_user() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let name = format!("kubedb-trial-{}", std::process::id());
+        let made = thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| find_or_make(&name)))
+                .collect();
+            let joined = threads.into_iter().map(|thread| thread.join().unwrap());
+            joined.collect::<Vec<_>>()
+        });
+        let gone = Command::new("userdel").arg(&name).status().unwrap();
+        assert!(gone.success());
+        let ids = |user: &User| (user.uid, user.gid);
+        let made: Vec<User> = made.into_iter().collect::<Result<_, _>>().unwrap();
+        assert!(
+            made.iter().all(|user| ids(user) == ids(&made[0])),
+            "{made:?}"
+        );
     }
 
     #[test]
