@@ -1,25 +1,39 @@
 //! The test tiers.
 
-use std::{env, process::Command, thread};
+use std::{
+    env,
+    ffi::OsString,
+    path::Path,
+    thread::{self, JoinHandle},
+};
 
-use crate::{say, tidy, tools};
+use crate::{
+    say,
+    suite::{self, Suite},
+    tidy,
+    tools::{self, Tools},
+};
 
 /// One tier of tests.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tier {
     /// Pure crates: nothing but this process.
     Unit,
-    /// The embedded API beside a real kube-apiserver.
-    Contract,
     /// Real PostgreSQL, real stores, the real binary, on loopback.
     Local,
+    /// The embedded API beside a real kube-apiserver.
+    Contract,
 }
 
-/// Crates whose tests start nothing.
-const PURE_CRATES: [&str; 3] = ["kubedb-core", "kubedb-api", "xtask"];
+/// Crates whose tests start nothing, by folder and name.
+const PURE_CRATES: [(&str, &str); 3] = [
+    ("crates/core", "kubedb-core"),
+    ("crates/api", "kubedb-api"),
+    ("xtask", "xtask"),
+];
 
 /// The crate of the contract suite.
-const CONTRACT: &str = "kubedb-contract";
+const CONTRACT: (&str, &str) = ("tests/contract", "kubedb-contract");
 
 impl Tier {
     /// All of them, the quick ones first.
@@ -36,82 +50,152 @@ impl Tier {
             )),
         }
     }
+
+    /// Its crates, in cargo's words.
+    fn selection(self) -> Vec<&'static str> {
+        match self {
+            Self::Unit => PURE_CRATES
+                .iter()
+                .flat_map(|(_, name)| ["-p", name])
+                .collect(),
+            Self::Local => PURE_CRATES
+                .iter()
+                .chain([&CONTRACT])
+                .flat_map(|(_, name)| ["--exclude", name])
+                .chain(["--workspace"])
+                .collect(),
+            Self::Contract => vec!["-p", CONTRACT.1],
+        }
+    }
+
+    /// The tier of a crate's tests.
+    fn of(folder: &Path) -> Self {
+        if PURE_CRATES
+            .iter()
+            .any(|(pure, _)| folder == Path::new(pure))
+        {
+            Self::Unit
+        } else if folder == Path::new(CONTRACT.0) {
+            Self::Contract
+        } else {
+            Self::Local
+        }
+    }
 }
 
-/// Runs the tiers in order. All of them run, also after a failure.
+/// What is installed while cargo compiles.
+struct Installing {
+    tools: Option<JoinHandle<Result<Tools, String>>>,
+    kubernetes: Option<JoinHandle<Result<(), String>>>,
+}
+
+impl Installing {
+    /// Begins with what the tiers need.
+    fn start(tiers: &[Tier]) -> Self {
+        let needs = |tier| tiers.contains(&tier);
+        Self {
+            tools: needs(Tier::Local).then(|| thread::spawn(tools::install)),
+            // Minutes of another compiler, which the tiers before have no need to wait for.
+            kubernetes: needs(Tier::Contract).then(|| thread::spawn(tools::kubernetes)),
+        }
+    }
+}
+
+fn join<T>(
+    what: &str,
+    installing: Option<JoinHandle<Result<T, String>>>,
+) -> Result<Option<T>, String> {
+    installing
+        .map(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(format!("the installation of {what} panicked")))
+        })
+        .transpose()
+}
+
+/// Runs the tiers, the quick ones first. All of them run, also after a failure.
 pub(crate) fn run(tiers: &[Tier]) -> Result<(), String> {
+    let mut installing = Installing::start(tiers);
     let mut failures = Vec::new();
-    // Minutes of another compiler, which the tiers before have no need to wait for.
-    let kubernetes = tiers
-        .contains(&Tier::Contract)
-        .then(|| thread::spawn(tools::kubernetes));
     if tiers.contains(&Tier::Unit) {
         say("== tidy");
         failures.extend(tidy::run().err());
-        say("== tier unit");
-        let mut command = cargo_test();
-        for name in PURE_CRATES {
-            command.args(["-p", name]);
-        }
-        failures.extend(run_command(&mut command));
     }
-    if tiers.contains(&Tier::Local) {
-        say("== tier local: installing what it needs");
-        let tools = tools::install()?;
-        say("== tier local");
-        let path = env::var("PATH").unwrap_or_default();
-        let mut command = cargo_test();
-        command.arg("--workspace");
-        for name in PURE_CRATES {
-            command.args(["--exclude", name]);
+    say("== building the tests");
+    let selection = match tiers {
+        [tier] => tier.selection(),
+        _ => vec!["--workspace"],
+    };
+    let suites = suite::build(&selection)?;
+    for tier in Tier::ALL {
+        if !tiers.contains(&tier) {
+            continue;
         }
-        command.args(["--exclude", CONTRACT]);
-        command.env("PATH", format!("{}:{path}", tools.bin.display()));
-        failures.extend(run_command(&mut command));
-    }
-    if let Some(kubernetes) = kubernetes {
-        say("== tier contract");
-        failures.extend(contract(kubernetes));
+        let mine = suites
+            .iter()
+            .filter(|suite| Tier::of(&suite.folder) == tier);
+        let mine: Vec<&Suite> = mine.collect();
+        failures.extend(match tier {
+            Tier::Unit => all(&mine, "unit", &[]),
+            Tier::Local => local(&mine, &mut installing),
+            Tier::Contract => contract(&mine, &mut installing),
+        });
     }
     if failures.is_empty() {
+        say(&format!("all {} suites passed", suites.len()));
         Ok(())
     } else {
-        Err(failures.join("\n"))
+        Err(format!("failed:\n{}", failures.join("\n")))
+    }
+}
+
+fn local(suites: &[&Suite], installing: &mut Installing) -> Vec<String> {
+    match join("the tools", installing.tools.take()) {
+        Ok(tools) => {
+            let bin = tools.map(|tools| tools.bin).unwrap_or_default();
+            let path = env::var("PATH").unwrap_or_default();
+            let path: OsString = format!("{}:{path}", bin.display()).into();
+            all(suites, "local", &[("PATH", path)])
+        }
+        Err(reason) => vec![reason],
     }
 }
 
 /// Without a real kube-apiserver our side runs all the same, and the tier fails.
-fn contract(kubernetes: thread::JoinHandle<Result<(), String>>) -> Vec<String> {
-    let mut command = cargo_test();
-    command.args(["-p", CONTRACT]);
-    let installed = kubernetes
-        .join()
-        .unwrap_or_else(|_| Err("the installation of kube-apiserver panicked".to_owned()));
-    let missing = match installed {
-        Ok(()) => {
-            command.env("KUBEDB_CONTRACT_BOTH", "1");
-            None
-        }
+fn contract(suites: &[&Suite], installing: &mut Installing) -> Vec<String> {
+    match join("kube-apiserver", installing.kubernetes.take()) {
+        Ok(_) => all(
+            suites,
+            "contract",
+            &[("KUBEDB_CONTRACT_BOTH", OsString::from("1"))],
+        ),
         Err(reason) => {
             let loud = format!("NOTHING WAS COMPARED WITH A REAL kube-apiserver: {reason}");
             say(&loud);
-            Some(loud)
+            let mut failures = vec![loud];
+            failures.extend(all(suites, "contract", &[]));
+            failures
         }
-    };
-    missing
-        .into_iter()
-        .chain(run_command(&mut command))
+    }
+}
+
+fn all(suites: &[&Suite], tier: &str, environment: &[(&str, OsString)]) -> Vec<String> {
+    say(&format!("== tier {tier}"));
+    suites
+        .iter()
+        .filter_map(|suite| suite.run(environment))
         .collect()
 }
 
-fn cargo_test() -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .current_dir(tools::workspace())
-        .args(["test", "--no-fail-fast"]);
-    command
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn run_command(command: &mut Command) -> Option<String> {
-    tools::run(command).err()
+    #[test]
+    fn a_crate_that_nobody_sorted_is_tested_with_the_real_parts() {
+        assert!(Tier::of(Path::new("crates/core")) == Tier::Unit);
+        assert!(Tier::of(Path::new("tests/contract")) == Tier::Contract);
+        assert!(Tier::of(Path::new("crates/new")) == Tier::Local);
+    }
 }

@@ -1,0 +1,119 @@
+//! The programs that cargo makes of the tests. They are built in one go, because each selection of crates would compile what
+//! they share anew, and run crate by crate.
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::{say, tools};
+
+/// One program of tests.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Suite {
+    /// Folder of its crate, from the root of the workspace: `crates/core`.
+    pub(crate) folder: PathBuf,
+    /// What cargo calls it.
+    name: String,
+    program: PathBuf,
+}
+
+/// Builds the tests of the crates that `selection` names, in cargo's words.
+pub(crate) fn build(selection: &[&str]) -> Result<Vec<Suite>, String> {
+    let mut command = Command::new(cargo());
+    command
+        .current_dir(tools::workspace())
+        .args([
+            "test",
+            "--no-run",
+            "--message-format=json-render-diagnostics",
+        ])
+        .args(selection)
+        .stdout(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .map_err(|e| format!("failed to start {command:?}: {e}"))?;
+    let lines = child.stdout.take().map(BufReader::new);
+    let suites = lines
+        .into_iter()
+        .flat_map(BufReader::lines)
+        .map_while(Result::ok)
+        .filter_map(|line| suite(&serde_json::from_str(&line).ok()?))
+        .collect();
+    let status = child
+        .wait()
+        .map_err(|e| format!("failed to wait for cargo: {e}"))?;
+    if status.success() {
+        Ok(suites)
+    } else {
+        Err("the tests do not build".to_owned())
+    }
+}
+
+/// What cargo says of one thing it made, if that is a program of tests.
+fn suite(made: &Value) -> Option<Suite> {
+    let is_test = made["profile"]["test"].as_bool()?;
+    let program = made["executable"].as_str().filter(|_| is_test)?;
+    let folder = Path::new(made["manifest_path"].as_str()?).parent()?;
+    Some(Suite {
+        folder: folder
+            .strip_prefix(tools::workspace())
+            .unwrap_or(folder)
+            .to_owned(),
+        name: made["target"]["name"].as_str()?.to_owned(),
+        program: program.into(),
+    })
+}
+
+impl Suite {
+    /// Runs it as cargo would; says what failed.
+    pub(crate) fn run(&self, environment: &[(&str, OsString)]) -> Option<String> {
+        let named = format!("{} of {}", self.name, self.folder.display());
+        say(&format!("-- {named}"));
+        let folder = tools::workspace().join(&self.folder);
+        let mut command = Command::new(&self.program);
+        command
+            .current_dir(&folder)
+            .env("CARGO", cargo())
+            .env("CARGO_MANIFEST_DIR", &folder)
+            .envs(environment.iter().map(|(key, value)| (key, value)));
+        match command.status() {
+            Ok(status) if status.success() => None,
+            Ok(status) => Some(format!("{named}: {status}")),
+            Err(error) => Some(format!("{named}: failed to start: {error}")),
+        }
+    }
+}
+
+fn cargo() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn programs_of_tests_are_told_from_other_things_that_cargo_makes() {
+        let manifest = tools::workspace().join("crates/core/Cargo.toml");
+        let made = |test: bool, executable: Value| {
+            json!({
+                "reason": "compiler-artifact", "manifest_path": manifest, "target": {"name": "schedule"},
+                "profile": {"test": test}, "executable": executable,
+            })
+        };
+        let found = suite(&made(true, json!("/target/schedule-1"))).expect("a program of tests");
+        assert_eq!(found.folder, Path::new("crates/core"));
+        assert_eq!(found.name, "schedule");
+        assert_eq!(suite(&made(false, json!("/target/kubedb"))), None);
+        assert_eq!(suite(&made(true, Value::Null)), None);
+        assert_eq!(suite(&json!({"reason": "build-finished"})), None);
+    }
+}
