@@ -24,8 +24,9 @@ use crate::{
     repository::map::Codec,
 };
 
-/// Bytes that are read, checked and compressed at a time: large enough for zstd, small enough to have some dozens in memory.
-pub(super) const UNIT: usize = 4 << 20;
+/// Bytes that are read, checked and compressed at a time: twice zstd's window at this level, so that little is lost by
+/// beginning anew, and small enough that all of it is done while the bytes are in a processor's cache.
+pub(super) const UNIT: usize = 1 << 20;
 
 /// Level that compresses faster than disks and networks move.
 const LEVEL: i32 = 1;
@@ -269,12 +270,15 @@ enum Unsettled {
 /// Compresses stretches, one after another.
 pub(super) struct Encoder {
     zstd: zstd::bulk::Compressor<'static>,
+    /// Kept from one stretch to the next: it must be as large as the worst case, and what is in it mostly is not.
+    packed: Vec<u8>,
 }
 
 impl Encoder {
     pub(super) fn new() -> io::Result<Self> {
         let zstd = zstd::bulk::Compressor::new(LEVEL)?;
-        Ok(Self { zstd })
+        let packed = Vec::new();
+        Ok(Self { zstd, packed })
     }
 
     /// `None` where all bytes are zero.
@@ -283,16 +287,19 @@ impl Encoder {
             return Ok(None);
         }
         let blake3 = blake3::hash(raw);
-        let packed = self.zstd.compress(raw)?;
+        self.packed.clear();
+        self.packed
+            .reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        self.zstd.compress_to_buffer(raw, &mut self.packed)?;
         // Less than a sixteenth saved is not worth undoing.
-        let (codec, stored) = if packed.len() < raw.len() - raw.len() / 16 {
-            (Codec::Zstd, packed.into())
+        let (codec, stored) = if self.packed.len() < raw.len() - raw.len() / 16 {
+            (Codec::Zstd, self.packed.as_slice())
         } else {
-            (Codec::Plain, Bytes::copy_from_slice(raw))
+            (Codec::Plain, raw)
         };
         Ok(Some(Content {
             codec,
-            stored,
+            stored: Bytes::copy_from_slice(stored),
             blake3,
         }))
     }

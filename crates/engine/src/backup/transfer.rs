@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use bytes::Bytes;
 use kubedb_core::lsn::{Lsn, TimelineId};
 use tokio::{
     sync::mpsc,
@@ -264,14 +263,11 @@ impl Transfer<'_> {
     ) -> Result<(), BackupError> {
         let mut unit = None;
         if let Some(content) = content {
-            let length = content.stored.len();
-            // A copy of its own size: zstd's buffer is as large as the worst case, and a pack keeps it for a while.
-            let stored = Bytes::copy_from_slice(&content.stored);
             unit = Some(Stored {
                 at,
                 raw,
-                place: self.packer.add(stored).await?,
-                length,
+                place: self.packer.add(&content.stored).await?,
+                length: content.stored.len(),
                 codec: content.codec,
                 blake3: content.blake3,
             });

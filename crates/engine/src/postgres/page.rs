@@ -100,13 +100,17 @@ pub fn lsn(page: &[u8; PAGE_BYTES]) -> Lsn {
 #[must_use]
 pub fn checksum(page: &[u8; PAGE_BYTES], block: u32) -> u16 {
     let mut sums = OFFSETS;
-    for (row, bytes) in page.chunks_exact(4 * SUMS).enumerate() {
-        for (column, (sum, word)) in sums.iter_mut().zip(bytes.chunks_exact(4)).enumerate() {
-            let mut value = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-            if row == 0 && column == CHECKSUM_OFFSET / 4 {
-                value &= 0xFFFF_0000;
-            }
-            *sum = mix(*sum, value);
+    let (rows, _) = page.as_chunks::<{ 4 * SUMS }>();
+    for (row, bytes) in rows.iter().enumerate() {
+        let (words, _) = bytes.as_chunks::<4>();
+        for (sum, word) in sums.iter_mut().zip(words) {
+            *sum = mix(*sum, u32::from_le_bytes(*word));
+        }
+        if row == 0 {
+            let column = CHECKSUM_OFFSET / 4;
+            let (words, _) = bytes.as_chunks::<4>();
+            let value = u32::from_le_bytes(words[column]) & 0xFFFF_0000;
+            sums[column] = mix(OFFSETS[column], value);
         }
     }
     for _ in 0..2 {

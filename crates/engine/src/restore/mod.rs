@@ -35,6 +35,9 @@ const TABLESPACE_MAP: &str = "tablespace_map";
 /// A range that arrives damaged is fetched again so often: the network may have done it.
 const FETCHES: u32 = 2;
 
+/// Ranges under way beyond those that are being unpacked, so that no processor waits for the store.
+const AHEAD: usize = 2;
+
 /// Which Snapshot to restore, and where to.
 #[derive(Clone, Debug)]
 pub struct RestoreRequest {
@@ -48,7 +51,7 @@ pub struct RestoreRequest {
     pub dialect: PgDialect,
     /// Full version that will run on it.
     pub postgres_version: String,
-    /// Ranges fetched and written at once; at least one.
+    /// Ranges unpacked at once; at least one.
     pub threads: usize,
 }
 
@@ -186,11 +189,11 @@ impl Restore {
         let threads = self.request.threads.clamp(1, 64);
         stream::iter(0..self.plan.fetches.len())
             .map(|number| self.clone().fetch(number))
-            .buffer_unordered(threads)
+            .buffer_unordered(threads + AHEAD)
             .try_for_each(|()| std::future::ready(Ok(())))
             .await?;
         let this = self.clone();
-        let sync = move || this.site.sync(&this.plan.files, threads);
+        let sync = move || this.site.sync();
         spawn_blocking(sync)
             .await
             .map_err(|_| RestoreError::Worker)?

@@ -23,7 +23,7 @@ use object_store::{
 pub use error::StoreError;
 use error::{Named, classify};
 
-/// Objects that one listing may give: a terabyte in packs of 32 MiB is 32 768, and a database keeps some dozens of Snapshots.
+/// Objects that one listing may give: a terabyte in packs of 16 MiB is 65 536, and a database keeps some dozens of Snapshots.
 const LISTED_OBJECTS: usize = 4_000_000;
 
 /// Times that an answer may break off half way.
