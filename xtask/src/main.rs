@@ -4,6 +4,7 @@ mod apiserver;
 mod bench;
 mod lint;
 mod stores;
+mod suite;
 mod tidy;
 mod tiers;
 mod tools;
@@ -18,6 +19,8 @@ Commands:
                              install what the tests need and run the tiers (default: all)
   bench local                measure what users wait for on one machine; prints a table, writes target/bench/local.json
     --binary PATH            measure this program instead of building the release, to compare
+  bench backup [--gigabytes N] [--runs N]
+                             our engine and pgBackRest at the same work, in turn; prints ratios, writes target/bench/backup.json
   tidy                       check the arrows between crates, file sizes and forbidden text
   lint                       check format, lints, licences and sources of dependencies, and what tidy checks
   tools                      install what the tests need, and print where
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         ["test", "--tier", name] => tiers::Tier::parse(name).and_then(|tier| tiers::run(&[tier])),
         ["bench", "local"] => bench::local(None),
         ["bench", "local", "--binary", path] => bench::local(Some(path.as_ref())),
+        ["bench", "backup", arguments @ ..] => bench::backup(arguments),
         ["bench", "api"] => apiserver::bench(),
         ["apiserver", arguments @ ..] => apiserver::run(arguments),
         ["tidy"] => tidy::run(),

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{say, tools::workspace};
 
 /// Which workspace crates a crate may use. A crate not named here may use none.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("kubedb-core", &[]),
     ("kubedb-api", &["kubedb-core"]),
     ("kubedb-engine", &["kubedb-core"]),
@@ -43,6 +43,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
         "kubedb-contract",
         &["kubedb-api", "kubedb-server", "kubedb-e2e"],
     ),
+    ("kubedb-bench", &["kubedb-engine", "kubedb-stores"]),
 ];
 
 /// What must not enter a crate, whatever the reason.

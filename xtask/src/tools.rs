@@ -117,6 +117,19 @@ fn postgres() -> Result<(), String> {
             )
         })
         .map_err(|e| format!("failed to write createcluster.conf: {e} (are you root?)"))?;
+    apt_install("postgresql-15")
+}
+
+/// Debian's pgBackRest, which we compare ourselves with.
+pub(crate) fn pgbackrest() -> Result<(), String> {
+    if Path::new("/usr/bin/pgbackrest").exists() {
+        return Ok(());
+    }
+    say("installing pgbackrest");
+    apt_install("pgbackrest")
+}
+
+fn apt_install(package: &str) -> Result<(), String> {
     run(Command::new("apt-get").args(["update", "-q"]))?;
     run(Command::new("apt-get")
         .args([
@@ -126,7 +139,7 @@ fn postgres() -> Result<(), String> {
             "-o",
             "Dpkg::Options::=--force-confold",
         ])
-        .arg("postgresql-15")
+        .arg(package)
         .env("DEBIAN_FRONTEND", "noninteractive"))
 }
 

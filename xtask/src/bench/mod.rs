@@ -7,6 +7,7 @@ mod server;
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use serde_json::{Value, json};
@@ -101,6 +102,30 @@ pub(crate) fn local(binary: Option<&Path>) -> Result<(), String> {
         .map_err(|error| format!("failed to write {}: {error}", path.display()))?;
     say(&format!("written: {}", path.display()));
     Ok(())
+}
+
+/// Measures our engine beside its peers; what it does is in `tests/bench`.
+pub(crate) fn backup(arguments: &[&str]) -> Result<(), String> {
+    let installed = tools::install()?;
+    tools::pgbackrest()?;
+    let path = std::env::var("PATH").unwrap_or_default();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .current_dir(tools::workspace())
+        .env("PATH", format!("{}:{path}", installed.bin.display()))
+        .args([
+            "run",
+            "-q",
+            "--release",
+            "-p",
+            "kubedb-bench",
+            "--",
+            "--out",
+        ])
+        .arg(target().join("bench").join("backup.json"))
+        .args(arguments);
+    tools::run(&mut command)
 }
 
 /// Where cargo builds.

@@ -1,0 +1,59 @@
+//! `cargo xtask bench backup`: our engine and its peers at the same work, in turn, on the same database and the same S3 server.
+
+mod cluster;
+mod ours;
+mod peer;
+mod report;
+mod run;
+mod s3;
+mod watch;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+
+/// Takes and restores Snapshots of one database by our engine and by pgBackRest, in turn, and compares.
+#[derive(Parser, Debug)]
+struct Arguments {
+    /// Size of the database.
+    #[arg(long, default_value_t = 3)]
+    gigabytes: u32,
+    /// Runs of each work by each tool.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Where the report goes.
+    #[arg(long, default_value = "target/bench/backup.json")]
+    out: PathBuf,
+    /// One piece of work, as a process of its own; written by this program for itself.
+    #[arg(long, hide = true)]
+    work: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match &arguments.work {
+        Some(work) => ours::work(work),
+        None => run::compare(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            say(&format!("error: {reason}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a line of progress.
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place where this program prints"
+)]
+fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Words for what a call of the system refused.
+fn failed<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> String {
+    move |error| format!("failed to {what}: {error}")
+}

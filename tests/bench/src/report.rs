@@ -1,0 +1,133 @@
+//! The table, and the file for machines.
+
+use std::{fs, path::Path};
+
+use serde::Serialize;
+
+use crate::{failed, say};
+
+/// One work, by us and by a peer, run in turn.
+#[derive(Debug)]
+pub(crate) struct Compared {
+    pub(crate) work: &'static str,
+    pub(crate) cache: &'static str,
+    pub(crate) bytes: u64,
+    pub(crate) ours: Runs,
+    pub(crate) theirs: Runs,
+}
+
+/// What each run cost.
+#[derive(Debug, Default)]
+pub(crate) struct Runs {
+    pub(crate) seconds: Vec<f64>,
+    pub(crate) megabytes: Vec<f64>,
+    pub(crate) stored: u64,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    work: &'a str,
+    size_gb: f64,
+    ours_s: f64,
+    peer: &'a str,
+    peer_version: &'a str,
+    peer_s: f64,
+    ratio: f64,
+    cache: &'a str,
+    codec: &'a str,
+    encrypted: bool,
+    ours_mb: f64,
+    peer_mb: f64,
+    ours_stored_bytes: u64,
+    peer_stored_bytes: u64,
+    ours_runs_s: &'a [f64],
+    peer_runs_s: &'a [f64],
+}
+
+/// The middle of all runs, which one disturbed run does not move.
+pub(crate) fn median(runs: &[f64]) -> f64 {
+    let mut sorted = runs.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => f64::NAN,
+        count if count % 2 == 1 => sorted[middle],
+        _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
+    }
+}
+
+fn most(runs: &[f64]) -> f64 {
+    runs.iter().copied().fold(0.0, f64::max)
+}
+
+/// Prints the table and writes the file.
+pub(crate) fn write(compared: &[Compared], version: &str, out: &Path) -> Result<(), String> {
+    say(&format!(
+        "{:<10} {:<5} {:>8} {:>8} {:>12} {:>7} {:>9} {:>9} {:>10} {:>10}",
+        "work",
+        "cache",
+        "size GB",
+        "ours s",
+        "pgBackRest s",
+        "ratio",
+        "ours MB",
+        "theirs MB",
+        "ours kept",
+        "theirs"
+    ));
+    let rows: Vec<Row<'_>> = compared.iter().map(|one| row(one, version)).collect();
+    for row in &rows {
+        say(&format!(
+            "{:<10} {:<5} {:>8.2} {:>8.2} {:>12.2} {:>7.2} {:>9.0} {:>9.0} {:>8.0}MB {:>8.0}MB",
+            row.work,
+            row.cache,
+            row.size_gb,
+            row.ours_s,
+            row.peer_s,
+            row.ratio,
+            row.ours_mb,
+            row.peer_mb,
+            row.ours_stored_bytes as f64 / 1e6,
+            row.peer_stored_bytes as f64 / 1e6,
+        ));
+    }
+    let text = serde_json::to_string_pretty(&rows).map_err(failed("write the report"))?;
+    fs::create_dir_all(out.parent().unwrap_or(out))
+        .and_then(|()| fs::write(out, text + "\n"))
+        .map_err(failed(&format!("write {}", out.display())))?;
+    say(&format!("written: {}", out.display()));
+    Ok(())
+}
+
+fn row<'a>(one: &'a Compared, version: &'a str) -> Row<'a> {
+    let (ours, theirs) = (median(&one.ours.seconds), median(&one.theirs.seconds));
+    Row {
+        work: one.work,
+        size_gb: one.bytes as f64 / 1e9,
+        ours_s: ours,
+        peer: "pgbackrest",
+        peer_version: version,
+        peer_s: theirs,
+        ratio: ours / theirs,
+        cache: one.cache,
+        codec: "zstd-1",
+        encrypted: false,
+        ours_mb: most(&one.ours.megabytes),
+        peer_mb: most(&one.theirs.megabytes),
+        ours_stored_bytes: one.ours.stored,
+        peer_stored_bytes: one.theirs.stored,
+        ours_runs_s: &one.ours.seconds,
+        peer_runs_s: &one.theirs.seconds,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_disturbed_run_does_not_move_the_median() {
+        assert_eq!(median(&[9.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 9.0]), 3.0);
+    }
+}

@@ -1,0 +1,186 @@
+//! The order of things: the same work by each tool in turn, so that a slow minute of the machine hits both.
+
+use std::{fs, path::Path};
+
+use crate::{
+    Arguments,
+    cluster::{Cluster, Owner, size},
+    failed, ours,
+    peer::PgBackRest,
+    report::{self, Compared, Runs},
+    s3::S3,
+    say,
+    watch::Cost,
+};
+
+/// Whether files are in memory when a run begins.
+#[derive(Clone, Copy)]
+enum Cache {
+    Cold,
+    Warm,
+}
+
+impl Runs {
+    fn add(&mut self, cost: &Cost) {
+        self.seconds.push(cost.seconds);
+        self.megabytes.push(cost.megabytes);
+    }
+}
+
+/// Compares, prints, writes.
+pub(crate) fn compare(arguments: &Arguments) -> Result<(), String> {
+    let scratch = tempfile::Builder::new()
+        .prefix("kubedb-bench-")
+        .tempdir()
+        .map_err(failed("make a scratch folder"))?;
+    let owner = Owner::find()?;
+    let (base, peer) = (scratch.path().join("base"), scratch.path().join("peer"));
+    for folder in [scratch.path(), &base, &peer] {
+        owner.folder(folder)?;
+    }
+    say(&format!(
+        "making a database of {} GB (about {} s)",
+        arguments.gigabytes,
+        arguments.gigabytes * 40
+    ));
+    let cluster = Cluster::make(owner, &base, arguments.gigabytes)?;
+    let s3 = S3::start(&scratch.path().join("s3"))?;
+    let pgbackrest = PgBackRest::prepare(&cluster, &s3, &peer)?;
+    let bench = Bench {
+        cluster: &cluster,
+        s3: &s3,
+        pgbackrest: &pgbackrest,
+        scratch: scratch.path(),
+        runs: arguments.runs.clamp(1, 99),
+    };
+    let compared = [
+        bench.full(Cache::Cold)?,
+        bench.full(Cache::Warm)?,
+        bench.restore()?,
+    ];
+    report::write(&compared, &pgbackrest.version, &arguments.out)
+}
+
+struct Bench<'a> {
+    cluster: &'a Cluster,
+    s3: &'a S3,
+    pgbackrest: &'a PgBackRest,
+    scratch: &'a Path,
+    runs: usize,
+}
+
+impl Bench<'_> {
+    /// A whole Snapshot into an empty store.
+    fn full(&self, cache: Cache) -> Result<Compared, String> {
+        let (mut ours, mut theirs) = (Runs::default(), Runs::default());
+        for run in 1..=self.runs {
+            ours::forget(self.s3)?;
+            self.ready(cache)?;
+            let (cost, _) = ours::take(self.cluster, self.s3)?;
+            tell("full", run, "ours", &cost);
+            ours.add(&cost);
+            self.pgbackrest.make(self.cluster, self.s3)?;
+            self.ready(cache)?;
+            let cost = self.pgbackrest.take(self.cluster)?;
+            tell("full", run, "pgBackRest", &cost);
+            theirs.add(&cost);
+        }
+        ours.stored = ours::stored(self.s3);
+        theirs.stored = PgBackRest::stored(self.s3);
+        Ok(Compared {
+            work: "full",
+            cache: match cache {
+                Cache::Cold => "cold",
+                Cache::Warm => "warm",
+            },
+            bytes: size(&self.cluster.data),
+            ours,
+            theirs,
+        })
+    }
+
+    /// A restore into an empty folder, from files that are not in memory; ours is proved to be the same rows.
+    fn restore(&self) -> Result<Compared, String> {
+        let (_, manifest) = ours::take(self.cluster, self.s3)?;
+        let digest = self.cluster.digest()?;
+        let (mut ours, mut theirs) = (Runs::default(), Runs::default());
+        let place = self.scratch.join("restored");
+        for run in 1..=self.runs {
+            let data = self.empty(&place)?;
+            self.ready(Cache::Cold)?;
+            let cost = ours::restore(self.cluster, self.s3, &manifest, data.clone())?;
+            tell("restore", run, "ours", &cost);
+            ours.add(&cost);
+            if run == 1 {
+                self.prove(&data, &digest)?;
+            }
+            let data = self.empty(&place)?;
+            self.cluster.owner.folder(&data)?;
+            self.ready(Cache::Cold)?;
+            let cost = self.pgbackrest.restore(self.cluster, &data)?;
+            tell("restore", run, "pgBackRest", &cost);
+            theirs.add(&cost);
+        }
+        Ok(Compared {
+            work: "restore",
+            cache: "cold",
+            bytes: size(&self.cluster.data),
+            ours,
+            theirs,
+        })
+    }
+
+    /// A number is worth nothing when what was restored is not what was there.
+    fn prove(&self, data: &Path, digest: &str) -> Result<(), String> {
+        let restored = Cluster::start(self.cluster.owner, data.to_owned())?;
+        if restored.digest()? == digest {
+            say("the restored rows are those that were there");
+            return Ok(());
+        }
+        Err("the restored rows are not those that were there".to_owned())
+    }
+
+    fn empty(&self, place: &Path) -> Result<std::path::PathBuf, String> {
+        match fs::remove_dir_all(place) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(format!("failed to empty {}: {error}", place.display()));
+            }
+            _ => {}
+        }
+        self.cluster.owner.folder(place)?;
+        Ok(place.join("data"))
+    }
+
+    /// Nothing waits to be written when a run begins, and the cache is as it should be.
+    fn ready(&self, cache: Cache) -> Result<(), String> {
+        nix::unistd::sync();
+        match cache {
+            Cache::Cold => fs::write("/proc/sys/vm/drop_caches", "3")
+                .map_err(failed("drop the page cache (are you root?)")),
+            Cache::Warm => warm(&self.cluster.data),
+        }
+    }
+}
+
+/// Reads every file once.
+fn warm(folder: &Path) -> Result<(), String> {
+    let entries = fs::read_dir(folder).map_err(failed("list the data folder"))?;
+    for entry in entries.filter_map(Result::ok) {
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
+        if kind.is_dir() {
+            warm(&entry.path())?;
+        } else if let Ok(mut file) = fs::File::open(entry.path()) {
+            let _ = std::io::copy(&mut file, &mut std::io::sink());
+        }
+    }
+    Ok(())
+}
+
+fn tell(work: &str, run: usize, who: &str, cost: &Cost) {
+    say(&format!(
+        "{work} {run}: {who} {:.2} s, {:.0} MB",
+        cost.seconds, cost.megabytes
+    ));
+}
