@@ -18,6 +18,18 @@ pub(crate) enum Tier {
 /// Crates whose tests start nothing.
 const PURE_CRATES: [&str; 3] = ["kubedb-core", "kubedb-api", "xtask"];
 
+/// The choice of crates whose tests start servers.
+pub(crate) const LOCAL: [&str; 8] = [
+    "--exclude",
+    PURE_CRATES[0],
+    "--exclude",
+    PURE_CRATES[1],
+    "--exclude",
+    PURE_CRATES[2],
+    "--exclude",
+    CONTRACT,
+];
+
 /// The crate of the contract suite.
 const CONTRACT: &str = "kubedb-contract";
 
@@ -61,11 +73,7 @@ pub(crate) fn run(tiers: &[Tier]) -> Result<(), String> {
         say("== tier local");
         let path = env::var("PATH").unwrap_or_default();
         let mut command = cargo_test();
-        command.arg("--workspace");
-        for name in PURE_CRATES {
-            command.args(["--exclude", name]);
-        }
-        command.args(["--exclude", CONTRACT]);
+        command.arg("--workspace").args(LOCAL);
         command.env("PATH", format!("{}:{path}", tools.bin.display()));
         failures.extend(run_command(&mut command));
     }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     error::RestoreError,
-    plan::{Fetch, Plan, Target},
+    plan::{Fetch, Plan},
 };
 use crate::repository::map::{Codec, FileEntry};
 
@@ -166,7 +166,7 @@ impl Site {
             let length = usize::try_from(unit.stored).unwrap_or(usize::MAX);
             let stored = bytes.get(from..from.saturating_add(length));
             let stored = stored.ok_or_else(|| damaged("it ends early".to_owned()))?;
-            let raw = unpack(unit, stored).map_err(damaged)?;
+            let raw = unpack(unit.codec, stored, unit.raw, &unit.blake3).map_err(damaged)?;
             let path = self.place(&files[unit.file].path);
             OpenOptions::new()
                 .write(true)
@@ -209,14 +209,19 @@ impl Site {
     }
 }
 
-fn unpack(unit: &Target, stored: &[u8]) -> Result<Vec<u8>, String> {
-    let raw = match unit.codec {
+/// What was stored, as it was before: `length` bytes with this hash, or an error.
+pub(crate) fn unpack(
+    codec: Codec,
+    stored: &[u8],
+    length: usize,
+    blake3: &str,
+) -> Result<Vec<u8>, String> {
+    let raw = match codec {
         Codec::Plain => stored.to_vec(),
-        Codec::Zstd => {
-            zstd::bulk::decompress(stored, unit.raw).map_err(|error| error.to_string())?
-        }
+        Codec::Zstd => zstd::bulk::decompress(stored, length)
+            .map_err(|error| format!("it does not unpack: {error}"))?,
     };
-    let is_same = raw.len() == unit.raw && blake3::hash(&raw).to_hex().as_str() == unit.blake3;
+    let is_same = raw.len() == length && blake3::hash(&raw).to_hex().as_str() == blake3;
     is_same
         .then_some(raw)
         .ok_or_else(|| "its content does not fit its hash".to_owned())
