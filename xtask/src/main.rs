@@ -1,7 +1,8 @@
-//! What a developer and CI run: `cargo xtask test`, `bench`, `lint`, `tidy`, `tools`, `apiserver`.
+//! What a developer and CI run: `cargo xtask test`, `bench`, `fuzz`, `lint`, `tidy`, `tools`, `apiserver`, `stores`.
 
 mod apiserver;
 mod bench;
+mod fuzz;
 mod lint;
 mod stores;
 mod suite;
@@ -21,16 +22,23 @@ Commands:
     --binary PATH            measure this program instead of building the release, to compare
   bench backup [--gigabytes N] [--runs N]
                              our engine and pgBackRest at the same work, in turn; prints ratios, writes target/bench/backup.json
+  fuzz [--time 60s] [--target NAME]
+                             try readers of foreign bytes with anything, guided by coverage; time is for each target
   tidy                       check the arrows between crates, file sizes and forbidden text
   lint                       check format, lints, licences and sources of dependencies, and what tidy checks
   tools                      install what the tests need, and print where
   bench api                  how the embedded API and kube-apiserver list, tell and remember
   apiserver install|up|down|run -- COMMAND
                              a real kube-apiserver on loopback: for a while, or around one command
+  stores up|down|status      real object-store servers on loopback, with the Secret and the storage: of each
 ";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(reason) = fuzz::compile_instead(&arguments) {
+        say(&reason);
+        return ExitCode::FAILURE;
+    }
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["test"] => tiers::run(&tiers::Tier::ALL),
@@ -39,6 +47,8 @@ fn main() -> ExitCode {
         ["bench", "local", "--binary", path] => bench::local(Some(path.as_ref())),
         ["bench", "backup", arguments @ ..] => bench::backup(arguments),
         ["bench", "api"] => apiserver::bench(),
+        ["fuzz", arguments @ ..] => fuzz::run(arguments),
+        ["stores", arguments @ ..] => stores::run_command(arguments),
         ["apiserver", arguments @ ..] => apiserver::run(arguments),
         ["tidy"] => tidy::run(),
         ["lint"] => lint::run(),

@@ -6,7 +6,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{say, tools::run};
+use crate::{
+    say,
+    tools::{self, run},
+};
 
 const FAKE_GCS_SERVER: &str = "github.com/fsouza/fake-gcs-server@v1.56.1";
 const MINIO: &str = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c";
@@ -18,6 +21,19 @@ const SWIFT: [&str; 4] = [
     "setuptools<81",
 ];
 const MEMCACHED: [&str; 2] = ["memcached", "libevent-2.1-7"];
+
+/// Runs one of the commands for a developer; what they do is in `tests/stores/src/bin/stores.rs`.
+pub(crate) fn run_command(arguments: &[&str]) -> Result<(), String> {
+    if arguments == ["up"] {
+        install(&tools::cache_folder()?)?;
+    }
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(tools::workspace())
+        .args(["run", "-q", "-p", "kubedb-stores", "--bin", "stores", "--"])
+        .args(arguments);
+    run(&mut command)
+}
 
 /// Installs what is missing; prints one line for each thing it installs.
 pub(crate) fn install(cache: &Path) -> Result<(), String> {

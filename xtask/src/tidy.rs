@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{say, tools::workspace};
 
 /// Which workspace crates a crate may use. A crate not named here may use none.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("kubedb-core", &[]),
     ("kubedb-api", &["kubedb-core"]),
     ("kubedb-engine", &["kubedb-core"]),
@@ -38,6 +38,10 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ),
     ("xtask", &[]),
     ("kubedb-stores", &[]),
+    (
+        "kubedb-fuzz",
+        &["kubedb-core", "kubedb-api", "kubedb-engine"],
+    ),
     ("kubedb-e2e", &["kubedb-stores"]),
     (
         "kubedb-contract",

@@ -18,6 +18,8 @@ use kube::{
 use kubedb_api::{Postgres, agent_config::AgentConfig, labels};
 use serde_json::{Value, json};
 
+use crate::proxy::{self, names_proxy};
+
 /// How long the API may take to answer: a heartbeat's interval.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// How long a Lease holds without a renewal.
@@ -237,9 +239,11 @@ async fn connect(path: &std::path::Path) -> Result<Client, ApiError> {
         source,
     };
     let kubeconfig = Kubeconfig::read_from(path).map_err(read)?;
+    let names_proxy = names_proxy(&kubeconfig);
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .map_err(read)?;
+    proxy::settle(&mut config, names_proxy);
     config.connect_timeout = Some(REQUEST_LIMIT);
     config.write_timeout = Some(REQUEST_LIMIT);
     // The agent has its own rhythm of retries; the client's would only add to it.

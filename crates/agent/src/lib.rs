@@ -10,6 +10,7 @@ mod observe;
 pub mod paths;
 pub mod postgres;
 mod prepare;
+pub mod proxy;
 mod recover;
 mod report;
 pub mod scripts;

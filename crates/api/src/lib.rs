@@ -6,6 +6,7 @@ pub mod crd;
 pub mod defaults;
 pub mod dormant_database;
 pub mod labels;
+pub mod nesting;
 pub mod postgres;
 pub mod postgres_version;
 pub mod protocol;

@@ -2,6 +2,8 @@
 
 pub mod backup;
 pub mod postgres;
+#[doc(hidden)]
+pub mod readers;
 pub mod repository;
 pub mod restore;
 pub mod store;

@@ -8,7 +8,7 @@ pub mod slow;
 pub mod wait;
 pub mod world;
 
-pub use kubedb_stores::process;
+pub use kubedb_stores::{left, process};
 
 /// Real object-store servers.
 pub mod stores {

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use ring::hmac;
 
 use crate::{
+    certificates::Signed,
     net::{free_port, get, send, tool, wait_until},
     process::{HelperError, Running},
 };
@@ -28,6 +29,8 @@ pub struct Azurite {
     running: Running,
     port: u16,
     objects: PathBuf,
+    /// With TLS, and bearer tokens taken.
+    signed: Option<Signed>,
 }
 
 impl Azurite {
@@ -38,11 +41,17 @@ impl Azurite {
             what: "a folder for Azurite".to_owned(),
             source,
         })?;
-        let server = Self::start_at(objects, free_port()?)?;
+        let server = Self::start_at(objects, free_port()?, None)?;
         for container in containers {
             server.make_container(container)?;
         }
         Ok(server)
+    }
+
+    /// Starts it again with TLS. Then it takes tokens of Azure's directory too, whose signature it does not check.
+    pub fn with_tokens(mut self, signed: Signed) -> Result<Self, HelperError> {
+        self.running.terminate(Duration::from_secs(10));
+        Self::start_at(self.objects.clone(), free_port()?, Some(signed))
     }
 
     /// Makes a container: a request signed with the account's key.
@@ -75,10 +84,20 @@ impl Azurite {
         }
     }
 
-    fn start_at(objects: PathBuf, port: u16) -> Result<Self, HelperError> {
+    fn start_at(objects: PathBuf, port: u16, signed: Option<Signed>) -> Result<Self, HelperError> {
+        let mut command = Command::new("node");
+        command.arg(tool("azurite/node_modules/azurite/dist/src/blob/main.js"));
+        if let Some(signed) = &signed {
+            let folder = objects.with_file_name("azurite-certificates");
+            signed.write(&folder, "certificate.pem", "key.pem")?;
+            command
+                .args(["--oauth", "basic", "--cert"])
+                .arg(folder.join("certificate.pem"))
+                .arg("--key")
+                .arg(folder.join("key.pem"));
+        }
         let running = Running::start(
-            Command::new("node")
-                .arg(tool("azurite/node_modules/azurite/dist/src/blob/main.js"))
+            command
                 .args(["--silent", "--skipApiVersionCheck", "--disableTelemetry"])
                 .args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string()])
                 .arg("--location")
@@ -87,7 +106,12 @@ impl Azurite {
                 .stderr(Stdio::null()),
         )?;
         // Whoever asks without a signature is refused, which says that it is up.
-        wait_until("Azurite", Duration::from_secs(30), || {
+        let is_secret = signed.is_some();
+        wait_until("Azurite", Duration::from_secs(60), || {
+            // What is said in the clear to one with TLS is not answered, but taken.
+            if is_secret {
+                return std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+            }
             get(port, &format!("/{}?comp=list", ACCOUNT.0))
                 .is_some_and(|reply| reply.contains("Azurite-Blob"))
         })?;
@@ -95,13 +119,19 @@ impl Azurite {
             running,
             port,
             objects,
+            signed,
         })
     }
 
     /// Where the account answers, as `azure.endpoint` wants it.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}/{}", self.port, ACCOUNT.0)
+        let scheme = if self.signed.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://127.0.0.1:{}/{}", self.port, ACCOUNT.0)
     }
 
     /// Stops the server at once, as a power cut would.
@@ -112,7 +142,7 @@ impl Azurite {
     /// Starts it again with the same port and objects.
     pub fn restart(&mut self) -> Result<(), HelperError> {
         self.running.kill();
-        *self = Self::start_at(self.objects.clone(), self.port)?;
+        *self = Self::start_at(self.objects.clone(), self.port, self.signed.clone())?;
         Ok(())
     }
 }

@@ -3,9 +3,14 @@
 //! A server ends with its value, also when a test panics.
 
 pub mod azurite;
+pub mod certificates;
 pub mod gcs;
+pub mod identity;
 pub mod keystone;
+pub mod left;
 pub mod minio;
 pub mod net;
 pub mod process;
+pub mod proxy;
 pub mod swift;
+pub mod web;

@@ -83,6 +83,12 @@ pub(crate) fn wait_until(
 
 /// A tool that `cargo xtask tools` put into the cache, by its path below the cache.
 pub(crate) fn tool(below: &str) -> PathBuf {
+    cache(below)
+}
+
+/// A path in the cache of the tests, outside the checkout.
+#[must_use]
+pub fn cache(below: &str) -> PathBuf {
     let base = env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))

@@ -2,11 +2,33 @@
 
 use std::{
     io::{BufRead, BufReader},
+    os::unix::process::CommandExt as _,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{Receiver, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
+
+use crate::left::Left;
+
+/// Programs that outlive this one, once that was asked for.
+static OUTLIVING: Mutex<Option<Vec<Left>>> = Mutex::new(None);
+
+/// Programs that are started from now on are not ended with their value, nor with this process.
+pub fn outlive() {
+    let mut outliving = OUTLIVING.lock().unwrap_or_else(PoisonError::into_inner);
+    outliving.get_or_insert_default();
+}
+
+/// Those that were started since.
+#[must_use]
+pub fn outliving() -> Vec<Left> {
+    let outliving = OUTLIVING.lock().unwrap_or_else(PoisonError::into_inner);
+    outliving.clone().unwrap_or_default()
+}
 
 /// Why a helper could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -47,24 +69,34 @@ pub enum HelperError {
     },
 }
 
-/// A running program, ended on drop.
+/// A running program, ended on drop, unless it was to [`outlive`] us.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
+    outlives: bool,
     lines: Receiver<String>,
 }
 
 impl Running {
     /// Starts a program; its standard output can be read line by line.
     pub fn start(command: &mut Command) -> Result<Self, HelperError> {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|source| HelperError::Start {
-                program: command.get_program().to_string_lossy().into_owned(),
-                source,
-            })?;
+        let mut outliving = OUTLIVING.lock().unwrap_or_else(PoisonError::into_inner);
+        let outlives = outliving.is_some();
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        if outlives {
+            // Nobody will read it, and Ctrl-C is not for it.
+            command.stdout(Stdio::null()).process_group(0);
+        }
+        let mut child = command.spawn().map_err(|source| HelperError::Start {
+            program: command.get_program().to_string_lossy().into_owned(),
+            source,
+        })?;
+        if let Some(list) = outliving.as_mut() {
+            let program = command.get_program().to_string_lossy();
+            let name = program.rsplit('/').next().unwrap_or_default();
+            list.extend(Left::new(name, child.id()));
+        }
+        drop(outliving);
         let (sender, lines) = channel();
         if let Some(stdout) = child.stdout.take() {
             thread::spawn(move || {
@@ -74,7 +106,11 @@ impl Running {
                 }
             });
         }
-        Ok(Self { child, lines })
+        Ok(Self {
+            child,
+            outlives,
+            lines,
+        })
     }
 
     /// Process id.
@@ -128,7 +164,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
+        if !self.outlives && matches!(self.child.try_wait(), Ok(None)) {
             self.terminate(Duration::from_secs(20));
         }
     }

@@ -94,6 +94,51 @@ fn is_given(value: &Value, field: &str) -> bool {
     !value[field].is_null()
 }
 
+/// Longest name of a Secret or a ConfigMap.
+const OBJECT_NAME_MAX: usize = 253;
+
+/// Longest name of a namespace.
+const NAMESPACE_MAX: usize = 63;
+
+/// A name of a Secret or a ConfigMap, if there is one; unlike ours it may have dots and begin with a digit.
+fn check_object_name(value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    if let Some(name) = value.as_str()
+        && !name.is_empty()
+        && !is_plain(name, OBJECT_NAME_MAX, b".-")
+    {
+        let message = format!(
+            "{path} {name:?} invalid: a name has lower-case letters, digits, hyphens and dots"
+        );
+        errors.push(FieldError::new(path, message));
+    }
+}
+
+/// A name of a namespace, if there is one.
+fn check_namespace(value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    if let Some(name) = value.as_str()
+        && !is_plain(name, NAMESPACE_MAX, b"-")
+    {
+        let message = format!(
+            "{path} {name:?} invalid: a namespace has lower-case letters, digits and hyphens"
+        );
+        errors.push(FieldError::new(path, message));
+    }
+}
+
+/// Lower-case letters and digits, and between them these signs.
+fn is_plain(name: &str, longest: usize, signs: &[u8]) -> bool {
+    let is_outer = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = name.as_bytes();
+    (1..=longest).contains(&bytes.len())
+        && bytes
+            .iter()
+            .all(|byte| is_outer(byte) || signs.contains(byte))
+        && [bytes.first(), bytes.last()]
+            .into_iter()
+            .flatten()
+            .all(is_outer)
+}
+
 /// A name that must be there and be one.
 fn check_reference(value: &Value, path: String, errors: &mut Vec<FieldError>) {
     match value.as_str() {

@@ -3,7 +3,10 @@
 use kubedb_core::schedule::Schedule;
 use serde_json::Value;
 
-use super::{FieldError, check_name, check_reference, is_given, judged, quantity, shape, storage};
+use super::{
+    FieldError, check_name, check_namespace, check_object_name, check_reference, is_given, judged,
+    quantity, shape, storage,
+};
 use crate::{
     postgres::{Postgres, TerminationPolicy, UNBUILT_FIELDS},
     untyped::VersionText,
@@ -41,6 +44,7 @@ pub fn validate_postgres(raw: &Value, known_versions: &[&str]) -> Vec<FieldError
     check_modes(spec, &mut errors);
     if is_given(spec, "databaseSecret") {
         let path = "spec.databaseSecret.secretName".to_owned();
+        check_object_name(&spec["databaseSecret"]["secretName"], &path, &mut errors);
         if spec["databaseSecret"]["secretName"]
             .as_str()
             .is_none_or(str::is_empty)
@@ -87,7 +91,10 @@ fn version_error(spec: &Value, known_versions: &[&str]) -> Option<FieldError> {
     }
     let error = FieldError::new(
         path,
-        format!("KubeDB doesn't support Postgres version: {version}"),
+        format!(
+            "KubeDB doesn't support Postgres version: {}",
+            version.escape_debug()
+        ),
     );
     // Only a fraction can have lost a zero at its end.
     Some(if value.is_f64() {
@@ -150,6 +157,8 @@ fn check_init(init: &Value, errors: &mut Vec<FieldError>) {
         Some(&"snapshotSource") => {
             let path = "spec.init.snapshotSource.name".to_owned();
             check_reference(&init["snapshotSource"]["name"], path, errors);
+            let path = "spec.init.snapshotSource.namespace";
+            check_namespace(&init["snapshotSource"]["namespace"], path, errors);
         }
         Some(_) => check_scripts(&init["scriptSource"], errors),
         None => {}
@@ -176,12 +185,24 @@ fn check_scripts(source: &Value, errors: &mut Vec<FieldError>) {
         let message = format!("{path} needs one of {}", SCRIPT_VOLUMES.join(", "));
         errors.push(FieldError::new(path, message));
     }
-    if given == ["secret"]
-        && source["secret"]["secretName"]
-            .as_str()
-            .is_none_or(str::is_empty)
-    {
-        errors.push(FieldError::missing(format!("{path}.secret.secretName")));
+    let (field, name) = match given.as_slice() {
+        ["secret"] => ("secret.secretName", &source["secret"]["secretName"]),
+        ["configMap"] => ("configMap.name", &source["configMap"]["name"]),
+        ["hostPath"] => {
+            storage::check_folder(
+                &source["hostPath"]["path"],
+                format!("{path}.hostPath.path"),
+                errors,
+            );
+            return;
+        }
+        _ => return,
+    };
+    let path = format!("{path}.{field}");
+    if name.as_str().is_none_or(str::is_empty) {
+        errors.push(FieldError::missing(path));
+    } else {
+        check_object_name(name, &path, errors);
     }
 }
 

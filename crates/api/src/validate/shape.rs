@@ -24,6 +24,16 @@ const FORMER: &[(&str, &str, &str)] = &[
         "volumeSource",
         "write what it holds beside mountPath, such as local: {mountPath: /repo, hostPath: {path: /repo}}",
     ),
+    (
+        "s3",
+        "region",
+        "write AWS_REGION into the storage Secret; without it the bucket is asked",
+    ),
+    (
+        "swift",
+        "endpoint",
+        "ST_AUTH or OS_AUTH_URL of the storage Secret says where the store is",
+    ),
     ("spec", "standby", "write standbyMode"),
     ("spec", "streaming", "write streamingMode"),
 ];

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::{FieldError, check_name, check_reference, is_given, judged, shape, storage};
+use super::{
+    FieldError, check_name, check_namespace, check_reference, is_given, judged, shape, storage,
+};
 use crate::labels;
 
 /// Checks a Snapshot as it was sent.
@@ -30,6 +32,11 @@ pub fn validate_snapshot(raw: &Value) -> Vec<FieldError> {
         ));
     }
     storage::check(spec, "spec", &mut errors);
+    let allowed = spec["allowedNamespaces"].as_array().into_iter().flatten();
+    for (number, namespace) in allowed.enumerate() {
+        let path = format!("spec.allowedNamespaces[{number}]");
+        check_namespace(namespace, &path, &mut errors);
+    }
     for field in ["method", "resources"] {
         if is_given(spec, field) {
             errors.push(FieldError::unbuilt(format!("spec.{field}")));

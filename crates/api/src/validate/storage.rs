@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{FieldError, is_given};
+use super::{FieldError, check_object_name, is_given};
 
 /// Stores in the order in which the original looks for them, and the field that names the bucket.
 const STORES: [(&str, &str); 5] = [
@@ -44,7 +44,11 @@ pub(super) fn check(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let (inner, store_path) = (&spec[*store], format!("{path}.{store}"));
     if inner[*bucket].as_str().is_none_or(str::is_empty) {
         errors.push(FieldError::missing(format!("{store_path}.{bucket}")));
+    } else if *store != "local" {
+        check_bucket(&inner[*bucket], format!("{store_path}.{bucket}"), errors);
     }
+    let secret = format!("{path}.storageSecretName");
+    check_object_name(&spec["storageSecretName"], &secret, errors);
     let needs_secret = matches!(*store, "azure" | "swift");
     if needs_secret && spec["storageSecretName"].as_str().is_none_or(str::is_empty) {
         let field = format!("{path}.storageSecretName");
@@ -61,14 +65,9 @@ pub(super) fn check(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
 }
 
 fn check_local(local: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    let folder = local["mountPath"].as_str().unwrap_or_default();
-    let is_plain = folder.starts_with('/') && !folder.split('/').any(|part| part == "..");
-    if !folder.is_empty() && !is_plain {
-        let message = format!(
-            "{path}.mountPath \"{folder}\" invalid: an absolute path without \"..\" is needed"
-        );
-        errors.push(FieldError::new(format!("{path}.mountPath"), message));
-    }
+    check_folder(&local["mountPath"], format!("{path}.mountPath"), errors);
+    let host = &local["hostPath"]["path"];
+    check_folder(host, format!("{path}.hostPath.path"), errors);
     check_below(&local["subPath"], format!("{path}.subPath"), errors);
     let volumes: Vec<_> = VOLUMES
         .into_iter()
@@ -80,6 +79,28 @@ fn check_local(local: &Value, path: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// A folder of the machine, if there is one.
+pub(super) fn check_folder(folder: &Value, path: String, errors: &mut Vec<FieldError>) {
+    let folder = folder.as_str().unwrap_or_default();
+    let is_plain = folder.starts_with('/') && !folder.split('/').any(|part| part == "..");
+    if !folder.is_empty() && !is_plain {
+        let message =
+            format!("{path} \"{folder}\" invalid: an absolute path without \"..\" is needed");
+        errors.push(FieldError::new(path, message));
+    }
+}
+
+/// Names of buckets differ from store to store, but none has what makes an address of it.
+fn check_bucket(bucket: &Value, path: String, errors: &mut Vec<FieldError>) {
+    let name = bucket.as_str().unwrap_or_default();
+    let is_strange = |letter: char| letter == '/' || letter.is_whitespace() || letter.is_control();
+    if name.contains(is_strange) {
+        let message = format!("{path} {name:?} invalid: the name alone is needed");
+        let error = FieldError::new(path, message);
+        errors.push(error.hint("a folder within it goes into prefix"));
+    }
+}
+
 fn check_endpoint(endpoint: &Value, path: String, errors: &mut Vec<FieldError>) {
     let Some(text) = endpoint.as_str() else {
         return;
@@ -87,7 +108,14 @@ fn check_endpoint(endpoint: &Value, path: String, errors: &mut Vec<FieldError>) 
     let host = text
         .strip_prefix("https://")
         .or_else(|| text.strip_prefix("http://"));
-    if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
+    let host = host.map(|rest| rest.split('/').next().unwrap_or_default());
+    if host.is_some_and(|host| host.contains('@')) {
+        let message = format!("{path} invalid: it holds a user, and perhaps a password");
+        let error = FieldError::new(path, message);
+        errors.push(error.hint("credentials go into the storage Secret"));
+        return;
+    }
+    if !host.is_some_and(is_host) {
         let message = format!(
             "{path} \"{text}\" invalid: an address such as https://store.example.com is needed"
         );
@@ -95,12 +123,31 @@ fn check_endpoint(endpoint: &Value, path: String, errors: &mut Vec<FieldError>) 
     }
 }
 
+/// Whether a name or an address stands there, perhaps with a port.
+fn is_host(host: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
+    match host.strip_prefix('[') {
+        // An address of version 6.
+        Some(rest) => rest.split_once(']').is_some_and(|(address, port)| {
+            address.bytes().all(is_letter) && (port.is_empty() || port.starts_with(':'))
+        }),
+        None => !host.is_empty() && !host.starts_with(':') && host.bytes().all(is_letter),
+    }
+}
+
 /// A folder within the store must stay within it.
 fn check_below(folder: &Value, path: String, errors: &mut Vec<FieldError>) {
-    if let Some(text) = folder.as_str()
-        && text.split('/').any(|part| matches!(part, ".." | "."))
-    {
-        let message = format!("{path} \"{text}\" invalid: \".\" and \"..\" lead elsewhere");
-        errors.push(FieldError::new(path, message));
-    }
+    let Some(text) = folder.as_str() else { return };
+    let trimmed = text.trim_matches('/');
+    let reason = if text.split('/').any(|part| matches!(part, ".." | ".")) {
+        "\".\" and \"..\" lead elsewhere"
+    } else if trimmed.contains("//") {
+        "between two slashes is nothing"
+    } else if text.contains(char::is_control) {
+        "it holds a control character"
+    } else {
+        return;
+    };
+    let message = format!("{path} {text:?} invalid: {reason}");
+    errors.push(FieldError::new(path, message));
 }

@@ -21,6 +21,7 @@ use self::{
     pack::Begun,
     session::{Session, read_control},
 };
+pub(crate) use self::{transfer::label_timeline, wal::check as check_wal};
 use crate::{
     postgres::dialect::PgDialect,
     repository::keys::{AttemptId, DatabaseFolder, Record},

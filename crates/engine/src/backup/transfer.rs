@@ -13,7 +13,7 @@ use super::{
     error::BackupError,
     pack::{Packer, Place},
     read::{Content, Encoder, Piece, UNIT, Work},
-    session::{Session, Stopped, read_control},
+    session::{Session, read_control},
     wal::Range,
     walk::{Entry, Kind, Walked, walk},
 };
@@ -99,7 +99,9 @@ impl Attempt<'_> {
         let tablespaces = transfer.copy_files(&control).await?;
         let control = transfer.copy_control().await?;
         let stopped = session.stop().await?;
-        for to in [session.timeline().await?, label_timeline(&stopped)?] {
+        let label = &stopped.backup_label;
+        let of_label = label_timeline(label).ok_or_else(|| unreadable_label(label))?;
+        for to in [session.timeline().await?, of_label] {
             let from = timeline;
             if from != to {
                 return Err(BackupError::TimelineChanged { from, to });
@@ -287,13 +289,16 @@ impl Transfer<'_> {
 }
 
 /// The timeline on which recovery begins, by the name of its first segment in `backup_label`.
-fn label_timeline(stopped: &Stopped) -> Result<u32, BackupError> {
-    let label = &stopped.backup_label;
-    label
-        .split_once("(file ")
-        .and_then(|(_, name)| u32::from_str_radix(name.get(..8)?, 16).ok())
-        .ok_or_else(|| BackupError::Answer {
-            what: "end the backup",
-            answer: label.chars().take(200).collect(),
-        })
+pub(crate) fn label_timeline(label: &str) -> Option<u32> {
+    let (_, name) = label.split_once("(file ")?;
+    let digits = name.get(..8)?;
+    let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex.then(|| u32::from_str_radix(digits, 16).ok())?
+}
+
+fn unreadable_label(label: &str) -> BackupError {
+    BackupError::Answer {
+        what: "end the backup",
+        answer: label.chars().take(200).collect(),
+    }
 }

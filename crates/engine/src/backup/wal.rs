@@ -113,6 +113,19 @@ impl Range {
     }
 }
 
+/// Checks pages of a segment of 1 MiB, as of timeline 1 of system 7.
+pub(crate) fn check(pages: &[u8], begin: u64, start: u64, stop: u64) -> Result<(), String> {
+    let range = Range {
+        start: Lsn(start),
+        stop: Lsn(stop),
+        timeline: TimelineId(1),
+        segment_bytes: 1 << 20,
+        system_identifier: 7,
+    };
+    let kept = usize::try_from(stop.saturating_sub(begin)).unwrap_or(usize::MAX);
+    range.check(pages, begin, kept)
+}
+
 fn u64_at(page: &[u8], at: usize) -> Option<u64> {
     let bytes = page.get(at..at + 8)?;
     Some(u64::from_le_bytes(bytes.try_into().ok()?))

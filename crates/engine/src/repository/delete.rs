@@ -266,10 +266,12 @@ impl Deletion<'_> {
             .map(|(key, bytes)| async move { store.delete(&key).await.map(|()| bytes) })
             .buffer_unordered(REQUESTS);
         while let Some(removed) = removals.next().await {
-            self.deleted.bytes += removed.map_err(|source| DeleteError::Store {
+            let bytes = removed.map_err(|source| DeleteError::Store {
                 snapshot: self.id.snapshot.clone(),
                 source,
             })?;
+            // A manifest may claim any size.
+            self.deleted.bytes = self.deleted.bytes.saturating_add(bytes);
             self.deleted.objects += 1;
         }
         Ok(())

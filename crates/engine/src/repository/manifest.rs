@@ -23,6 +23,9 @@ const KNOWN_FEATURES: [&str; 0] = [];
 /// Largest manifest: a row for each of 65 536 packs (2 TiB) and as many maps takes 16 MiB.
 pub const MANIFEST_BYTES: u64 = 64 << 20;
 
+/// Most values in a manifest: such a row has four. A value takes some hundred bytes while it is read, and a hostile text needs but two for one.
+const MANIFEST_VALUES: usize = 1 << 20;
+
 /// One restorable Snapshot. All sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -176,7 +179,9 @@ pub enum ReadManifestError {
         reason: String,
     },
     /// A later program wrote it.
-    #[error("failed to use manifest {object}: it needs {what}, which this version does not know")]
+    #[error(
+        "failed to use manifest {object}: it needs {what}, which this version of kubedb does not know; update kubedb"
+    )]
     TooNew {
         /// Its key.
         object: String,
@@ -214,16 +219,26 @@ impl Manifest {
             object: object.to_owned(),
             what,
         };
-        let mut value: Value =
-            serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+        if bytes.is_empty() {
+            return Err(damaged("it is empty".to_owned()));
+        }
+        if values(bytes) > MANIFEST_VALUES {
+            return Err(damaged(format!(
+                "it has more than {MANIFEST_VALUES} values, which no manifest has"
+            )));
+        }
+        let mut value: Value = serde_json::from_slice(bytes)
+            .map_err(|error| damaged(format!("it is no whole JSON: {error}")))?;
         if value["format"] != FORMAT {
             return Err(damaged("it is no manifest of kubedb".to_owned()));
         }
         // Before the hash: a later version may hash differently.
         match value["version"].as_u64() {
             Some(1..=VERSION) => {}
-            Some(later) => return Err(too_new(format!("format version {later}"))),
-            None => return Err(damaged("it has no version".to_owned())),
+            Some(later) if later > VERSION => {
+                return Err(too_new(format!("format version {later}")));
+            }
+            _ => return Err(damaged("it has no version".to_owned())),
         }
         let stored = value
             .as_object_mut()
@@ -234,6 +249,13 @@ impl Manifest {
         }
         let manifest: Self =
             serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+        if let Some(strange) = manifest.cluster.strange_version() {
+            return Err(damaged(format!("{strange:?} is no version of PostgreSQL")));
+        }
+        let cluster = &manifest.cluster;
+        if !cluster.postgres_version.starts_with(&cluster.major) {
+            return Err(damaged("its version and its major do not agree".to_owned()));
+        }
         let unknown = manifest
             .required_features
             .iter()
@@ -250,6 +272,32 @@ impl Manifest {
             None => Ok(manifest),
         }
     }
+}
+
+impl Cluster {
+    /// Versions are shown to people, so they may not hold what a terminal would obey.
+    fn strange_version(&self) -> Option<&str> {
+        let is_version = |text: &str| {
+            (1..=VERSION_LETTERS).contains(&text.len()) && !text.contains(|c: char| !is_shown(c))
+        };
+        [&self.postgres_version, &self.major]
+            .into_iter()
+            .map(String::as_str)
+            .find(|text| !is_version(text))
+    }
+}
+
+/// Longer than any version, such as `17beta1 (Debian 17~beta1-1.pgdg120+1)`.
+const VERSION_LETTERS: usize = 100;
+
+fn is_shown(letter: char) -> bool {
+    letter.is_ascii_graphic() || letter == ' '
+}
+
+/// Values in a text of JSON, or more: what stands in quotes counts as if it did not.
+pub(super) fn values(json: &[u8]) -> usize {
+    let begins = |byte: &&u8| matches!(byte, b',' | b'[' | b'{');
+    json.iter().filter(begins).count()
 }
 
 /// Reads a manifest by its key, and verifies it: its hash, that this code understands it, and that it is of the Snapshot in its name.

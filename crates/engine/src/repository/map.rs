@@ -7,8 +7,16 @@ use std::io::Read as _;
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a map before compression, at most: a terabyte in units of 4 MiB has 40 MB of units, in many maps.
-pub const MAP_BYTES: u64 = 256 << 20;
+use super::manifest::values;
+
+/// Bytes of a map before compression, at most: a single file of a terabyte in units of 4 MiB takes 40 MB.
+pub const MAP_BYTES: u64 = 128 << 20;
+
+/// Most values in a map: a unit has eight, and such a file 2 097 152. Nothing else needs as little text for as much memory as an empty one.
+const MAP_VALUES: usize = 1 << 22;
+
+/// Largest window that a frame may ask for, as a power of two: writers use 2 MiB.
+const WINDOW_LOG: u32 = 24;
 
 /// Files in one map, at most.
 const MAP_FILES: usize = 4_096;
@@ -18,6 +26,9 @@ const MAP_UNITS: usize = 65_536;
 
 /// Bytes of one unit, read or stored, at most; writers use a quarter.
 const UNIT_BYTES: u32 = 16 << 20;
+
+/// Larger than any file of a data folder: relations are cut at 1 GiB, and the file systems that servers run on end at 16 TiB to some more.
+const FILE_BYTES: u64 = 1 << 46;
 
 /// One path in so many ends its map, on average.
 const PATHS_PER_MAP: u32 = 512;
@@ -103,13 +114,16 @@ impl Map {
         let damaged = |reason: String| MapError::Damaged(reason);
         let mut json = Vec::new();
         zstd::stream::read::Decoder::new(bytes)
-            .and_then(|decoder| decoder.take(MAP_BYTES + 1).read_to_end(&mut json))
-            .map_err(|error| damaged(error.to_string()))?;
-        if json.len() as u64 > MAP_BYTES {
+            .and_then(|mut decoder| {
+                decoder.window_log_max(WINDOW_LOG)?;
+                decoder.take(MAP_BYTES + 1).read_to_end(&mut json)
+            })
+            .map_err(|error| damaged(format!("it does not unpack: {error}")))?;
+        if json.len() as u64 > MAP_BYTES || values(&json) > MAP_VALUES {
             return Err(damaged("it is larger than any that we write".to_owned()));
         }
-        let map: Self =
-            serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
+        let map: Self = serde_json::from_slice(&json)
+            .map_err(|error| damaged(format!("it is no list of files: {error}")))?;
         match map
             .files
             .iter()
@@ -125,6 +139,12 @@ impl FileEntry {
     fn fault(&self, packs: usize) -> Option<String> {
         if !is_safe_path(&self.path) {
             return Some(format!("path {:?} leaves the data folder", self.path));
+        }
+        if self.bytes > FILE_BYTES {
+            return Some(format!(
+                "{:?} is said to have {} bytes, which no file has",
+                self.path, self.bytes
+            ));
         }
         let mut end = 0;
         for unit in &self.units {

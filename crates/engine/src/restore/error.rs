@@ -7,18 +7,24 @@ use crate::{
     store::StoreError,
 };
 
+/// What is left to do when a Snapshot cannot be had as it was.
+const OTHERS: &str = "restore another Snapshot; kubedb get snap --all-namespaces lists them";
+
+/// The same for one that is not where it is looked for.
+const GONE: &str = "it was deleted, or written to another bucket or prefix. Restore another Snapshot; kubedb get snap --all-namespaces lists them";
+
 /// Why a Snapshot was not restored, in words for the user of the database. Nothing of it is left on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The manifest cannot be used.
-    #[error(transparent)]
-    Manifest(#[from] ReadManifestError),
+    #[error("{0}; {advice}", advice = advice(.0))]
+    Manifest(#[source] ReadManifestError),
     /// The store did not give what we asked for.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The Snapshot is of another major.
     #[error(
-        "failed to restore Snapshot {snapshot}: it holds PostgreSQL {theirs}, this database runs PostgreSQL {ours}"
+        "failed to restore Snapshot {snapshot}: it holds PostgreSQL {theirs}, this database runs PostgreSQL {ours}; give a new database a spec.version of the same major"
     )]
     OtherMajor {
         /// Name of the Snapshot.
@@ -45,7 +51,7 @@ pub enum RestoreError {
         ours: String,
     },
     /// There is something where the data would go.
-    #[error("failed to restore into {folder}: it is not empty")]
+    #[error("failed to restore into {folder}: it is not empty, and nothing in it was touched")]
     NotEmpty {
         /// The folder.
         folder: String,
@@ -61,7 +67,10 @@ pub enum RestoreError {
         free: u64,
     },
     /// An object of the Snapshot is gone.
-    #[error("failed to restore Snapshot {snapshot}: object {object} is missing in {label}")]
+    #[error(
+        "failed to restore Snapshot {snapshot}: object {object} is missing in {label}; {}",
+        OTHERS
+    )]
     Missing {
         /// Name of the Snapshot.
         snapshot: String,
@@ -72,7 +81,8 @@ pub enum RestoreError {
     },
     /// An object is not what was written.
     #[error(
-        "failed to restore Snapshot {snapshot}: object {object} in {label} is damaged: {reason}"
+        "failed to restore Snapshot {snapshot}: object {object} in {label} is damaged: {reason}; {}",
+        OTHERS
     )]
     Damaged {
         /// Name of the Snapshot.
@@ -85,7 +95,10 @@ pub enum RestoreError {
         reason: String,
     },
     /// A list of files is not what was written.
-    #[error("failed to restore Snapshot {snapshot}: {object} cannot be used: {source}")]
+    #[error(
+        "failed to restore Snapshot {snapshot}: {object} cannot be used: {source}; {}",
+        OTHERS
+    )]
     Map {
         /// Name of the Snapshot.
         snapshot: String,
@@ -96,7 +109,10 @@ pub enum RestoreError {
         source: MapError,
     },
     /// The Snapshot lacks a file without which a server does not start, or would start wrongly.
-    #[error("failed to restore Snapshot {snapshot}: it holds no {path}")]
+    #[error(
+        "failed to restore Snapshot {snapshot}: it holds no {path}; {}",
+        OTHERS
+    )]
     Incomplete {
         /// Name of the Snapshot.
         snapshot: String,
@@ -118,6 +134,33 @@ pub enum RestoreError {
     /// A worker ended without a word; a defect of this program.
     #[error("failed to complete the restore: a worker ended early")]
     Worker,
+}
+
+/// One that was not found may lie elsewhere; of what needs a later version, an update makes use.
+fn advice(error: &ReadManifestError) -> &'static str {
+    match error {
+        ReadManifestError::Damaged { .. } => OTHERS,
+        ReadManifestError::TooNew { .. } => "it is whole, as far as can be told",
+        ReadManifestError::Read(StoreError::NotFound { .. }) => GONE,
+        ReadManifestError::Read(_) => OTHERS,
+    }
+}
+
+impl From<ReadManifestError> for RestoreError {
+    fn from(error: ReadManifestError) -> Self {
+        match error {
+            // What is wrong with the store is not wrong with the Snapshot.
+            ReadManifestError::Read(error)
+                if !matches!(
+                    error,
+                    StoreError::NotFound { .. } | StoreError::TooLarge { .. }
+                ) =>
+            {
+                Self::Store(error)
+            }
+            error => Self::Manifest(error),
+        }
+    }
 }
 
 impl RestoreError {

@@ -19,6 +19,7 @@ use tokio::{sync::watch, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::RestoreError;
+pub(crate) use self::write::Decoder;
 use self::{
     plan::{Fetch, Plan, free_bytes, plan},
     write::{Site, UnitError},
@@ -165,7 +166,9 @@ impl Restore {
         let check = move || {
             self.site.check_empty()?;
             let folder = &self.request.data_folder;
-            let needed = self.plan.files.iter().map(|file| file.bytes).sum();
+            let sizes = self.plan.files.iter().map(|file| file.bytes);
+            // A map may claim any size.
+            let needed = sizes.fold(0, u64::saturating_add);
             match free_bytes(folder) {
                 Some(free) if free < needed => Err(RestoreError::Space {
                     folder: folder.display().to_string(),
@@ -253,7 +256,7 @@ impl Restore {
             snapshot: self.plan.manifest.snapshot.clone(),
             object: fetch.key.clone(),
             label: self.request.store.label().to_owned(),
-            reason: format!("the part that holds {path}: {reason}"),
+            reason: format!("the part that holds {path:?}: {reason}"),
         }
     }
 

@@ -14,13 +14,16 @@ use crate::{
         keys::DatabaseFolder,
         libc,
         manifest::{self, Manifest, ObjectRef, ReadManifestError},
-        map::{Codec, FileEntry, Map, Unit},
+        map::{Codec, FileEntry, MAP_BYTES, Map, Unit},
     },
     store::StoreError,
 };
 
 /// Requests at once while looking.
 const REQUESTS: usize = 8;
+
+/// Maps read at once: ours have some 100 KB, and nobody's more than 300 MiB of memory.
+const MAPS: usize = 4;
 
 /// Largest range that is fetched at once; with its units unpacked it takes some 16 MiB.
 const FETCH: u64 = 8 << 20;
@@ -160,20 +163,26 @@ impl Reader<'_> {
         // Numbers instead of references: with those the future could not be sent to another thread.
         stream::iter(0..self.manifest.maps.len())
             .map(|number| self.map(&self.manifest.maps[number]))
-            .buffered(REQUESTS)
+            .buffered(MAPS)
             .try_collect()
             .await
     }
 
     async fn map(&self, object: &ObjectRef) -> Result<Map, RestoreError> {
         let key = self.folder.key(&object.key);
-        let bytes = match self.request.store.read(&key, object.bytes).await {
+        // Packed it is smaller than unpacked, or at least not larger than the limit of that.
+        let limit = object.bytes.min(MAP_BYTES);
+        let bytes = match self.request.store.read(&key, limit).await {
             Ok(bytes) => bytes,
             Err(StoreError::TooLarge { .. }) => {
                 return Err(self.damaged(&key, "it is longer than it was".to_owned()));
             }
             Err(error) => return Err(self.missing(&key, error)),
         };
+        if bytes.len() as u64 != object.bytes {
+            let reason = format!("it has {} bytes instead of {}", bytes.len(), object.bytes);
+            return Err(self.damaged(&key, reason));
+        }
         if blake3::hash(&bytes).to_hex().as_str() != object.blake3 {
             return Err(self.damaged(&key, "its content does not fit its hash".to_owned()));
         }
@@ -199,11 +208,14 @@ impl Reader<'_> {
             for mut file in map.files {
                 for unit in std::mem::take(&mut file.units) {
                     let pack = map.packs[unit.pack as usize].as_str();
-                    let end = unit.offset.saturating_add(u64::from(unit.stored));
-                    if sizes.get(pack).is_none_or(|bytes| *bytes < end) {
-                        let reason =
-                            format!("the manifest has no such part, which {:?} needs", file.path);
-                        return Err(self.damaged(&self.folder.key(pack), reason));
+                    let end = unit.offset.checked_add(u64::from(unit.stored));
+                    let has = sizes.get(pack).copied().unwrap_or(0);
+                    if end.is_none_or(|end| has < end) {
+                        let reason = format!(
+                            "{:?} needs a part of {pack:?} that it does not have",
+                            file.path
+                        );
+                        return Err(self.damaged(&self.request.manifest, reason));
                     }
                     let target = target(files.len(), unit);
                     by_pack.entry(pack.to_owned()).or_default().push(target);

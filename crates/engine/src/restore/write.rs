@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     error::RestoreError,
-    plan::{Fetch, Plan, Target},
+    plan::{Fetch, Plan},
 };
 use crate::repository::map::{Codec, FileEntry};
 
@@ -169,7 +169,8 @@ impl Site {
             let length = usize::try_from(unit.stored).unwrap_or(usize::MAX);
             let stored = bytes.get(from..from.saturating_add(length));
             let stored = stored.ok_or_else(|| damaged("it ends early".to_owned()))?;
-            let raw = decoder.unpack(unit, stored).map_err(damaged)?;
+            let raw = decoder.unpack(unit.codec, stored, unit.raw, &unit.blake3);
+            let raw = raw.map_err(damaged)?;
             let path = || self.place(&files[unit.file].path);
             let failed = |error| UnitError::Write(fail(&path())(error));
             // Neighbours in a pack mostly belong to one file.
@@ -205,28 +206,35 @@ impl Site {
     }
 }
 
-/// Unpacks units, one after another, into one buffer.
+/// Unpacks what was stored, one stretch after another, into one buffer.
 #[derive(Default)]
-struct Decoder {
+pub(crate) struct Decoder {
     zstd: zstd::bulk::Decompressor<'static>,
     raw: Vec<u8>,
 }
 
 impl Decoder {
-    /// The bytes of a unit, verified.
-    fn unpack<'a>(&'a mut self, unit: &Target, stored: &'a [u8]) -> Result<&'a [u8], String> {
-        let raw = match unit.codec {
+    /// What was stored, as it was before: `length` bytes with this hash, or an error.
+    pub(crate) fn unpack<'a>(
+        &'a mut self,
+        codec: Codec,
+        stored: &'a [u8],
+        length: usize,
+        blake3: &str,
+    ) -> Result<&'a [u8], String> {
+        let raw = match codec {
             Codec::Plain => stored,
             Codec::Zstd => {
                 self.raw.clear();
-                self.raw.reserve(unit.raw);
+                // Not more than is wanted is ever written, whatever the frame says of itself.
+                self.raw.reserve_exact(length);
                 self.zstd
                     .decompress_to_buffer(stored, &mut self.raw)
-                    .map_err(|error| error.to_string())?;
+                    .map_err(|error| format!("it does not unpack: {error}"))?;
                 &self.raw
             }
         };
-        let is_same = raw.len() == unit.raw && blake3::hash(raw).to_hex().as_str() == unit.blake3;
+        let is_same = raw.len() == length && blake3::hash(raw).to_hex().as_str() == blake3;
         is_same
             .then_some(raw)
             .ok_or_else(|| "its content does not fit its hash".to_owned())

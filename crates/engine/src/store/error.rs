@@ -60,6 +60,16 @@ pub enum StoreError {
         /// Key of the object.
         object: String,
     },
+    /// The store shows a certificate that we do not trust. Nothing was sent.
+    #[error(
+        "failed to trust store {label}: {reason}. If this is your store, put the certificate of the authority that signed it into CA_CERT_DATA of the storage Secret"
+    )]
+    Untrusted {
+        /// The store.
+        label: String,
+        /// What is wrong with the certificate.
+        reason: String,
+    },
     /// No room is left.
     #[error("failed to write object {object} to store {label}: no space is left")]
     Full {
@@ -164,6 +174,9 @@ fn classify_generic(named: Named<'_>, source: Box<dyn StdError + Send + Sync>) -
     let label = named.label.to_owned();
     let object = named.object.to_owned();
     let whole = chain(source.as_ref());
+    if let Some(reason) = untrusted(&whole) {
+        return StoreError::Untrusted { label, reason };
+    }
     let answer = Answer::read(&whole);
     let reason = answer.as_ref().map_or_else(|| whole.clone(), Answer::words);
     if answer.as_ref().is_some_and(Answer::is_missing_bucket) {
@@ -218,6 +231,43 @@ fn classify_generic(named: Named<'_>, source: Box<dyn StdError + Send + Sync>) -
             source,
         },
     }
+}
+
+/// What is wrong with a certificate, if an error is about one.
+pub(super) fn untrusted(whole: &str) -> Option<String> {
+    let (_, rest) = whole.split_once("invalid peer certificate: ")?;
+    Some(match rest.split([':', ' ', '(']).next() {
+        Some("UnknownIssuer") => {
+            "its certificate is signed by an authority that is not known here".to_owned()
+        }
+        Some("Expired" | "certificate expired") => "its certificate has expired".to_owned(),
+        Some("NotValidForName") => "its certificate is for another name".to_owned(),
+        _ => format!(
+            "its certificate is refused: {}",
+            rest.chars().take(200).collect::<String>()
+        ),
+    })
+}
+
+/// The region that a store wants requests to be signed for, if an error is about that.
+pub(super) fn region_in(whole: &str) -> Option<String> {
+    if !whole.contains("AuthorizationHeaderMalformed") {
+        return None;
+    }
+    let element = || {
+        let (_, rest) = whole.split_once("<Region>")?;
+        rest.split_once("</Region>").map(|(region, _)| region)
+    };
+    let words = || {
+        let (_, rest) = whole.split_once("expecting ")?;
+        let rest = rest
+            .trim_start_matches(['\'', '"', '&'])
+            .trim_start_matches("#39;");
+        rest.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '-'))
+            .next()
+    };
+    let region = element().or_else(words)?;
+    (!region.is_empty()).then(|| region.to_owned())
 }
 
 /// An answer of S3 or Azure, which `object_store` gives as a text: the status, and a page of XML.
@@ -297,6 +347,38 @@ pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_says_which_region_it_wants() {
+        let amazon = "400 Bad Request: <Error><Code>AuthorizationHeaderMalformed</Code><Message>The authorization header is malformed; the region 'us-east-1' is wrong; expecting 'eu-central-1'</Message><Region>eu-central-1</Region></Error>";
+        assert_eq!(region_in(amazon).as_deref(), Some("eu-central-1"));
+        let words = amazon.replace("<Region>eu-central-1</Region>", "");
+        assert_eq!(region_in(&words).as_deref(), Some("eu-central-1"));
+        let quoted = words.replace('\'', "&#39;");
+        assert_eq!(region_in(&quoted).as_deref(), Some("eu-central-1"));
+        assert_eq!(
+            region_in("403 <Code>AccessDenied</Code><Region>x</Region>"),
+            None
+        );
+        assert_eq!(region_in("AuthorizationHeaderMalformed expecting ''"), None);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_is_said_in_words() {
+        let reason = untrusted("error sending request: invalid peer certificate: UnknownIssuer");
+        assert!(
+            reason
+                .unwrap()
+                .contains("signed by an authority that is not known here")
+        );
+        let reason = untrusted("invalid peer certificate: certificate not valid for name \"x\"");
+        assert!(
+            reason
+                .unwrap()
+                .ends_with("certificate not valid for name \"x\"")
+        );
+        assert_eq!(untrusted("connection refused"), None);
+    }
 
     #[test]
     fn an_answer_is_read_out_of_a_text() {

@@ -10,10 +10,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use reqwest::{Certificate, Client, RequestBuilder, Response};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-use super::error::{AdapterFailure, chain};
+use super::error::{AdapterFailure, chain, untrusted};
 
 /// Retries of one request.
 const RETRIES: u32 = 5;
@@ -88,8 +92,8 @@ impl<A: Access> Api<A> {
             builder = builder.tls_certs_only(std::iter::empty());
         }
         if let Some(roots) = roots {
-            let roots = Certificate::from_pem_bundle(roots)
-                .map_err(|_| "CA_CERT_DATA holds no certificates in PEM form".to_owned())?;
+            check_authorities(roots)?;
+            let roots = Certificate::from_pem_bundle(roots).map_err(|error| chain(&error))?;
             builder = builder.tls_certs_merge(roots);
         }
         let client = builder.build().map_err(|error| chain(&error))?;
@@ -144,6 +148,10 @@ impl<A: Access> Api<A> {
                         status: StatusCode::BAD_REQUEST,
                         message,
                     });
+                }
+                // No retry makes a certificate trusted.
+                Err(Asked::InVain(told)) if untrusted(&told).is_some() => {
+                    return Err(Failure::Unreachable { reason: told });
                 }
                 Err(Asked::InVain(told)) => reason = told,
             }
@@ -203,6 +211,21 @@ impl<A: Access> Api<A> {
         }
         serde_json::from_slice(&body).map_err(|error| error.to_string())
     }
+}
+
+/// Whether a Secret's authorities are some, each of which can be trusted.
+pub(super) fn check_authorities(bundle: &[u8]) -> Result<(), String> {
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(bundle) {
+        let added = certificate.is_ok_and(|certificate| store.add(certificate).is_ok());
+        if !added {
+            return Err("CA_CERT_DATA holds a certificate that cannot be read".to_owned());
+        }
+    }
+    if store.is_empty() {
+        return Err("CA_CERT_DATA holds no certificates in PEM form".to_owned());
+    }
+    Ok(())
 }
 
 /// A request without an answer.

@@ -13,6 +13,7 @@ use tokio::{
     net::TcpStream,
 };
 
+pub(crate) use self::tar::entries as tar_entries;
 use self::wire::Wire;
 pub use self::{
     base_backup::{BaseBackup, CopyProgress},

@@ -270,5 +270,45 @@ fn number(field: &[u8]) -> Option<u64> {
     }
 }
 
+/// What an archive holds that arrives in pieces of these lengths, in turn.
+pub(crate) fn entries(
+    mut bytes: &[u8],
+    pieces: &[usize],
+) -> Result<Vec<(PathBuf, u64, bool)>, TarError> {
+    #[derive(Default)]
+    struct Seen(Vec<(PathBuf, u64, bool)>);
+    impl Sink for Seen {
+        type Error = TarError;
+        fn begin(&mut self, entry: Entry) -> Result<(), TarError> {
+            let (Entry::File { path, .. } | Entry::Folder { path } | Entry::Link { path, .. }) =
+                entry;
+            self.0.push((path, 0, false));
+            Ok(())
+        }
+        fn data(&mut self, bytes: &[u8]) -> Result<(), TarError> {
+            if let Some((_, length, _)) = self.0.last_mut() {
+                *length += bytes.len() as u64;
+            }
+            Ok(())
+        }
+        fn end(&mut self) -> Result<(), TarError> {
+            if let Some((_, _, is_whole)) = self.0.last_mut() {
+                *is_whole = true;
+            }
+            Ok(())
+        }
+    }
+    let (mut reader, mut seen) = (TarReader::new(), Seen::default());
+    for length in pieces.iter().cycle() {
+        let (piece, rest) = bytes.split_at((*length).clamp(1, bytes.len().max(1)).min(bytes.len()));
+        reader.feed(piece, &mut seen)?;
+        bytes = rest;
+        if bytes.is_empty() {
+            break;
+        }
+    }
+    reader.finish().map(|()| seen.0)
+}
+
 #[cfg(test)]
 mod tests;

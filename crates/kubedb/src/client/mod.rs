@@ -14,6 +14,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     core::DynamicObject,
 };
+use kubedb_agent::proxy;
 use nix::unistd::Uid;
 
 use self::kinds::Kind;
@@ -64,9 +65,11 @@ impl Session {
             origin: origin.clone(),
             source: RootCause::of(&error),
         };
+        let names_proxy = proxy::names_proxy(&kubeconfig);
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
             .map_err(|source| use_kubeconfig(kube::Error::InferKubeconfig(source)))?;
+        proxy::settle(&mut config, names_proxy);
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         let url = config.cluster_url.to_string();
         let client = Client::try_from(config).map_err(use_kubeconfig)?;

@@ -7,6 +7,8 @@ use kube::{
     core::{DynamicObject, Request},
 };
 
+use kubedb_api::validate::{validate_postgres, validate_snapshot};
+
 use super::selection;
 use crate::{
     client::{ServerArgs, Session},
@@ -65,6 +67,9 @@ pub(super) async fn run(
             }
             Err(error) => {
                 ui.error(&error);
+                if let Some(hint) = unknown_fields(manifest, &error) {
+                    ui.note(&format!("\nhint: {hint}"));
+                }
                 failures.add(&error);
                 // Every other object would wait and fail in the same way.
                 if matches!(error, CommandError::ReachServer { .. }) {
@@ -75,6 +80,24 @@ pub(super) async fn run(
         }
     }
     failures.end()
+}
+
+/// What may have been meant by fields that the server does not know. Its own words are those of every Kubernetes, and only name them.
+fn unknown_fields(manifest: &Manifest, error: &CommandError) -> Option<String> {
+    if error.status_code() != Some(400) {
+        return None;
+    }
+    let errors = match manifest.kind.kind {
+        "Postgres" => validate_postgres(&manifest.object, &[]),
+        "Snapshot" => validate_snapshot(&manifest.object),
+        _ => return None,
+    };
+    let hints: Vec<String> = errors
+        .into_iter()
+        .filter(|error| error.message.starts_with("unknown field "))
+        .filter_map(|error| Some(format!("{}: {}", error.field, error.hint?)))
+        .collect();
+    (!hints.is_empty()).then(|| hints.join("; "))
 }
 
 /// Names what was not even tried, so that nobody has to guess where to go on.

@@ -1,5 +1,6 @@
 //! Manifests: what users write and commands send.
 
+mod documents;
 pub(crate) mod source;
 pub(crate) mod text;
 pub(crate) mod yaml;
@@ -33,7 +34,7 @@ pub(crate) struct Manifest {
 /// Reads the documents of a source: YAML or JSON, several of them, Lists taken apart.
 pub(crate) fn parse(source: &Source) -> Result<Vec<Manifest>, CommandError> {
     let mut manifests = Vec::new();
-    for value in text::documents(&source.text, &source.name)? {
+    for value in documents::documents(&source.text, &source.name)? {
         add(value, source, &mut manifests)?;
     }
     Ok(manifests)
@@ -56,7 +57,9 @@ fn add(
     } else if value.is_object() {
         add_object(value, source, manifests)?;
     } else {
-        return Err(wrong("a document that is no object".to_owned()));
+        return Err(wrong(
+            "a document that is no object: a manifest has apiVersion, kind and metadata".to_owned(),
+        ));
     }
     if manifests.len() > MOST_OBJECTS {
         return Err(wrong(format!("more than {MOST_OBJECTS} objects")));
@@ -92,6 +95,11 @@ fn add_object(
         .map_err(|reason| wrong(format!("{}{reason}", place(&object))))?;
     let metadata = &object["metadata"];
     let name = text(&metadata["name"]);
+    if let Value::Number(_) | Value::Bool(_) = &metadata["name"] {
+        let bare = &metadata["name"];
+        let message = format!("metadata.name must be text: write name: \"{bare}\"");
+        return Err(wrong(message));
+    }
     if name.is_empty() && text(&metadata["generateName"]).is_empty() {
         return Err(wrong(format!("{kind} without metadata.name")));
     }

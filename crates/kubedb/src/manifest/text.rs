@@ -1,9 +1,8 @@
 //! From text to objects: YAML or JSON, refused where two readers could understand two things.
 
+use kubedb_api::nesting::{MOST_OPEN, too_deep};
 use serde::Deserialize as _;
 use serde_json::Value;
-
-use crate::error::CommandError;
 
 /// Documents of one text; each may be a List, so this is far above what anybody writes.
 const MOST_DOCUMENTS: usize = 1_000;
@@ -21,6 +20,12 @@ pub(crate) struct Mistake {
 pub(crate) fn read(text: &str) -> Result<Vec<Value>, Mistake> {
     // Some editors begin files with this mark; it belongs to the encoding, not to the first key.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if let Some(line) = too_deep(text.as_bytes()) {
+        return Err(Mistake {
+            document: 1,
+            reason: format!("line {line} is nested more than {MOST_OPEN} deep"),
+        });
+    }
     let mut documents = Vec::new();
     for (index, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
         let document_number = index + 1;
@@ -39,18 +44,6 @@ pub(crate) fn read(text: &str) -> Result<Vec<Value>, Mistake> {
     Ok(documents)
 }
 
-/// The same; `name` is what messages call the text.
-pub(crate) fn documents(text: &str, name: &str) -> Result<Vec<Value>, CommandError> {
-    read(text).map_err(|Mistake { document, reason }| {
-        let place = if document > 1 {
-            format!("{name}, document {document}")
-        } else {
-            name.to_owned()
-        };
-        CommandError::manifest(format!("failed to read {place}: {reason}"))
-    })
-}
-
 /// By way of YAML's own values: they refuse a key that is given twice, where JSON's keep the last one silently, and they know `<<`.
 fn to_json(document: serde_yaml_ng::Deserializer<'_>) -> Result<Value, serde_yaml_ng::Error> {
     let mut value = serde_yaml_ng::Value::deserialize(document)?;
@@ -67,80 +60,19 @@ fn explain(error: &serde_yaml_ng::Error, text: &str) -> String {
         let indentation = line.len() - line.trim_start().len();
         line[..indentation].contains('\t')
     });
-    if is_tab {
-        format!("{error}: YAML is indented by spaces, and here is a tab")
+    let words = error.to_string();
+    let cause = if is_tab {
+        "YAML is indented by spaces, and here is a tab"
+    } else if text.contains('\0') {
+        "it holds a byte that is zero; save it as UTF-8"
+    } else if text.lines().any(|line| line.starts_with("<<<<<<< ")) {
+        "it holds a conflict of git that was not resolved"
+    } else if text.contains("{{") && words.contains("key must be a string") {
+        "it looks like a template, which must be rendered first"
+    } else if words.contains("repetition limit") {
+        "its aliases stand for more than anybody writes"
     } else {
-        error.to_string()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn read_named(text: &str) -> Result<Vec<Value>, String> {
-        documents(text, "f.yaml").map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn every_way_of_writing_one_object_is_read() {
-        let expected = Ok(vec![json!({ "a": { "b": 1, "c": "x" } })]);
-        for text in [
-            "a:\n  b: 1\n  c: x\n",
-            "\u{feff}a:\n  b: 1\n  c: x\n",
-            "a:\r\n  b: 1\r\n  c: x\r\n",
-            "---\n# nothing\n---\na: {b: 1, c: x}\n...\n",
-            "{\"a\":\t{\"b\": 1,\n\t\"c\": \"x\"}}",
-            "base: &base {b: 1}\na:\n  <<: *base\n  c: x\n",
-        ] {
-            let mut documents = read_named(text);
-            if let Ok([Value::Object(map)]) = documents.as_deref_mut() {
-                map.remove("base");
-            }
-            assert_eq!(documents, expected, "{text:?}");
-        }
-        assert_eq!(read_named(""), Ok(Vec::new()));
-        assert_eq!(read_named("# nothing\n---\n"), Ok(Vec::new()));
-    }
-
-    /// The last one would win, and the first one would have been typed for nothing.
-    #[test]
-    fn a_key_given_twice_is_refused() {
-        for text in [
-            "spec: 1\nkind: x\nspec: 2\n",
-            "{\"spec\": 1, \"spec\": 2}",
-            "a:\n  spec: 1\n  spec: 2\n",
-        ] {
-            let message = read_named(text).unwrap_err();
-            assert!(message.contains("\"spec\""), "{message}");
-            assert!(message.contains("duplicate"), "{message}");
-        }
-    }
-
-    #[test]
-    fn mistakes_are_said_with_their_place() {
-        let message = read_named("a: 1\n---\nb: 2\n---\nc: [\n").unwrap_err();
-        assert!(
-            message.starts_with("failed to read f.yaml, document 3: "),
-            "{message}"
-        );
-        assert!(message.contains("line 6"), "{message}");
-        let message = read_named("a:\n\tb: 1\n").unwrap_err();
-        assert!(message.contains("line 2"), "{message}");
-        assert!(message.ends_with("here is a tab"), "{message}");
-    }
-
-    /// Nine lines that mean a thousand million values.
-    #[test]
-    fn aliases_cannot_grow_without_limit() {
-        let mut text = "a: &a [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
-        for (next, last) in ('b'..='i').zip('a'..) {
-            let items = vec![format!("*{last}"); 10].join(",");
-            text += &format!("{next}: &{next} [{items}]\n");
-        }
-        let message = read_named(&text).unwrap_err();
-        assert!(message.contains("limit"), "{message}");
-    }
+        return words;
+    };
+    format!("{words}: {cause}")
 }

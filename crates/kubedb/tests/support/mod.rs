@@ -1,4 +1,5 @@
 //! A real API server for one test, and the real binary beside it.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::{
     io::Write as _,
@@ -120,6 +121,43 @@ impl Server {
             self.runtime
                 .block_on(api.patch_status(name, &PatchParams::default(), &patch));
         patched.unwrap();
+    }
+
+    /// Sends an object of kubedb as it is, and gives the body of the answer.
+    pub(crate) fn post(&self, plural: &str, object: &Value) -> Value {
+        // Another test of this process may have chosen already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        self.runtime.block_on(async {
+            let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig).unwrap();
+            let options = kube::config::KubeConfigOptions::default();
+            let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await;
+            let client = Client::try_from(config.unwrap()).unwrap();
+            let path = format!("/apis/kubedb.com/v1alpha1/namespaces/demo/{plural}");
+            let body = object.to_string().into_bytes();
+            let mut request = kube::core::Request::new(path)
+                .create(&kube::api::PostParams::default(), body)
+                .unwrap();
+            let uri = request.uri().to_string();
+            let uri = format!("{}?fieldValidation=Strict", uri.trim_end_matches('?'));
+            *request.uri_mut() = uri.parse().unwrap();
+            match client.request::<Value>(request).await {
+                Ok(object) => object,
+                Err(kube::Error::Api(status)) => serde_json::to_value(status).unwrap(),
+                Err(error) => panic!("{error}"),
+            }
+        })
+    }
+
+    /// Databases and Snapshots that there are, with their versions.
+    pub(crate) fn objects(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for kinds in ["pg", "snap"] {
+            let ran = self.kubedb(&["get", kinds, "-A", "-o", "json"]);
+            let list: Value = serde_json::from_str(&ran.stdout).unwrap();
+            let items = list["items"].as_array().unwrap();
+            all.extend(items.iter().map(Value::to_string));
+        }
+        all
     }
 
     /// Changes an object in `demo` behind the command's back.

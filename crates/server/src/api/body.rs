@@ -1,6 +1,7 @@
 //! Bodies: JSON, YAML, and protobuf for the kinds that kubectl sends that way.
 
 use bytes::Bytes;
+use kubedb_api::nesting::{MOST_OPEN, too_deep};
 use serde_json::Value;
 
 use super::resource::Resource;
@@ -47,7 +48,7 @@ pub(crate) fn object(
             })?;
             Sent { object, duplicates }
         }
-        YAML => serde_yaml_ng::from_slice::<Value>(bytes)
+        YAML => yaml(bytes)
             .map_err(|error| {
                 ApiError::bad_request(format!("error converting YAML to JSON: {error}"))
             })?
@@ -62,6 +63,13 @@ pub(crate) fn object(
             "couldn't get version/kind: it is no object",
         ))
     }
+}
+
+fn yaml(bytes: &[u8]) -> Result<Value, String> {
+    if let Some(line) = too_deep(bytes) {
+        return Err(format!("line {line} is nested more than {MOST_OPEN} deep"));
+    }
+    serde_yaml_ng::from_slice(bytes).map_err(|error| error.to_string())
 }
 
 /// What is no object at all.
@@ -79,5 +87,21 @@ pub(crate) fn options(content_type: &str, bytes: &Bytes) -> Result<Value, ApiErr
         PROTOBUF => protobuf::options(bytes),
         _ => serde_json::from_slice(bytes)
             .map_err(|error| ApiError::bad_request(format!("error decoding the options: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A megabyte of brackets took the parser minutes, and a thread of the server with it.
+    #[test]
+    fn yaml_that_is_nested_too_deep_is_refused_unread() {
+        let refused = yaml("[".repeat(1 << 20).as_bytes());
+        assert_eq!(
+            refused,
+            Err("line 1 is nested more than 1000 deep".to_owned())
+        );
+        assert!(yaml(b"a: [{b: 1}]").is_ok());
     }
 }

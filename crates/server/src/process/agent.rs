@@ -37,17 +37,38 @@ const FORCE_LIMIT: Duration = Duration::from_secs(150);
 const UNFINISHED_LIMIT: Duration = Duration::from_secs(5);
 /// Looking through all processes costs some milliseconds.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Variables that agents need of the server's environment; everything else stays out.
-const PASSED: [&str; 9] = [
+/// Variables that agents need of the server's environment; everything else stays out. Beside ways out of the machine they say where its
+/// own identity in a cloud is asked for.
+const PASSED: [&str; 29] = [
     "PATH",
-    "STORAGE_EMULATOR_HOST",
+    "RUST_LOG",
+    "TMPDIR",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
     "HTTPS_PROXY",
     "HTTP_PROXY",
+    "ALL_PROXY",
     "NO_PROXY",
-    "RUST_LOG",
-    "TMPDIR",
+    "https_proxy",
+    "http_proxy",
+    "all_proxy",
+    "no_proxy",
+    "STORAGE_EMULATOR_HOST",
+    "GCE_METADATA_HOST",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+    "AZURE_CLIENT_ID",
+    "AZURE_TENANT_ID",
+    "AZURE_AUTHORITY_HOST",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "IDENTITY_ENDPOINT",
+    "IDENTITY_HEADER",
 ];
 
 /// How an agent is started.

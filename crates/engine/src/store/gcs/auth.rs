@@ -1,7 +1,7 @@
-//! Access tokens for a service account: a signed claim is traded for a token that lives an hour.
+//! Access tokens for a service account: a signed claim is traded for a token that lives an hour, or the machine's own is asked for one.
 
 use std::{
-    fmt,
+    env, fmt,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -31,18 +31,40 @@ const MARGIN: Duration = Duration::from_secs(60);
 /// A token is given within this.
 const TRADE: Duration = Duration::from_secs(20);
 
-/// Trades its key for tokens, and keeps the last one.
+/// Where a machine of Google's asks who it is; `GCE_METADATA_HOST` names another host.
+const METADATA: &str = "metadata.google.internal";
+
+/// Where it is told a token of its service account, or of the workload's on Kubernetes.
+const METADATA_TOKEN: &str = "computeMetadata/v1/instance/service-accounts/default/token";
+
+/// Gets tokens, and keeps the last one.
 pub(in crate::store) struct TokenSource {
+    account: Account,
+    kept: Mutex<Option<(String, Instant)>>,
+}
+
+/// Whose tokens.
+enum Account {
+    /// Of a key, which is traded.
+    Key(Box<Key>),
+    /// The machine's own: the address that knows it.
+    Machine(String),
+}
+
+struct Key {
     email: String,
     key_id: Option<String>,
     token_uri: String,
     key: EncodingKey,
-    kept: Mutex<Option<(String, Instant)>>,
 }
 
 impl fmt::Debug for TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("TokenSource").field(&self.email).finish()
+        let account = match &self.account {
+            Account::Key(key) => &key.email,
+            Account::Machine(address) => address,
+        };
+        f.debug_tuple("TokenSource").field(account).finish()
     }
 }
 
@@ -81,13 +103,28 @@ impl TokenSource {
         })?;
         let key = EncodingKey::from_rsa_pem(file.private_key.as_bytes())
             .map_err(|_| "its private_key is no RSA key in PEM form".to_owned())?;
-        Ok(Self {
+        let key = Key {
             email: file.client_email,
             key_id: file.private_key_id,
             token_uri: file.token_uri.unwrap_or_else(|| TOKEN_URI.to_owned()),
             key,
+        };
+        Ok(Self::of(Account::Key(Box::new(key))))
+    }
+
+    /// The service account that a machine, or a workload of GKE, has without a key.
+    pub(in crate::store) fn of_the_machine() -> Self {
+        let host = env::var("GCE_METADATA_HOST").ok();
+        let host = host.filter(|host| !host.is_empty());
+        let host = host.as_deref().unwrap_or(METADATA);
+        Self::of(Account::Machine(format!("http://{host}/{METADATA_TOKEN}")))
+    }
+
+    fn of(account: Account) -> Self {
+        Self {
+            account,
             kept: Mutex::new(None),
-        })
+        }
     }
 
     /// A token that lives for a minute at least.
@@ -106,23 +143,32 @@ impl TokenSource {
     }
 
     async fn trade(&self, client: &Client) -> Result<Reply, Failure> {
-        let claim = self.claim()?;
-        let form = [
-            ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
-            ("assertion", claim.as_str()),
-        ];
-        let unreachable = |error: reqwest::Error| Failure::Unreachable {
-            reason: format!("failed to fetch an access token: {}", chain(&error)),
+        let (request, place) = match &self.account {
+            Account::Key(key) => {
+                let claim = key.claim()?;
+                let form = [
+                    ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
+                    ("assertion", claim.as_str()),
+                ];
+                (client.post(&key.token_uri).form(&form), &key.token_uri)
+            }
+            // Only who says so is told: a page that makes a browser ask cannot.
+            Account::Machine(address) => {
+                let request = client.get(address).header("Metadata-Flavor", "Google");
+                (request, address)
+            }
         };
-        let request = client.post(&self.token_uri).form(&form);
         let reply = request.timeout(TRADE).send().await;
-        let response = reply.map_err(unreachable)?;
+        let response = reply.map_err(|error| self.unanswered(&error))?;
         let status = response.status();
         if status.is_success() {
-            return response.json().await.map_err(unreachable);
+            return response
+                .json()
+                .await
+                .map_err(|error| self.unanswered(&error));
         }
         let words = message(response).await;
-        let reason = format!("{} gives no access token: {status} {words}", self.token_uri);
+        let reason = format!("{place} gives no access token: {status} {words}");
         Err(if status.is_client_error() {
             Failure::Credential { reason }
         } else {
@@ -130,6 +176,23 @@ impl TokenSource {
         })
     }
 
+    fn unanswered(&self, error: &reqwest::Error) -> Failure {
+        let told = chain(error);
+        match &self.account {
+            // There is nobody of that name on a machine that is not of this cloud.
+            Account::Machine(_) if error.is_connect() && told.contains("dns error") => {
+                Failure::Credential {
+                    reason: "the storage Secret has no key GOOGLE_SERVICE_ACCOUNT_JSON_KEY, and this machine has no service account of Google's cloud".to_owned(),
+                }
+            }
+            _ => Failure::Unreachable {
+                reason: format!("failed to fetch an access token: {told}"),
+            },
+        }
+    }
+}
+
+impl Key {
     fn claim(&self) -> Result<String, Failure> {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -267,6 +330,60 @@ mod tests {
             assert_eq!(read.claims["scope"], SCOPE);
         }
         assert_eq!(claims.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn the_machine_is_asked_for_its_own_token() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = format!("http://{}/{METADATA_TOKEN}", listener.local_addr().unwrap());
+        let source = TokenSource::of(Account::Machine(address));
+        let served = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            for (status, body) in [
+                (503, "not ready"),
+                (
+                    200,
+                    r#"{"access_token":"mine","expires_in":3599,"token_type":"Bearer"}"#,
+                ),
+            ] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = String::new();
+                let mut buffer = [0; 8192];
+                while !request.ends_with("\r\n\r\n") {
+                    let read = stream.read(&mut buffer).await.unwrap();
+                    request.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+                }
+                asked.push(request.to_lowercase());
+                let length = body.len();
+                let reply = format!(
+                    "HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+                );
+                stream.write_all(reply.as_bytes()).await.unwrap();
+            }
+            asked
+        });
+        let client = Client::new();
+        let early = source.token(&client).await.unwrap_err();
+        assert!(matches!(&early, Failure::Unreachable { reason } if reason.contains("503")));
+        assert_eq!(source.token(&client).await.unwrap(), "mine");
+        assert_eq!(source.token(&client).await.unwrap(), "mine");
+        for request in served.await.unwrap() {
+            assert!(
+                request.starts_with(
+                    "get /computemetadata/v1/instance/service-accounts/default/token "
+                )
+            );
+            assert!(
+                request.contains("\r\nmetadata-flavor: google\r\n"),
+                "{request}"
+            );
+        }
+        let nowhere = TokenSource::of(Account::Machine("http://nowhere.invalid/".to_owned()));
+        let refused = nowhere.token(&client).await.unwrap_err();
+        assert!(
+            matches!(&refused, Failure::Credential { reason } if reason.contains("has no key")),
+            "{refused:?}"
+        );
     }
 
     #[test]

@@ -89,16 +89,18 @@ impl Gcs {
             return Err(configure(format!("endpoint {address:?} is no http URL")));
         }
         let tokens = if is_signed {
-            let key = credentials
-                .get(KEY)
-                .ok_or_else(|| configure(format!("the storage Secret has no key {KEY}")))?;
-            let tokens =
-                TokenSource::read(key).map_err(|why| configure(format!("{KEY}: {why}")))?;
+            let tokens = match credentials.get(KEY) {
+                Some(key) => {
+                    TokenSource::read(key).map_err(|why| configure(format!("{KEY}: {why}")))?
+                }
+                None => TokenSource::of_the_machine(),
+            };
             Some(tokens)
         } else {
             None
         };
-        let api = Api::new(tokens, base.scheme() == "http", None).map_err(configure)?;
+        let roots = credentials.get("CA_CERT_DATA").map(Vec::as_slice);
+        let api = Api::new(tokens, base.scheme() == "http", roots).map_err(configure)?;
         Ok(Self {
             api: Arc::new(api),
             base,

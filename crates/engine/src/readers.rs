@@ -1,0 +1,44 @@
+//! Readers of bytes that others wrote, each as one function of bytes, for those who try them with anything at all.
+
+use std::path::{Component, PathBuf};
+
+use crate::{
+    backup::{check_wal, label_timeline},
+    repository::map::Codec,
+    restore::Decoder,
+    walsender::{TarError, tar_entries},
+};
+
+/// A file of an archive: its path, how many bytes of it came, and whether it came to its end.
+pub type TarFile = (PathBuf, u64, bool);
+
+/// Reads an archive that arrives in pieces of these lengths, again and again; the last one is what is left.
+pub fn tar(bytes: &[u8], pieces: &[usize]) -> Result<Vec<TarFile>, TarError> {
+    tar_entries(bytes, pieces)
+}
+
+/// Whether a path leads nowhere but below where it begins.
+#[must_use]
+pub fn stays_below(path: &std::path::Path) -> bool {
+    path.components()
+        .all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// Reads the timeline out of a `backup_label`.
+#[must_use]
+pub fn backup_label(text: &str) -> Option<u32> {
+    label_timeline(text)
+}
+
+/// Checks pages of WAL that begin at `begin` of a segment of 1 MiB, and are of a backup from `start` to `stop`.
+pub fn wal(pages: &[u8], begin: u64, start: u64, stop: u64) -> Result<(), String> {
+    check_wal(pages, begin, start, stop)
+}
+
+/// Unpacks what was stored, which must give `raw` bytes of this hash.
+pub fn unit(codec: Codec, stored: &[u8], raw: usize, blake3: &str) -> Result<Vec<u8>, String> {
+    let mut decoder = Decoder::default();
+    decoder
+        .unpack(codec, stored, raw, blake3)
+        .map(<[u8]>::to_vec)
+}
