@@ -16,8 +16,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-/// Longer than any answer takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than any answer takes on a busy machine, and shorter than what the libraries below wait by themselves.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Wired {
     pub server: ApiServer,
