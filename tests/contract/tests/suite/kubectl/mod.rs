@@ -2,10 +2,12 @@
 
 mod changes;
 mod ends;
+mod outputs;
 mod reads;
 
 pub(crate) use changes::{applies, changes, creates};
 pub(crate) use ends::{deletes, waits_and_watches};
+pub(crate) use outputs::{absences, outputs};
 pub(crate) use reads::{explains, reads};
 
 use kubedb_contract::talk::{Call, Talk};
