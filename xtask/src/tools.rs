@@ -13,6 +13,8 @@ pub(crate) const POSTGRES_15: &str = "/usr/lib/postgresql/15/bin/postgres";
 
 /// The Kubernetes that is built, as its go.mod pins it.
 const KUBERNETES: (&str, &str, &str) = ("1", "34", "4");
+/// The kubectls that are tried beside the one of that Kubernetes; each has its modules pinned in `tests/tools/kubectl`.
+const OTHER_KUBECTLS: [&str; 2] = ["1.32", "1.37"];
 /// Names under which the one binary of `tests/tools/kubernetes` is started.
 const KUBERNETES_PROGRAMS: [&str; 6] = [
     "etcd",
@@ -49,48 +51,39 @@ static KUBECTL: Mutex<()> = Mutex::new(());
 
 fn kubectl(bin: &Path) -> Result<(), String> {
     let _alone = KUBECTL.lock().unwrap_or_else(PoisonError::into_inner);
-    if !bin.join("kubectl").exists() {
-        say("building kubectl (about 2 minutes)");
-        let source = workspace().join("tests/tools/kubectl");
-        let target = bin.join("kubectl");
-        run(Command::new("go")
-            .args(["build", "-trimpath", "-ldflags", "-s -w", "-o"])
-            .arg(&target)
-            .arg(".")
-            .current_dir(source))?;
-    }
-    Ok(())
+    go_program(&GoProgram {
+        folder: "kubectl",
+        modules: "go.mod",
+        target: &bin.join("kubectl"),
+        flags: "-s -w",
+        announcement: "building kubectl (about 2 minutes)",
+    })
 }
 
-/// A real control plane and kubectl to ask it with; built again when its source here changes.
+/// A real control plane and the kubectls to ask it with; built again when their sources here change.
 pub(crate) fn kubernetes() -> Result<(), String> {
     let bin = bin_folder()?;
     kubectl(&bin)?;
-    let source = workspace().join("tests/tools/kubernetes");
-    let mut text = String::new();
-    for file in ["main.go", "go.mod"] {
-        let path = source.join(file);
-        text += &fs::read_to_string(&path)
-            .map_err(|e| format!("failed to read {}: {e}", path.display()))?;
-    }
-    let (target, stamp) = (bin.join("kubernetes"), bin.join("kubernetes.source"));
-    if !target.exists() || fs::read_to_string(&stamp).unwrap_or_default() != text {
-        say("building kube-apiserver and its companions (about 7 minutes)");
-        let (major, minor, patch) = KUBERNETES;
-        let version = "k8s.io/component-base/version";
-        let flags = format!(
-            "-s -w -X {version}.gitVersion=v{major}.{minor}.{patch} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
-        );
-        // Beside cargo, which somebody waits for.
-        let unfinished = bin.join("kubernetes.unfinished");
-        run(Command::new("nice")
-            .args(["go", "build", "-trimpath", "-ldflags", &flags, "-o"])
-            .arg(&unfinished)
-            .arg(".")
-            .current_dir(source))?;
-        fs::rename(&unfinished, &target)
-            .and_then(|()| fs::write(&stamp, &text))
-            .map_err(|e| format!("failed to install {}: {e}", target.display()))?;
+    let (major, minor, patch) = KUBERNETES;
+    let version = "k8s.io/component-base/version";
+    let flags = format!(
+        "-s -w -X {version}.gitVersion=v{major}.{minor}.{patch} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
+    );
+    go_program(&GoProgram {
+        folder: "kubernetes",
+        modules: "go.mod",
+        target: &bin.join("kubernetes"),
+        flags: &flags,
+        announcement: "building kube-apiserver and its companions (about 7 minutes)",
+    })?;
+    for version in OTHER_KUBECTLS {
+        go_program(&GoProgram {
+            folder: "kubectl",
+            modules: &format!("{version}.mod"),
+            target: &bin.join(format!("kubectl-{version}")),
+            flags: "-s -w",
+            announcement: &format!("building kubectl {version} (about 2 minutes)"),
+        })?;
     }
     for name in KUBERNETES_PROGRAMS {
         let link = bin.join(name);
@@ -100,6 +93,48 @@ pub(crate) fn kubernetes() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A program of `tests/tools`.
+struct GoProgram<'a> {
+    folder: &'a str,
+    /// The file that pins its modules: one `main.go` is built from several.
+    modules: &'a str,
+    target: &'a Path,
+    flags: &'a str,
+    announcement: &'a str,
+}
+
+/// Builds it where its source, beside which the binary keeps a copy, is not what it was built from.
+fn go_program(program: &GoProgram<'_>) -> Result<(), String> {
+    let source = workspace().join("tests/tools").join(program.folder);
+    let mut text = String::new();
+    for file in ["main.go", program.modules] {
+        let path = source.join(file);
+        text += &fs::read_to_string(&path)
+            .map_err(|e| format!("failed to read {}: {e}", path.display()))?;
+    }
+    let target = program.target;
+    let beside = |end: &str| {
+        let mut name = target.file_name().unwrap_or_default().to_owned();
+        name.push(end);
+        target.with_file_name(name)
+    };
+    let (stamp, unfinished) = (beside(".source"), beside(".unfinished"));
+    if target.exists() && fs::read_to_string(&stamp).is_ok_and(|known| known == text) {
+        return Ok(());
+    }
+    say(program.announcement);
+    // Beside cargo, which somebody waits for.
+    run(Command::new("nice")
+        .args(["go", "build", "-trimpath", "-modfile", program.modules])
+        .args(["-ldflags", program.flags, "-o"])
+        .arg(&unfinished)
+        .arg(".")
+        .current_dir(source))?;
+    fs::rename(&unfinished, target)
+        .and_then(|()| fs::write(&stamp, &text))
+        .map_err(|e| format!("failed to install {}: {e}", target.display()))
 }
 
 /// Debian's PostgreSQL 15, without the cluster that its package would create and start.

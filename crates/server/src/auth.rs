@@ -49,23 +49,35 @@ impl Identity {
         if allowed {
             return Ok(());
         }
-        Err(self.refusal(verb, target))
+        Err(self.refusal(verb, target, selector.name().unwrap_or_default()))
     }
 
     /// Whether an object of this name may be created, where `authorize` let the request pass: only the body names it.
     pub(crate) fn authorize_name(&self, target: &Target, name: &str) -> Result<(), ApiError> {
         match self {
-            Self::Agent(grant) if name != grant.database => Err(self.refusal(Verb::Create, target)),
+            Self::Agent(grant) if name != grant.database => {
+                Err(self.refusal(Verb::Create, target, ""))
+            }
             _ => Ok(()),
         }
     }
 
-    fn refusal(&self, verb: Verb, target: &Target) -> ApiError {
+    /// `selected` is the only name that can be meant where the path has none.
+    fn refusal(&self, verb: Verb, target: &Target, selected: &str) -> ApiError {
         let resource = target.resource;
-        let scope = if target.namespace.is_empty() {
+        let name = match target.name.as_str() {
+            "" => selected,
+            name => name,
+        };
+        // A Namespace counts as being in itself.
+        let namespace = match target.namespace.as_str() {
+            "" if resource.is_namespace() => &target.name,
+            namespace => namespace,
+        };
+        let scope = if namespace.is_empty() {
             "at the cluster scope".to_owned()
         } else {
-            format!("in the namespace \"{}\"", target.namespace)
+            format!("in the namespace \"{namespace}\"")
         };
         let why = format!(
             "User \"{}\" cannot {} resource \"{}{}\" in API group \"{}\" {scope}",
@@ -75,7 +87,7 @@ impl Identity {
             target.part.suffix(),
             resource.group
         );
-        ApiError::forbidden(resource, &target.name, &why)
+        ApiError::forbidden(resource, name, &why)
     }
 }
 

@@ -4,15 +4,18 @@ mod api;
 mod auth;
 mod keys;
 mod kubeconfig;
+mod limits;
 pub mod process;
 mod rotate;
 mod serve;
 mod server;
 mod storage;
+mod strangers;
 mod tokens;
 
 pub use auth::AgentGrant;
 pub use keys::KeyError;
+pub use limits::Limits;
 pub use rotate::{RotateError, rotate};
 pub use serve::{ServeError, Serving};
 pub use server::ApiServer;

@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -28,16 +28,19 @@ use crate::api::status::ApiError;
 use crate::auth::{AgentGrant, Identity};
 use crate::keys::{self, KeyError};
 use crate::kubeconfig;
+use crate::strangers::{Guest, Strangers};
 use crate::tokens::TokenError;
 
-/// Connections at once.
-const MAX_CONNECTIONS: usize = 1024;
 /// Requests at once on one HTTP/2 connection; a watch is one.
 const MAX_STREAMS: u32 = 500;
-/// Time for a TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Time for the head of a request.
-const HEAD: Duration = Duration::from_secs(30);
+/// Header lines of a request; kubectl sends about ten.
+const MAX_HEADERS: usize = 100;
+/// Bytes of the head of a request: a selector that names a thousand objects in full length fits, and 1,024 connections
+/// hold 64 MiB at most.
+const MAX_HEAD: u32 = 64 << 10;
+/// Time between questions to a client of HTTP/2 whether it is there, and time for its answer: one that stopped reading
+/// has none.
+const PULSE: Duration = Duration::from_secs(30);
 /// Time that requests have to end when the server stops; watches never would.
 const GRACE: Duration = Duration::from_secs(2);
 /// Pause after an accept that failed, which mostly means too many open files.
@@ -157,7 +160,8 @@ impl ApiServer {
         shutdown: CancellationToken,
     ) {
         let connections = TaskTracker::new();
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Arc::new(Semaphore::new(self.limits.connections));
+        let strangers = Strangers::new(self.limits.strangers);
         loop {
             let permit = tokio::select! {
                 permit = places.clone().acquire_owned() => permit,
@@ -171,8 +175,14 @@ impl ApiServer {
             match accepted {
                 Ok((stream, _)) => {
                     let (server, acceptor) = (self.clone(), acceptor.clone());
-                    let shutdown = shutdown.clone();
-                    connections.spawn(server.connection(stream, acceptor, shutdown, permit));
+                    let (shutdown, guest) = (shutdown.clone(), Arc::new(strangers.arrive()));
+                    connections.spawn(async move {
+                        tokio::select! {
+                            () = server.connection(stream, acceptor, shutdown, &guest) => {}
+                            () = guest.sent_away(server.limits.introduction) => {}
+                        }
+                        drop(permit);
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "accept failed");
@@ -186,28 +196,34 @@ impl ApiServer {
     }
 
     async fn connection(
-        self,
+        &self,
         stream: TcpStream,
         acceptor: TlsAcceptor,
         shutdown: CancellationToken,
-        _permit: OwnedSemaphorePermit,
+        guest: &Arc<Guest>,
     ) {
         // Small answers should not wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
-        let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else {
+        let handshake = tokio::time::timeout(self.limits.handshake, acceptor.accept(stream));
+        let Ok(Ok(stream)) = handshake.await else {
             return;
         };
         let service = service_fn(|request: Request<Incoming>| {
-            let server = self.clone();
-            async move { Ok::<_, Infallible>(server.answer(request.map(Body::new)).await) }
+            let (server, guest) = (self.clone(), guest.clone());
+            async move { Ok::<_, Infallible>(server.answer(request.map(Body::new), &guest).await) }
         });
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
+            .header_read_timeout(self.limits.head)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_HEAD as usize)
             .http2()
             .timer(TokioTimer::new())
+            .max_header_list_size(MAX_HEAD)
+            .keep_alive_interval(PULSE)
+            .keep_alive_timeout(PULSE)
             .max_concurrent_streams(MAX_STREAMS);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
@@ -221,7 +237,7 @@ impl ApiServer {
         }
     }
 
-    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+    async fn answer(&self, request: Request<Body>, guest: &Guest) -> Response<Body> {
         let bearer = request
             .headers()
             .get(AUTHORIZATION)
@@ -229,7 +245,10 @@ impl ApiServer {
             .and_then(|value| value.strip_prefix("Bearer "));
         let identity = bearer.and_then(|token| self.tokens.identify(token.trim()));
         match identity {
-            Some(identity) => self.api.clone().handle(identity, request).await,
+            Some(identity) => {
+                guest.introduce();
+                self.api.clone().handle(identity, request).await
+            }
             // As in kube-apiserver, whether it lives and which version it is everybody may know.
             None if bearer.is_none() && is_public(&request) => {
                 self.api.clone().handle(Identity::Admin, request).await

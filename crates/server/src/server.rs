@@ -13,6 +13,7 @@ use crate::api::route::{Part, Query, Target};
 use crate::api::service::Api;
 use crate::api::status::ApiError;
 use crate::auth::Identity;
+use crate::limits::Limits;
 use crate::storage::{OpenError, Store};
 use crate::tokens::Tokens;
 
@@ -21,6 +22,7 @@ use crate::tokens::Tokens;
 pub struct ApiServer {
     pub(crate) api: Arc<Api>,
     pub(crate) tokens: Arc<Tokens>,
+    pub(crate) limits: Limits,
 }
 
 impl std::fmt::Debug for ApiServer {
@@ -36,6 +38,14 @@ impl ApiServer {
     /// # Errors
     /// When the file cannot be opened or read, or another process has it.
     pub fn open(database: &Path) -> Result<Self, OpenError> {
+        Self::open_within(database, Limits::default())
+    }
+
+    /// The same with other limits.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_within(database: &Path, limits: Limits) -> Result<Self, OpenError> {
         let store = Arc::new(Store::open(database)?);
         create_built_in(&store).map_err(|error| OpenError::BuiltIn {
             message: error.message,
@@ -47,8 +57,15 @@ impl ApiServer {
         api::collect::start(&store, &tokens).map_err(|source| OpenError::Collector { source })?;
         Ok(Self {
             tokens,
-            api: Arc::new(Api::new(store)),
+            api: Arc::new(Api::new(store, &limits)),
+            limits,
         })
+    }
+
+    /// Forgets the history of changes, which is bounded anyway: whoever watches from a version before now, or goes on with a
+    /// list that was begun before, has to begin anew.
+    pub fn compact(&self) {
+        self.api.store.compact();
     }
 
     /// A client in memory that may do everything, with `default` as its namespace. Needs a tokio runtime.

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod random;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -14,6 +16,7 @@ use kube::api::{
 };
 use kube::{Api, ResourceExt};
 use kubedb_server::ApiServer;
+use random::Random;
 use serde_json::json;
 
 const FOLDER: &str = "KUBEDB_TEST_HISTORY_FOLDER";
@@ -21,20 +24,7 @@ const SEED: &str = "KUBEDB_TEST_HISTORY_SEED";
 /// Lives of the server.
 const LIVES: u64 = 12;
 /// Names written to: few, so that each is created, changed and deleted many times.
-const NAMES: u64 = 9;
-
-/// SplitMix64: the same seed gives the same history.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % below
-    }
-}
+const NAMES: usize = 9;
 
 /// Not a test by itself: the process that is killed. Says what it is about to do, and what was acknowledged.
 #[tokio::test(flavor = "multi_thread")]
@@ -49,10 +39,10 @@ async fn writer() {
     let mut out = std::io::stderr();
     let mut say = |line: String| out.write_all(line.as_bytes()).unwrap();
     for step in 0..1_000_000_u64 {
-        let name = format!("m{}", random.next(NAMES));
-        let value = format!("{step}-{}", random.next(u64::MAX));
+        let name = format!("m{}", random.below(NAMES));
+        let value = format!("{step}-{}", random.next());
         let known = api.get_opt(&name).await.unwrap();
-        match (known, random.next(5)) {
+        match (known, random.below(5)) {
             (None, _) => {
                 say(format!("try {name} {value}\n"));
                 let map: ConfigMap = serde_json::from_value(
@@ -138,9 +128,9 @@ async fn what_was_acknowledged_survives_any_kill() {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let enough = told.acks + 1 + usize::try_from(random.next(60)).unwrap();
+        let enough = told.acks + 1 + random.below(60);
         // Half of the lives end while a write is under way, the others just after one.
-        let in_the_middle = random.next(2) == 0;
+        let in_the_middle = random.one_in(2);
         while told.acks < enough || (in_the_middle && told.begun.is_none()) {
             told.note(
                 &lines

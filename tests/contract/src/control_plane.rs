@@ -26,6 +26,8 @@ const END: Duration = Duration::from_secs(20);
 /// Somebody may take a port between our look and the server's bind.
 const ATTEMPTS: usize = 3;
 
+const APISERVER: &str = "kube-apiserver";
+
 /// Why there is no control plane.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -81,6 +83,9 @@ pub struct ControlPlane {
     pub folder: PathBuf,
     /// For kubectl and `kube::Client`.
     pub kubeconfig: PathBuf,
+    /// For `kube::Client`, which can speak to etcd's gateway too.
+    pub etcd_kubeconfig: PathBuf,
+    apiserver: Vec<String>,
     /// In the order they were started.
     children: Vec<(&'static str, Child)>,
 }
@@ -139,21 +144,48 @@ impl ControlPlane {
         );
         write(folder, "tokens.csv", &tokens)?;
         let (etcd_port, api_port) = (free_port("etcd")?, free_port("kube-apiserver")?);
-        let kubeconfig = folder.join("kubeconfig");
-        write(folder, "kubeconfig", &kubeconfig_text(folder, api_port))?;
+        write(
+            folder,
+            "kubeconfig",
+            &kubeconfig_text(folder, api_port, &json!({"token": ADMIN_TOKEN})),
+        )?;
+        let certificate = json!({"client-certificate": folder.join("tls.crt"), "client-key": folder.join("tls.key")});
+        write(
+            folder,
+            "etcd-kubeconfig",
+            &kubeconfig_text(folder, etcd_port, &certificate),
+        )?;
         let mut plane = Self {
             folder: folder.to_path_buf(),
-            kubeconfig,
+            kubeconfig: folder.join("kubeconfig"),
+            etcd_kubeconfig: folder.join("etcd-kubeconfig"),
+            apiserver: apiserver_arguments(folder, etcd_port, api_port),
             children: Vec::new(),
         };
         plane.spawn("etcd", &etcd_arguments(folder, etcd_port)?, lifetime)?;
-        plane.spawn(
-            "kube-apiserver",
-            &apiserver_arguments(folder, etcd_port, api_port),
-            lifetime,
-        )?;
-        plane.wait_until_ready()?;
+        plane.start_apiserver(lifetime)?;
         Ok(plane)
+    }
+
+    fn start_apiserver(&mut self, lifetime: Lifetime) -> Result<(), StartError> {
+        let arguments = self.apiserver.clone();
+        self.spawn(APISERVER, &arguments, lifetime)?;
+        self.wait_until_ready()
+    }
+
+    /// Ends kube-apiserver and starts it again, at the same address and without anything it remembers.
+    ///
+    /// # Errors
+    /// When it does not become ready again.
+    pub fn restart_apiserver(&mut self, lifetime: Lifetime) -> Result<(), StartError> {
+        while let Some(place) = self
+            .children
+            .iter()
+            .position(|(name, _)| *name == APISERVER)
+        {
+            end(&mut self.children.remove(place).1);
+        }
+        self.start_apiserver(lifetime)
     }
 
     /// Starts the controllers that empty namespaces and collect what nobody owns. They learn of kinds when they start
@@ -249,7 +281,7 @@ impl ControlPlane {
             }
             if Instant::now() > end {
                 let why = format!("not ready within {READY:?}");
-                return Err(self.not_ready_text("kube-apiserver", why));
+                return Err(self.not_ready_text(APISERVER, why));
             }
             thread::sleep(Duration::from_millis(100));
         }
@@ -343,13 +375,13 @@ fn apiserver_arguments(folder: &Path, etcd: u16, port: u16) -> Vec<String> {
     ]
 }
 
-fn kubeconfig_text(folder: &Path, port: u16) -> String {
+fn kubeconfig_text(folder: &Path, port: u16, user: &serde_json::Value) -> String {
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "contract",
         "clusters": [{"name": "contract", "cluster": {
             "server": format!("https://127.0.0.1:{port}"), "certificate-authority": folder.join("ca.crt"),
         }}],
-        "users": [{"name": "admin", "user": {"token": ADMIN_TOKEN}}],
+        "users": [{"name": "admin", "user": user}],
         "contexts": [{"name": "contract", "context": {"cluster": "contract", "user": "admin", "namespace": "default"}}],
     })
     .to_string()

@@ -2,6 +2,8 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -76,7 +78,7 @@ pub struct Engine {
 
 enum Running {
     Ours(Box<(ApiServer, Serving, CancellationToken)>),
-    Theirs(ControlPlane),
+    Theirs(Arc<Mutex<ControlPlane>>),
 }
 
 impl std::fmt::Debug for Engine {
@@ -127,11 +129,50 @@ impl Engine {
         found.map(|(_, client)| client.clone()).expect("a client")
     }
 
+    /// Makes it forget everything that was before now: etcd by a compaction, and kube-apiserver, which keeps a history of its
+    /// own, by a new start.
+    ///
+    /// # Errors
+    /// When etcd refuses, or kube-apiserver does not come back.
+    pub async fn forget(&self) -> Result<(), EngineError> {
+        let plane = match &self.running {
+            Running::Ours(parts) => {
+                parts.0.compact();
+                return Ok(());
+            }
+            Running::Theirs(plane) => plane,
+        };
+        let kubeconfig = lock(plane).etcd_kubeconfig.clone();
+        let etcd = client_of(&kubeconfig).await?;
+        // Any key will do: the answer's header tells the revision. `eA==` is `x`.
+        let (_, text) = call(&etcd, "POST", "/v3/kv/range", r#"{"key": "eA=="}"#).await?;
+        let told: Value = serde_json::from_str(&text).map_err(client_error)?;
+        let body = json!({"revision": told["header"]["revision"], "physical": true}).to_string();
+        let path = "/v3/kv/compaction";
+        let (code, answer) = call(&etcd, "POST", path, &body).await?;
+        if !code.is_success() {
+            let path = path.to_owned();
+            return Err(EngineError::Create { path, answer });
+        }
+        // A process ends with the thread that started it, so that one has to stay.
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let plane = plane.clone();
+        thread::spawn(move || {
+            let outcome = lock(&plane).restart_apiserver(Lifetime::OfStarter);
+            drop(plane);
+            let _ = tell.send(outcome);
+            loop {
+                thread::park();
+            }
+        });
+        Ok(told.await.map_err(client_error)??)
+    }
+
     /// Names and ids of the processes it consists of; ours is part of this one.
     #[must_use]
     pub fn processes(&self) -> Vec<(String, u32)> {
         match &self.running {
-            Running::Theirs(plane) => plane
+            Running::Theirs(plane) => lock(plane)
                 .processes()
                 .into_iter()
                 .map(|(name, id)| (name.to_owned(), id))
@@ -139,6 +180,10 @@ impl Engine {
             Running::Ours(_) => Vec::new(),
         }
     }
+}
+
+fn lock(plane: &Mutex<ControlPlane>) -> MutexGuard<'_, ControlPlane> {
+    plane.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The client of a kubeconfig.
@@ -253,7 +298,7 @@ async fn theirs(folder: tempfile::TempDir) -> Result<Engine, EngineError> {
         whose: Whose::Theirs,
         kubeconfig: plane.kubeconfig.clone(),
         clients,
-        running: Running::Theirs(plane),
+        running: Running::Theirs(Arc::new(Mutex::new(plane))),
         folder,
     })
 }

@@ -1,10 +1,13 @@
 //! What kube-apiserver answered, kept in files, and where ours answers otherwise on purpose.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
-use crate::{engine::Whose, talk::Step};
+use crate::{engine::Whose, kubectl::Kubectl, talk::Step};
 
 /// Somewhere ours answers otherwise.
 #[derive(Debug, Deserialize)]
@@ -12,6 +15,9 @@ use crate::{engine::Whose, talk::Step};
 struct Difference {
     case: String,
     step: String,
+    /// The versions of kubectl that show it, where not all do.
+    #[serde(default)]
+    kubectl: Vec<String>,
     /// For the reader.
     reason: String,
     /// Replacements that make the expected text what ours says.
@@ -32,17 +38,46 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn file(case: &str) -> PathBuf {
-    let name = case.replace("::", "-");
-    folder().join("expected").join(format!("{name}.txt"))
+/// What every kubectl prints is kept once; what another version prints otherwise, beside it in a folder of its own.
+fn file(case: &str, kubectl: Kubectl) -> PathBuf {
+    let name = format!("{}.txt", case.replace("::", "-"));
+    let expected = folder().join("expected");
+    if kubectl == Kubectl::BASE {
+        expected.join(name)
+    } else {
+        let version = format!("kubectl-{}", kubectl.version);
+        expected.join(version).join(name)
+    }
 }
 
 /// Keeps what kube-apiserver answered.
 ///
-/// # Panics
+/// # Errors
 /// When the file cannot be written.
-pub fn keep(case: &str, steps: &[Step]) {
-    fs::write(file(case), render(steps)).expect("the file of expectations can be written");
+pub fn keep(case: &str, kubectl: Kubectl, steps: &[Step]) -> Result<(), String> {
+    let path = file(case, kubectl);
+    let text = if kubectl == Kubectl::BASE {
+        render(steps)
+    } else {
+        render(&otherwise(&read(&file(case, Kubectl::BASE))?, steps))
+    };
+    let failed = |error: std::io::Error| format!("failed to keep {}: {error}", path.display());
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    if text.is_empty() && kubectl != Kubectl::BASE {
+        return match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        };
+    }
+    fs::write(&path, text).map_err(failed)
+}
+
+/// The steps that are not as in `base`.
+fn otherwise(base: &[Step], steps: &[Step]) -> Vec<Step> {
+    let differs = |step: &&Step| !base.contains(step);
+    steps.iter().filter(differs).cloned().collect()
 }
 
 fn render(steps: &[Step]) -> String {
@@ -54,17 +89,40 @@ fn render(steps: &[Step]) -> String {
 
 /// Keeps what ours answered beside, for whoever writes a difference down: in the folder that `KUBEDB_CONTRACT_FOUND`
 /// names.
-fn show(case: &str, steps: &[Step]) {
+fn show(case: &str, kubectl: Kubectl, steps: &[Step]) {
     if let Some(folder) = std::env::var_os("KUBEDB_CONTRACT_FOUND") {
-        let name = format!("{}.txt", case.replace("::", "-"));
+        let name = format!("{}-{}.txt", case.replace("::", "-"), kubectl.version);
         let path = PathBuf::from(folder).join(name);
         fs::write(path, render(steps)).expect("the folder can be written");
     }
 }
 
-fn read(case: &str) -> Result<Vec<Step>, String> {
-    let path = file(case);
-    let text = fs::read_to_string(&path)
+/// What is expected when this kubectl asks.
+fn expected(case: &str, kubectl: Kubectl) -> Result<Vec<Step>, String> {
+    let base = read(&file(case, Kubectl::BASE))?;
+    let path = file(case, kubectl);
+    if kubectl == Kubectl::BASE || !path.exists() {
+        return Ok(base);
+    }
+    overlay(base, read(&path)?).map_err(|why| format!("{}: {why}", path.display()))
+}
+
+fn overlay(mut base: Vec<Step>, others: Vec<Step>) -> Result<Vec<Step>, String> {
+    for other in others {
+        let step = base
+            .iter_mut()
+            .find(|step| step.title == other.title)
+            .ok_or_else(|| format!("{:?} is no step", other.title))?;
+        if *step == other {
+            return Err(format!("{:?} is the same for every kubectl", other.title));
+        }
+        *step = other;
+    }
+    Ok(base)
+}
+
+fn read(path: &Path) -> Result<Vec<Step>, String> {
+    let text = fs::read_to_string(path)
         .map_err(|error| format!("failed to read {}: {error}", path.display()))?;
     let mut steps: Vec<Step> = Vec::new();
     for line in text.lines() {
@@ -96,11 +154,19 @@ fn differences() -> Result<Vec<Difference>, String> {
 ///
 /// # Errors
 /// When something differs, or a difference is listed that is none.
-pub fn compare(whose: Whose, case: &str, steps: &[Step]) -> Result<(), String> {
-    show(case, steps);
-    let mut expected = read(case)?;
+pub fn compare(whose: Whose, case: &str, kubectl: Kubectl, steps: &[Step]) -> Result<(), String> {
+    show(case, kubectl, steps);
+    let mut expected = expected(case, kubectl)?;
     if whose == Whose::Ours {
-        for difference in differences()?.iter().filter(|one| one.case == case) {
+        let shown = |one: &&Difference| {
+            let versions = &one.kubectl;
+            versions.is_empty() || versions.iter().any(|version| version == kubectl.version)
+        };
+        for difference in differences()?
+            .iter()
+            .filter(|one| one.case == case)
+            .filter(shown)
+        {
             apply(difference, &mut expected)?;
         }
     }
@@ -223,6 +289,7 @@ mod tests {
         Difference {
             case: "c".to_owned(),
             step: "s".to_owned(),
+            kubectl: Vec::new(),
             reason: "because".to_owned(),
             change: vec![Replacement {
                 theirs: theirs.to_owned(),
@@ -245,6 +312,21 @@ mod tests {
         assert_eq!(changed[0].text, "a: 1\nb: 3");
         assert!(apply(&difference("c", "d"), &mut steps()).is_err());
         assert!(apply(&difference("b: 2", "b: 2"), &mut steps()).is_err());
+    }
+
+    #[test]
+    fn another_kubectl_is_told_apart_by_its_steps() {
+        let step = |title: &str, text: &str| Step {
+            title: title.to_owned(),
+            text: text.to_owned(),
+        };
+        let base = vec![step("a", "1"), step("b", "2")];
+        let steps = vec![step("a", "1"), step("b", "3")];
+        let others = otherwise(&base, &steps);
+        assert_eq!(others, [step("b", "3")]);
+        assert_eq!(overlay(base.clone(), others).unwrap(), steps);
+        assert!(overlay(base.clone(), vec![step("a", "1")]).is_err());
+        assert!(overlay(base, vec![step("c", "1")]).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod certificates;
 pub mod control_plane;
 pub mod engine;
 pub mod expected;
+pub mod kubectl;
 pub mod normalise;
 pub mod suite;
 pub mod talk;

@@ -162,7 +162,8 @@ fn replace_times(text: &str) -> String {
     })
 }
 
-/// `12s` or `2m5s` as a word of its own.
+/// `12s` or `2m5s` as a word of its own. How wide its column is depends on the longest of them: what follows one, or the head
+/// of their column, always stands as if they were short.
 fn replace_ages(line: &str) -> String {
     let is_age = |word: &str| {
         word.ends_with('s')
@@ -171,10 +172,27 @@ fn replace_ages(line: &str) -> String {
                 .chars()
                 .all(|one| one.is_ascii_digit() || matches!(one, 'm' | 's'))
     };
-    line.split(' ')
-        .map(|word| if is_age(word) { "<age>" } else { word })
-        .collect::<Vec<_>>()
-        .join(" ")
+    let mut out = String::new();
+    let mut words = line.split(' ').peekable();
+    while let Some(word) = words.next() {
+        let is_head = word == "AGE";
+        out.push_str(if is_age(word) { "<age>" } else { word });
+        if !is_age(word) && !is_head {
+            out.push_str(if words.peek().is_some() { " " } else { "" });
+            continue;
+        }
+        let mut is_padded = false;
+        while words.next_if(|next| next.is_empty()).is_some() {
+            is_padded = true;
+        }
+        let is_last = words.peek().is_none();
+        out.push_str(match (is_last, is_padded) {
+            (true, _) => "",
+            (false, true) => "   ",
+            (false, false) => " ",
+        });
+    }
+    out
 }
 
 /// Replaces each part of a text at whose begin `length` finds something.
@@ -236,6 +254,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_width_of_ages_says_nothing() {
+        let printed = |text: &str| Normaliser::default().printed(text);
+        for (head, row) in [("AGE    L", "9s     x"), ("AGE     L", "12m5s   x")] {
+            let text = printed(&format!("NAME   {head}\nc      {row}"));
+            assert_eq!(text, "NAME   AGE   L\nc      <age>   x");
+        }
+        assert_eq!(printed("waited 30s for it  s"), "waited <age> for it  s");
+    }
 
     #[test]
     fn names_what_differs_and_keeps_the_rest() {

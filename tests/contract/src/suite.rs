@@ -8,11 +8,17 @@ use crate::{
     control_plane::StartError,
     engine::{Engine, EngineError, Whose},
     expected,
+    kubectl::Kubectl,
     talk::Talk,
 };
 
 /// Cases at once: each waits for answers most of the time.
 const AT_ONCE: usize = 6;
+/// The cases that run kubectl begin with this; each version of kubectl has to pass them.
+const TRANSCRIPTS: &str = "kubectl::";
+
+/// The cases that make an engine forget its history begin with this: they run when the others are done.
+const FORGETFUL: &str = "forgotten::";
 
 /// One case.
 #[derive(Clone, Copy)]
@@ -82,7 +88,9 @@ pub fn main(cases: &[Case]) -> ExitCode {
         let mut failed = 0;
         // Theirs first: when expectations are kept, ours is compared with the new ones.
         for whose in wanted.engines.iter().rev() {
-            failed += run(*whose, &cases, wanted.keep && *whose == Whose::Theirs).await;
+            let keep = wanted.keep && *whose == Whose::Theirs;
+            failed += run(*whose, &cases, Kubectl::BASE, keep).await;
+            failed += other_kubectls(*whose, &cases, keep).await;
         }
         failed
     });
@@ -99,12 +107,39 @@ fn must_run_both() -> bool {
     std::env::var_os("KUBEDB_CONTRACT_BOTH").is_some()
 }
 
+/// The transcripts again with every other kubectl, each on an engine of its own: the names of namespaces are in what is
+/// printed, and so are the same.
+async fn other_kubectls(whose: Whose, cases: &[Case], keep: bool) -> usize {
+    let transcripts: Vec<Case> = cases
+        .iter()
+        .filter(|case| case.name.starts_with(TRANSCRIPTS))
+        .copied()
+        .collect();
+    if transcripts.is_empty() {
+        return 0;
+    }
+    let mut failed = 0;
+    for kubectl in Kubectl::OTHERS {
+        let version = kubectl.version;
+        if kubectl.exists() {
+            failed += run(whose, &transcripts, kubectl, keep).await;
+        } else {
+            say(&format!(
+                "NOTHING IS TRIED WITH kubectl {version}: it is not installed, run cargo xtask apiserver install"
+            ));
+            failed += usize::from(must_run_both());
+        }
+    }
+    failed
+}
+
 /// Returns how many failed.
-async fn run(whose: Whose, cases: &[Case], keep: bool) -> usize {
+async fn run(whose: Whose, cases: &[Case], kubectl: Kubectl, keep: bool) -> usize {
     let name = match whose {
         Whose::Ours => "kubedb server",
         Whose::Theirs => "kube-apiserver",
     };
+    let name = format!("{name}, kubectl {}", kubectl.version);
     let begin = Instant::now();
     let engine = match Engine::start(whose).await {
         Ok(engine) => Arc::new(engine),
@@ -124,12 +159,19 @@ async fn run(whose: Whose, cases: &[Case], keep: bool) -> usize {
         begin.elapsed().as_secs_f64(),
         cases.len()
     ));
-    let failed = stream::iter(cases.iter().copied())
-        .map(|case| one(engine.clone(), case, keep, name))
-        .buffer_unordered(AT_ONCE)
-        .filter(|passed| futures::future::ready(!*passed))
-        .count()
-        .await;
+    let (last, first): (Vec<Case>, Vec<Case>) = cases
+        .iter()
+        .copied()
+        .partition(|case| case.name.starts_with(FORGETFUL));
+    let mut failed = 0;
+    for (cases, at_once) in [(first, AT_ONCE), (last, 1)] {
+        failed += stream::iter(cases)
+            .map(|case| one(engine.clone(), case, kubectl, keep, &name))
+            .buffer_unordered(at_once)
+            .filter(|passed| futures::future::ready(!*passed))
+            .count()
+            .await;
+    }
     say(&format!(
         "{name}: {} passed, {failed} failed, {:.1} s in all",
         cases.len() - failed,
@@ -141,18 +183,15 @@ async fn run(whose: Whose, cases: &[Case], keep: bool) -> usize {
     failed
 }
 
-async fn one(engine: Arc<Engine>, case: Case, keep: bool, name: &str) -> bool {
+async fn one(engine: Arc<Engine>, case: Case, kubectl: Kubectl, keep: bool, name: &str) -> bool {
     let begin = Instant::now();
     let whose = engine.whose;
-    let talk = async move { (case.run)(Talk::begin(engine, case.name).await).await };
+    let talk = async move { (case.run)(Talk::begin(engine, case.name, kubectl).await).await };
     // The message of a panic is printed where it happens.
     let outcome = match tokio::spawn(talk).await {
         Err(_) => Err("it panicked".to_owned()),
-        Ok(talk) if keep => {
-            expected::keep(case.name, &talk.steps);
-            Ok(())
-        }
-        Ok(talk) => expected::compare(whose, case.name, &talk.steps),
+        Ok(talk) if keep => expected::keep(case.name, kubectl, &talk.steps),
+        Ok(talk) => expected::compare(whose, case.name, kubectl, &talk.steps),
     };
     let took = begin.elapsed().as_secs_f64();
     match outcome {

@@ -13,8 +13,8 @@ use http_body_util::{BodyExt as _, BodyStream};
 use serde_json::{Value, json};
 
 use crate::{
-    control_plane::tools,
     engine::{Engine, User, Whose},
+    kubectl::Kubectl,
     normalise::Normaliser,
 };
 
@@ -206,6 +206,8 @@ pub struct Talk {
     pub engine: Arc<Engine>,
     /// The case's own namespace.
     pub namespace: String,
+    /// Which kubectl is run.
+    pub kubectl: Kubectl,
     /// What is written down so far.
     pub steps: Vec<Step>,
     /// Of answers and events.
@@ -214,11 +216,12 @@ pub struct Talk {
 
 impl Talk {
     /// Begins one in a namespace of its own.
-    pub async fn begin(engine: Arc<Engine>, case: &str) -> Self {
+    pub async fn begin(engine: Arc<Engine>, case: &str, kubectl: Kubectl) -> Self {
         let namespace = case.replace("::", "-").replace('_', "-");
         let talk = Self {
             engine,
             namespace,
+            kubectl,
             steps: Vec::new(),
             normaliser: Normaliser::default(),
         };
@@ -393,7 +396,7 @@ impl Talk {
         variables: &[(&str, &str)],
     ) -> Output {
         let folder = self.engine.folder.path();
-        let mut child = Command::new(kubectl_program())
+        let mut child = Command::new(self.kubectl.path())
             .args(["-n", &self.namespace])
             .args(arguments)
             .env("KUBECONFIG", &self.engine.kubeconfig)
@@ -439,11 +442,6 @@ impl Talk {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-}
-
-/// `KUBEDB_TEST_KUBECTL` names another kubectl, to try other versions.
-fn kubectl_program() -> std::path::PathBuf {
-    std::env::var_os("KUBEDB_TEST_KUBECTL").map_or_else(|| tools().join("kubectl"), Into::into)
 }
 
 fn yaml(value: &Value) -> String {

@@ -1,5 +1,6 @@
 //! The three patches: JSON merge, JSON patch, and strategic merge on core kinds.
 
+use json_patch::PatchOperation;
 use serde_json::{Map, Value};
 
 use super::resource::Resource;
@@ -7,6 +8,12 @@ use super::status::ApiError;
 
 /// Operations of a JSON patch at most, as in kube-apiserver.
 const MAX_OPERATIONS: usize = 10_000;
+/// Bytes that the copies of a JSON patch may add: as in kube-apiserver, those of a whole body. Each copy could double an
+/// object otherwise.
+const MAX_COPIED: usize = 3 << 20;
+/// Levels of a patched object. What is read has 128 at most, else it is refused; so has what was stored, or it could not be
+/// read again. A patch of operations could build any depth, and who walks through it needs a stack.
+const MAX_DEPTH: usize = 100;
 
 const JSON: &str = "application/json-patch+json";
 const MERGE: &str = "application/merge-patch+json";
@@ -28,12 +35,10 @@ impl Patch {
         body: &[u8],
     ) -> Result<Self, ApiError> {
         let media = content_type.split(';').next().unwrap_or_default().trim();
-        let broken = |error: serde_json::Error| {
-            ApiError::bad_request(format!("error decoding patch: {error}"))
-        };
         match media {
             JSON => {
-                let operations: Vec<Value> = serde_json::from_slice(body).map_err(broken)?;
+                let operations: Vec<Value> =
+                    serde_json::from_slice(body).map_err(|error| broken(&error))?;
                 let count = operations.len();
                 if count > MAX_OPERATIONS {
                     return Err(ApiError::too_large_because(&format!(
@@ -55,8 +60,7 @@ impl Patch {
     pub(crate) fn apply(&self, object: &Value) -> Result<Value, ApiError> {
         let mut patched = object.clone();
         match self {
-            Self::Json(patch) => json_patch::patch(&mut patched, patch)
-                .map_err(|error| ApiError::misfit_patch(&error.to_string()))?,
+            Self::Json(patch) => operate(&mut patched, patch)?,
             Self::Merge(patch) => json_patch::merge(&mut patched, patch),
             Self::Strategic(patch) => strategic(&mut patched, patch, "")?,
         }
@@ -68,14 +72,85 @@ impl Patch {
     }
 }
 
+/// Operation by operation, so that none works on what an earlier one made too large or too deep.
+fn operate(object: &mut Value, patch: &[PatchOperation]) -> Result<(), ApiError> {
+    let mut copied = 0;
+    for (index, operation) in patch.iter().enumerate() {
+        if let PatchOperation::Copy(copy) = operation
+            && let Ok(value) = copy.from.resolve(object)
+        {
+            copied += length(value);
+            if copied > MAX_COPIED {
+                return Err(ApiError::too_large_because(&format!(
+                    "the accumulated size increase of copy is {copied}, exceeding the limit {MAX_COPIED}"
+                )));
+            }
+        }
+        if depth_after(object, operation) > MAX_DEPTH {
+            let why =
+                format!("operation '/{index}' makes the object deeper than {MAX_DEPTH} levels");
+            return Err(ApiError::misfit_patch(&why));
+        }
+        json_patch::patch(object, std::slice::from_ref(operation)).map_err(|mut error| {
+            error.operation = index;
+            ApiError::misfit_patch(&error.to_string())
+        })?;
+    }
+    Ok(())
+}
+
+/// How deep what an operation puts somewhere lies then.
+fn depth_after(object: &Value, operation: &PatchOperation) -> usize {
+    let put = match operation {
+        PatchOperation::Add(add) => Some(&add.value),
+        PatchOperation::Replace(replace) => Some(&replace.value),
+        PatchOperation::Move(moved) => moved.from.resolve(object).ok(),
+        PatchOperation::Copy(copy) => copy.from.resolve(object).ok(),
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => None,
+    };
+    put.map_or(0, |value| operation.path().count() + depth(value))
+}
+
+/// Levels of a value; it has no more than what is read or was checked here.
+fn depth(value: &Value) -> usize {
+    let inner = match value {
+        Value::Array(items) => items.iter().map(depth).max(),
+        Value::Object(map) => map.values().map(depth).max(),
+        _ => return 0,
+    };
+    1 + inner.unwrap_or(0)
+}
+
+/// Bytes of a value, as text and about.
+fn length(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 2 + items.iter().map(|item| 1 + length(item)).sum::<usize>(),
+        Value::Object(map) => {
+            let fields = map
+                .iter()
+                .map(|(name, value)| 4 + name.len() + length(value));
+            2 + fields.sum::<usize>()
+        }
+        Value::String(text) => 2 + text.len(),
+        _ => 5,
+    }
+}
+
 fn object(body: &[u8]) -> Result<Value, ApiError> {
     match serde_json::from_slice(body) {
         Ok(value @ Value::Object(_)) => Ok(value),
         Ok(_) => Err(ApiError::bad_request("error decoding patch: not an object")),
-        Err(error) => Err(ApiError::bad_request(format!(
-            "error decoding patch: {error}"
-        ))),
+        Err(error) => Err(broken(&error)),
     }
+}
+
+/// What is no JSON. The words of Go are known to whoever has cut a patch off; others are those of our parser.
+fn broken(error: &serde_json::Error) -> ApiError {
+    let why = match error.is_eof() {
+        true => "unexpected end of JSON input".to_owned(),
+        false => error.to_string(),
+    };
+    ApiError::bad_request(format!("error decoding patch: {why}"))
 }
 
 /// Of the core kinds served, only these lists are merged; every other list is replaced.
@@ -218,6 +293,38 @@ mod tests {
         )
         .unwrap();
         assert_eq!(object["data"], json!({"only": "1"}));
+    }
+
+    /// A body of a few hundred bytes must not become an object of gigabytes, nor one that nobody can walk through.
+    #[test]
+    fn operations_have_limits() {
+        let ours = resource::find("kubedb.com", "v1alpha1", "postgreses").unwrap();
+        let apply = |operations: Value| {
+            let patch = Patch::parse(ours, JSON, operations.to_string().as_bytes()).unwrap();
+            patch.apply(&json!({"a": {"b": "c".repeat(1000)}}))
+        };
+        let doubling: Vec<Value> = (0..60)
+            .map(|index| json!({"op": "copy", "from": "/a", "path": format!("/a/{index}")}))
+            .collect();
+        assert_eq!(apply(doubling.into()).unwrap_err().code, 413);
+        let deeper = |count: usize| -> Value {
+            let op = |index| json!({"op": "add", "path": "/a".repeat(index + 2), "value": {}});
+            (0..count).map(op).collect()
+        };
+        assert!(apply(deeper(90)).is_ok());
+        assert_eq!(apply(deeper(120)).unwrap_err().code, 422);
+        let nested: Vec<Value> = (0..12)
+            .map(|_| json!({"op": "copy", "from": "", "path": "/a"}))
+            .chain((0..12).map(
+                |level| json!({"op": "copy", "from": "/a", "path": "/a".repeat((1 << level) + 1)}),
+            ))
+            .collect();
+        assert_eq!(apply(nested.into()).unwrap_err().code, 422);
+        let none = apply(
+            json!([{"op": "test", "path": "/a", "value": 1}, {"op": "remove", "path": "/x"}]),
+        );
+        let message = none.unwrap_err().message;
+        assert!(message.contains("operation '/0'"), "{message}");
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(crate) struct Page {
 /// What a continue token says. It is not secret: it only names a revision and the last object told.
 #[derive(Debug, Serialize, Deserialize)]
 struct Token {
+    /// 0 for a list that goes on with what is there now.
     revision: u64,
     namespace: String,
     name: String,
@@ -38,6 +39,16 @@ struct Token {
 impl Token {
     fn encode(&self) -> String {
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// The same place in the list as it is when it is asked for.
+    fn as_of_now(&self) -> String {
+        let now = Self {
+            revision: 0,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+        };
+        now.encode()
     }
 
     fn decode(text: &str) -> Result<Self, ApiError> {
@@ -120,7 +131,7 @@ fn objects(
     let wanted = revision(query)?;
     let exact = query.text("resourceVersionMatch") == "Exact";
     let at = match token {
-        Some(token) => Some(token.revision),
+        Some(token) => Some(token.revision).filter(|revision| *revision > 0),
         None if exact => wanted.filter(|wanted| *wanted > 0),
         None => None,
     };
@@ -128,7 +139,11 @@ fn objects(
         not_later(store, wanted)?;
     }
     match at {
-        Some(at) => Ok((at, store.list_at(at, group, plural, &target.namespace)?)),
+        Some(at) => match (store.list_at(at, group, plural, &target.namespace), token) {
+            (Ok(objects), _) => Ok((at, objects)),
+            (Err(_), Some(token)) => Err(ApiError::expired_continue(token.as_of_now())),
+            (Err(compacted), None) => Err(compacted.into()),
+        },
         None => Ok(store.list(group, plural, &target.namespace)),
     }
 }

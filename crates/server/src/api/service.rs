@@ -20,12 +20,11 @@ use super::status::ApiError;
 use super::write::Written;
 use super::{body, delete, discovery, openapi, watch, write};
 use crate::auth::Identity;
+use crate::limits::Limits;
 use crate::storage::Store;
 
 /// Largest body, as in kube-apiserver.
 const MAX_BODY: usize = 3 << 20;
-/// Time for a body to arrive, as long as a whole request may take in kube-apiserver.
-const BODY_TIME: Duration = Duration::from_secs(60);
 /// Watches at once: a hundred databases with three instances each and their tools, with room to spare.
 const MAX_WATCHES: usize = 2000;
 /// Warnings told in headers at most.
@@ -35,13 +34,17 @@ const MAX_WARNINGS: usize = 20;
 pub(crate) struct Api {
     pub(crate) store: Arc<Store>,
     watches: Arc<Semaphore>,
+    changes: Semaphore,
+    body_time: Duration,
 }
 
 impl Api {
-    pub(crate) fn new(store: Arc<Store>) -> Self {
+    pub(crate) fn new(store: Arc<Store>, limits: &Limits) -> Self {
         Self {
             store,
             watches: Arc::new(Semaphore::new(MAX_WATCHES)),
+            changes: Semaphore::new(limits.changes),
+            body_time: limits.body,
         }
     }
 
@@ -123,8 +126,11 @@ impl Api {
     }
 
     async fn change(&self, call: Call, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+        let _permit = self.changes.try_acquire().map_err(|_| {
+            ApiError::too_many_requests("too many requests, please try again later")
+        })?;
         let (parts, body) = request.into_parts();
-        let bytes = collect(body).await?;
+        let bytes = collect(body, self.body_time).await?;
         let content_type = header(&parts.headers, CONTENT_TYPE).to_owned();
         let store = self.store.clone();
         // A write waits for the disk.
@@ -259,8 +265,8 @@ fn header(headers: &HeaderMap, name: HeaderName) -> &str {
         .unwrap_or_default()
 }
 
-async fn collect(body: Body) -> Result<Bytes, ApiError> {
-    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, MAX_BODY).collect());
+async fn collect(body: Body, time: Duration) -> Result<Bytes, ApiError> {
+    let collected = tokio::time::timeout(time, Limited::new(body, MAX_BODY).collect());
     match collected.await {
         Err(_) => Err(ApiError::bad_request("the body did not arrive in time")),
         Ok(Ok(collected)) => Ok(collected.to_bytes()),

@@ -15,6 +15,8 @@ pub(crate) struct ApiError {
     pub(crate) details: Value,
     /// The message is the whole answer.
     pub(crate) plain: bool,
+    /// Where a list that cannot be continued as it was goes on all the same; empty for everything else.
+    next: String,
 }
 
 /// One refused field of an object.
@@ -82,6 +84,7 @@ impl ApiError {
             message: message.into(),
             details: Value::Null,
             plain: false,
+            next: String::new(),
         }
     }
 
@@ -301,6 +304,18 @@ impl ApiError {
         Self::new(StatusCode::GONE, "Expired", message)
     }
 
+    /// A list is asked to go on as of a version that is forgotten; `next` goes on with what is there now.
+    pub(crate) fn expired_continue(next: String) -> Self {
+        let message = "The provided continue parameter is too old to display a consistent list result. You can start a new \
+            list without the continue parameter, or use the continue token in this response to retrieve the remainder of \
+            the results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+            modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+        Self {
+            next,
+            ..Self::expired(message)
+        }
+    }
+
     pub(crate) fn too_large_revision(wanted: u64, current: u64) -> Self {
         let message = format!("Timeout: Too large resource version: {wanted}, current: {current}");
         let mut error = Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message);
@@ -332,6 +347,9 @@ impl ApiError {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "code": self.code.as_u16(),
         });
+        if !self.next.is_empty() {
+            status["metadata"]["continue"] = self.next.as_str().into();
+        }
         if !self.reason.is_empty() {
             status["reason"] = self.reason.into();
         }
@@ -352,9 +370,6 @@ impl From<StorageError> for ApiError {
 
 impl From<Compacted> for ApiError {
     fn from(_: Compacted) -> Self {
-        Self::expired(
-            "The provided continue parameter is too old to display a consistent list result. \
-             You must start a new list without the continue parameter.",
-        )
+        Self::expired("The resourceVersion for the provided list is too old.")
     }
 }

@@ -108,6 +108,12 @@ impl Log {
         }
     }
 
+    /// Forgets every change, as if it were long ago.
+    pub(crate) fn forget(&mut self) {
+        self.changes.clear();
+        self.bytes = 0;
+    }
+
     /// At most `limit` changes after `revision`, oldest first.
     pub(crate) fn after(&self, revision: u64, limit: usize) -> Result<Vec<Arc<Change>>, Compacted> {
         let oldest = self.compacted();

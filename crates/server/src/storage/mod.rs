@@ -175,6 +175,12 @@ impl Store {
         Ok(result)
     }
 
+    /// Forgets the history. What is forgotten goes from the file with the next write.
+    pub(crate) fn compact(&self) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.log.forget();
+    }
+
     /// The file itself, for what is not an object.
     pub(crate) fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection

@@ -7,6 +7,7 @@ mod bodies;
 mod deletion;
 mod discovery;
 mod events;
+mod forgotten;
 mod kube_rs;
 mod kubectl;
 mod leases;
@@ -41,8 +42,9 @@ fn main() -> ExitCode {
         deletion: finalizers, preconditions, collections, owners, propagation, namespaces;
         discovery: plain, aggregated, schemas, absent;
         events: both_groups;
+        forgotten: versions;
         kube_rs: typed, reflected;
-        kubectl: reads, creates, changes, applies, deletes, waits_and_watches, explains;
+        kubectl: reads, outputs, absences, creates, changes, applies, deletes, waits_and_watches, explains;
         leases: races;
         lists: pages, selectors, tables, versions;
         objects: secrets, config_maps, namespaces, custom, generated_names, status, conflicts, dry_run;
