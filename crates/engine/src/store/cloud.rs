@@ -8,7 +8,7 @@ use object_store::{
     azure::{MicrosoftAzure, MicrosoftAzureBuilder},
 };
 
-use super::{Credentials, StoreError};
+use super::{Credentials, StoreError, checked::Checking};
 
 /// Retries of one request, as for GCS, and how late the last one may begin.
 const RETRIES: usize = 5;
@@ -83,6 +83,7 @@ pub(super) fn azure(
         .with_account(required("AZURE_ACCOUNT_NAME")?)
         .with_access_key(required("AZURE_ACCOUNT_KEY")?)
         .with_client_options(client(endpoint))
+        .with_http_connector(Checking)
         .with_retry(retry());
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
