@@ -3,6 +3,7 @@
 mod apiserver;
 mod bench;
 mod lint;
+mod promises;
 mod stores;
 mod suite;
 mod tidy;

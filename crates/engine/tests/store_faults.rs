@@ -1,7 +1,8 @@
 //! Every store, every fault, at every request of a Snapshot, a restore and a deletion.
 //!
-//! Points are found by counting the requests of a run in which nothing goes wrong. At each point the suite takes some of the kinds of faults,
-//! so that every kind has its turn; `KUBEDB_FAULTS=all` takes them all, and the slow ones too.
+//! Points are found by counting the requests of a run in which nothing goes wrong. At each point the suite takes one kind of fault, another one at the
+//! next, so that every kind has its turn; `KUBEDB_FAULTS=7` begins with others, and `KUBEDB_FAULTS=all` takes all kinds at all points, and the
+//! slow ones too.
 
 #![allow(clippy::unwrap_used)]
 
@@ -37,7 +38,7 @@ use snapshots::{
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Kinds that have their turn at one point, where not all have.
-const SOME: usize = 2;
+const SOME: usize = 1;
 
 /// A store with Snapshots of others in it, and a server to take one of.
 struct Scene {
@@ -99,13 +100,16 @@ impl Scene {
     }
 
     /// Points and kinds: every point, with all kinds or with those whose turn it is.
-    fn faults(&self, requests: usize) -> Vec<(usize, Fault)> {
+    fn faults(&self, requests: usize, operation: usize) -> Vec<(usize, Fault)> {
         let mut kinds = Fault::QUICK.to_vec();
         kinds.push(Fault::ListOfBefore);
         kinds.push(Fault::Slow(Duration::from_millis(300)));
         let turns = if is_all() { kinds.len() } else { SOME };
-        // Another store begins with another kind.
-        let shift = self.place.kind as usize * 5;
+        // Every store, operation and seed begins with another kind.
+        let seed = env::var("KUBEDB_FAULTS")
+            .ok()
+            .and_then(|value| value.parse().ok());
+        let shift = self.place.kind as usize * 5 + operation * 9 + seed.unwrap_or(0_usize);
         (0..requests)
             .flat_map(|point| (0..turns).map(move |turn| (point, point * SOME + turn + shift)))
             .map(|(point, kind)| (point, kinds[kind % kinds.len()].clone()))
@@ -160,7 +164,7 @@ async fn snapshots(scene: &Scene) -> usize {
     assert!((6..60).contains(&requests), "{requests}");
     scene.clear("a Snapshot without a fault").await;
     let mut made = None;
-    for (point, fault) in scene.faults(requests) {
+    for (point, fault) in scene.faults(requests, 0) {
         let what = format!(
             "{:?}: a Snapshot with {fault:?} at request {point} of {requests}",
             place.kind
@@ -222,7 +226,7 @@ async fn restores(scene: &Scene) -> usize {
         (3..40).contains(&requests) && whole.len() > 500,
         "{requests}"
     );
-    for (point, fault) in scene.faults(requests) {
+    for (point, fault) in scene.faults(requests, 1) {
         let what = format!(
             "{:?}: a restore with {fault:?} at request {point} of {requests}",
             place.kind
@@ -253,7 +257,7 @@ async fn deletions(scene: &Scene) -> usize {
     delete(&place.store, "snap").await.unwrap();
     let requests = scene.requests();
     assert!((5..60).contains(&requests), "{requests}");
-    for (point, fault) in scene.faults(requests) {
+    for (point, fault) in scene.faults(requests, 2) {
         let what = format!(
             "{:?}: a deletion with {fault:?} at request {point} of {requests}",
             place.kind
