@@ -87,7 +87,7 @@ impl Azurite {
                 .stderr(Stdio::null()),
         )?;
         // Whoever asks without a signature is refused, which says that it is up.
-        wait_until("Azurite", Duration::from_secs(30), || {
+        wait_until("Azurite", Duration::from_secs(120), || {
             get(port, &format!("/{}?comp=list", ACCOUNT.0))
                 .is_some_and(|reply| reply.contains("Azurite-Blob"))
         })?;
