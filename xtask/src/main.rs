@@ -4,6 +4,7 @@ mod apiserver;
 mod bench;
 mod fuzz;
 mod lint;
+mod promises;
 mod stores;
 mod suite;
 mod tidy;

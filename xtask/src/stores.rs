@@ -21,6 +21,7 @@ const SWIFT: [&str; 4] = [
     "setuptools<81",
 ];
 const MEMCACHED: [&str; 2] = ["memcached", "libevent-2.1-7"];
+const FAKETIME: [&str; 1] = ["libfaketime"];
 
 /// Runs one of the commands for a developer; what they do is in `tests/stores/src/bin/stores.rs`.
 pub(crate) fn run_command(arguments: &[&str]) -> Result<(), String> {
@@ -43,7 +44,8 @@ pub(crate) fn install(cache: &Path) -> Result<(), String> {
     azurite(cache)?;
     swift(cache)?;
     keystone(cache)?;
-    memcached(cache)
+    unpack(cache, "memcached", &MEMCACHED)?;
+    unpack(cache, "faketime", &FAKETIME)
 }
 
 fn go_tool(bin: &Path, name: &str, module: &str, time: &str) -> Result<(), String> {
@@ -141,13 +143,14 @@ fn keystone(cache: &Path) -> Result<(), String> {
     })
 }
 
-/// Swift's TempAuth keeps its tokens in it. Unpacked, not installed: an installed one would run as a service of the machine.
-fn memcached(cache: &Path) -> Result<(), String> {
-    folder(cache, "memcached", "1", |place| {
+/// Packages of the system: memcached, where Swift's TempAuth keeps its tokens, and a clock that a test can set. Unpacked, not installed: an
+/// installed memcached would run as a service of the machine.
+fn unpack(cache: &Path, name: &str, packages: &[&str]) -> Result<(), String> {
+    folder(cache, name, "1", |place| {
         let download = || {
             Command::new("apt-get")
                 .args(["download", "-q"])
-                .args(MEMCACHED)
+                .args(packages)
                 .current_dir(place)
                 .stderr(Stdio::null())
                 .status()
@@ -156,7 +159,7 @@ fn memcached(cache: &Path) -> Result<(), String> {
         if !download() {
             run(Command::new("apt-get").args(["update", "-q"]))?;
             if !download() {
-                return Err("apt-get download memcached failed".to_owned());
+                return Err(format!("apt-get download {name} failed"));
             }
         }
         let failed = |error: std::io::Error| format!("failed to read {}: {error}", place.display());

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{say, tools::workspace};
+use crate::{promises, say, tools::workspace};
 
 /// Which workspace crates a crate may use. A crate not named here may use none.
 const ARROWS: [(&str, &[&str]); 13] = [
@@ -78,6 +78,7 @@ pub(crate) fn run() -> Result<(), String> {
         collect(&workspace().join(folder), &mut sources)?;
     }
     sizes(&sources, &mut wrong)?;
+    promises::check(&sources, &mut wrong)?;
     if wrong.is_empty() {
         say(&format!(
             "tidy: arrows and {} source files are in order",

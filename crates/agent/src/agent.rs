@@ -146,6 +146,8 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
     };
     if let Some(error) = damage {
         agent.fail(&error, true);
+    } else if agent.state.is_none() {
+        agent.recall_failure();
     }
     let result = agent.serve(latest, &shutdown).await;
     watcher.abort();
@@ -242,6 +244,34 @@ impl Agent {
         });
     }
 
+    /// What an earlier agent could not make, this one does not try again.
+    fn recall_failure(&mut self) {
+        let uid = &self.config.database_uid;
+        if let Some(failure) = state::read_failure(&self.place.paths, uid) {
+            tracing::warn!(reason = failure.reason, "failed for good before");
+            self.failure = Some(Failure {
+                reason: failure.reason,
+                is_final: true,
+                count: 1,
+                retry_at: Instant::now(),
+            });
+        }
+    }
+
+    /// Keeps a final failure for the next agent.
+    fn keep_failure(&self) {
+        let Some(failure) = self.failure.as_ref().filter(|failure| failure.is_final) else {
+            return;
+        };
+        let kept = state::FinalFailure {
+            database_uid: self.config.database_uid.clone(),
+            reason: failure.reason.clone(),
+        };
+        if let Err(error) = state::write_failure(&self.place.paths, &kept) {
+            tracing::warn!(%error, "the next agent will try again");
+        }
+    }
+
     /// Begins a job that makes a data folder. One that ends without it leaves nothing behind, neither files nor processes.
     pub(crate) fn begin(
         &mut self,
@@ -303,6 +333,7 @@ impl Agent {
             Ok(Err(error)) => {
                 let is_final = error.is_final();
                 self.fail(&error, is_final);
+                self.keep_failure();
             }
             Err(error) => self.fail(&error, false),
         }

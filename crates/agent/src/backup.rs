@@ -1,15 +1,22 @@
 //! One task of this instance: a Snapshot taken, or a Snapshot's data deleted.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use kubedb_api::protocol::{
     Progress, SnapshotResult, SnapshotTask, TaskAction, TaskPhase, TaskStatus,
 };
+use kubedb_core::lsn::Lsn;
 use kubedb_engine::{
     backup::{BackupError, BackupOutcome, BackupProgress, BackupRequest, take},
     repository::delete::delete_snapshot,
     store::{Credentials, Store},
+    walsender::{WalSender, WalSenderConfig, WalSenderError},
 };
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,8 +24,12 @@ use crate::{
     api::OwnApi,
     bootstrap::Place,
     location::{location, reads_no_secret},
+    postgres::configuration::{Follow, REPLICATION_ROLE},
     sql::local,
 };
+
+/// A primary on the same network answers within this, or it is not well.
+const PRIMARY_LIMIT: Duration = Duration::from_secs(10);
 
 /// Everything the job needs, taken out of the agent so that it can run beside the loop.
 pub(crate) struct Job {
@@ -32,6 +43,8 @@ pub(crate) struct Job {
     lineage: String,
     postgres_version: String,
     socket_port: u16,
+    /// The primary that this standby follows, and the Secret of the role that may ask it.
+    primary: Option<(Follow, String)>,
 }
 
 /// Why a task ended without success, and whether another attempt can help.
@@ -81,6 +94,9 @@ impl Job {
                 .unwrap_or_default(),
             postgres_version: agent.config.postgres_version.clone(),
             socket_port: agent.config.port,
+            primary: agent
+                .followed()
+                .map(|follow| (follow, agent.replication_secret())),
         }
     }
 
@@ -175,6 +191,55 @@ impl Job {
         }
     }
 
+    /// What a Snapshot of a standby must hold. What the operator knows of the primary is a report old; the primary itself knows what it has
+    /// acknowledged until now.
+    async fn floor(&self, reported: Option<Lsn>) -> Result<Option<Lsn>, Refusal> {
+        let Some((follow, secret)) = &self.primary else {
+            return Ok(reported);
+        };
+        match self.ask_primary(follow, secret).await {
+            Ok(position) => Ok(reported.max(Some(position))),
+            Err(mut refusal) if self.task.attempt <= 1 => {
+                refusal.reason = format!(
+                    "failed to ask the primary for its position: {}",
+                    refusal.reason
+                );
+                Err(refusal)
+            }
+            // The primary comes first after a failed attempt, so this one is here because there is no healthy primary.
+            Err(refusal) => {
+                let reason = refusal.reason;
+                tracing::warn!(reason, "goes on from what the primary last reported");
+                Ok(reported)
+            }
+        }
+    }
+
+    async fn ask_primary(&self, follow: &Follow, secret: &str) -> Result<Lsn, Refusal> {
+        let password = self.api.secret_text(secret, "REPLICATION_PASSWORD").await;
+        let config = WalSenderConfig {
+            host: follow.host.clone(),
+            port: follow.port,
+            user: REPLICATION_ROLE.to_owned(),
+            password: password.map_err(|error| Refusal::of(&error, true))?,
+            application_name: "kubedb snapshot".to_owned(),
+            connect_timeout: PRIMARY_LIMIT,
+        };
+        let asked = timeout(PRIMARY_LIMIT, async {
+            let mut sender = WalSender::connect(&config).await?;
+            let identity = sender.identify_system().await?;
+            sender.close().await;
+            Ok::<_, WalSenderError>(identity.position)
+        });
+        match asked.await {
+            Ok(position) => position.map_err(|error| Refusal::of(&error, true)),
+            Err(_) => Err(Refusal {
+                reason: format!("no answer within {} s", PRIMARY_LIMIT.as_secs()),
+                is_retryable: true,
+            }),
+        }
+    }
+
     async fn back_up(
         &self,
         status: &watch::Sender<TaskStatus>,
@@ -184,6 +249,7 @@ impl Job {
             None => None,
             Some(text) => Some(text.parse().map_err(|error| Refusal::of(&error, false))?),
         };
+        let minimum_lsn = self.floor(minimum_lsn).await?;
         let mut connection = local(&self.place.paths, self.socket_port);
         connection.application_name("kubedb snapshot");
         let request = BackupRequest {

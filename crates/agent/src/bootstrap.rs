@@ -97,7 +97,8 @@ impl BootstrapError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Scripts(_) | Self::Location(_) | Self::Replay { .. } => true,
-            Self::Restore(error) => !error.is_retryable(),
+            // What the user mends in the Secret or at the store is found mended by the next try.
+            Self::Restore(error) => !error.is_retryable() && !error.is_mendable(),
             _ => false,
         }
     }

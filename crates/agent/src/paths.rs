@@ -58,6 +58,12 @@ impl Paths {
         self.directory.join(STATE_FILE)
     }
 
+    /// Why the instance could not be made, for good.
+    #[must_use]
+    pub fn failure(&self) -> PathBuf {
+        self.directory.join("kubedb-failed.json")
+    }
+
     /// Folder of the Unix socket, short enough for its 107 bytes.
     #[must_use]
     pub fn socket(&self) -> &Path {

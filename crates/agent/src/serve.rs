@@ -240,6 +240,14 @@ impl Agent {
         Ok(())
     }
 
+    /// The primary that this standby follows, or followed when it was last started.
+    pub(crate) fn followed(&self) -> Option<Follow> {
+        let state = self.state.as_ref()?;
+        let primary = self.follows.as_ref().or(state.last_primary.as_ref())?;
+        let is_standby = state.role == StoredRole::Standby;
+        is_standby.then(|| self.follow_of(primary).ok()).flatten()
+    }
+
     pub(crate) fn replication_secret(&self) -> String {
         format!("{}-replication", self.config.database)
     }

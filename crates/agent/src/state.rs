@@ -129,6 +129,38 @@ pub fn forget(path: &Path) -> Result<(), StateError> {
     }
 }
 
+/// Why an instance could not be made, for good. It stands beside the data that there is not, so that an agent that is started again does not
+/// try again: a script may have had effects outside, and a restore would fetch everything once more to fail as before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FinalFailure {
+    /// UID of the Postgres object it was to be made for.
+    pub database_uid: String,
+    /// What is told in the status.
+    pub reason: String,
+}
+
+/// Reads why the instance of this database could not be made. A file that says nothing is none: then it is tried again.
+#[must_use]
+pub fn read_failure(paths: &Paths, database_uid: &str) -> Option<FinalFailure> {
+    let path = paths.failure();
+    let size = fs::metadata(&path).ok()?.len();
+    let text = (size <= BYTES_MAX).then(|| fs::read(&path))?.ok()?;
+    let failure: FinalFailure = serde_json::from_slice(&text).ok()?;
+    (failure.database_uid == database_uid).then_some(failure)
+}
+
+/// Keeps why the instance could not be made.
+pub fn write_failure(paths: &Paths, failure: &FinalFailure) -> Result<(), StateError> {
+    let path = paths.failure();
+    let text = serde_json::to_vec_pretty(failure).map_err(io::Error::other);
+    let written = text.and_then(|text| replace(&path, &text));
+    written.map_err(|source| StateError::Write {
+        path: path.display().to_string(),
+        source,
+    })
+}
+
 /// Replaces a file by rename, with content and name on disk before it returns. Mode 0600.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
@@ -177,5 +209,21 @@ mod tests {
         fs::write(&path, b"{\"databaseUid\":").unwrap();
         // A damaged file must never look like an absent one: that would begin the database anew.
         assert!(matches!(read(&path), Err(StateError::Read { .. })));
+    }
+
+    #[test]
+    fn a_final_failure_stands_for_its_database_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::new(folder.path(), folder.path());
+        assert_eq!(read_failure(&paths, "u"), None);
+        let failure = FinalFailure {
+            database_uid: "u".to_owned(),
+            reason: "the pack is damaged".to_owned(),
+        };
+        write_failure(&paths, &failure).unwrap();
+        assert_eq!(read_failure(&paths, "u"), Some(failure));
+        assert_eq!(read_failure(&paths, "other"), None);
+        fs::write(paths.failure(), b"{\"databaseUid\":").unwrap();
+        assert_eq!(read_failure(&paths, "u"), None);
     }
 }

@@ -8,4 +8,5 @@ pub mod pulse;
 pub mod retention;
 pub mod schedule;
 pub mod snapshot;
+pub mod steps;
 pub mod turns;

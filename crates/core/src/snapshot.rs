@@ -2,7 +2,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{lsn::Lsn, turns::JITTER_MAX};
+use crate::{
+    lsn::Lsn,
+    steps::{Step, skipped},
+    turns::JITTER_MAX,
+};
 
 /// Assignments after which a Snapshot fails for good.
 pub const ATTEMPTS_MAX: u32 = 3;
@@ -82,6 +86,8 @@ pub enum Stage {
 pub struct SnapshotView {
     /// The time.
     pub now: Timestamp,
+    /// Steps forward that the clock made.
+    pub steps: Vec<Step>,
     /// Where it stands.
     pub stage: Stage,
     /// What keeps it from starting, in words: a missing Secret, a database that is not Running.
@@ -176,7 +182,7 @@ fn decide_pending(
     attempts: u32,
 ) -> SnapshotDecision {
     if let Some(before) = &view.before {
-        let deadline = later(created, TURN_LIMIT);
+        let deadline = deadline(view, created, TURN_LIMIT);
         let decided = wait_or_fail(view.now, deadline, TURN_LIMIT, before.clone());
         return SnapshotDecision {
             is_queued: true,
@@ -211,7 +217,7 @@ fn decide_pending(
         (Some(obstacle), _) => obstacle.clone(),
         (None, None) => "no instance is healthy".to_owned(),
     };
-    let deadline = later(since.max(start), PENDING_LIMIT);
+    let deadline = deadline(view, since.max(start), PENDING_LIMIT);
     wait_or_fail(view.now, deadline, PENDING_LIMIT, obstacle)
 }
 
@@ -250,7 +256,7 @@ fn decide_running(
     silence: SignedDuration,
     instance_exists: bool,
 ) -> SnapshotDecision {
-    let deadline = later(since, RUNNING_LIMIT);
+    let deadline = deadline(view, since, RUNNING_LIMIT);
     match report {
         Report::Succeeded => decision(SnapshotAction::Succeed, "the manifest was read back"),
         Report::Failed {
@@ -311,6 +317,11 @@ fn is_near(standby: &Candidate, floor: Lsn) -> bool {
     standby
         .lsn
         .is_some_and(|lsn| floor.0.saturating_sub(lsn.0) <= LAG_MAX_BYTES)
+}
+
+/// When a limit is over. A clock that was set forward meanwhile does not shorten it.
+fn deadline(view: &SnapshotView, since: Timestamp, limit: SignedDuration) -> Timestamp {
+    later(since, limit.saturating_add(skipped(&view.steps, since)))
 }
 
 fn later(time: Timestamp, by: SignedDuration) -> Timestamp {

@@ -157,7 +157,7 @@ fn failed_unfinished_pinned_used_and_made_by_hand_have_rules_of_their_own() {
 }
 
 #[test]
-fn many_failures_do_not_push_out_the_last_good_one() {
+fn i06_many_failures_do_not_push_out_the_last_good_one() {
     let policy = Policy {
         within: Some(SignedDuration::from_hours(1)),
         failed: Some(0),

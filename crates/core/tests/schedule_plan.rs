@@ -174,7 +174,7 @@ fn another_zone_is_another_schedule_and_makes_no_snapshot_either() {
 }
 
 #[test]
-fn a_clock_that_steps_back_serves_no_tick_twice() {
+fn t26_a_clock_that_steps_back_serves_no_tick_twice() {
     let schedule = every_6h();
     let tick = "2018-02-08T16:53:41Z";
     let served = due(at(tick), &schedule, &started(&schedule), false, false);

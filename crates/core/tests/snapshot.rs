@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use kubedb_core::{
     lsn::Lsn,
     snapshot::{Candidate, Report, SnapshotAction, SnapshotView, Stage, decide},
+    steps::{Watch, skipped},
 };
 
 fn at(seconds: i64) -> Timestamp {
@@ -23,6 +24,7 @@ fn candidate(instance: &str, is_primary: bool, is_healthy: bool, lsn: u64) -> Ca
 
 fn pending(now: i64) -> SnapshotView {
     SnapshotView {
+        steps: Vec::new(),
         now: at(now),
         stage: Stage::Pending {
             created: at(0),
@@ -43,6 +45,7 @@ fn pending(now: i64) -> SnapshotView {
 
 fn running(now: i64, attempt: u32, report: Report, silence: i64) -> SnapshotView {
     SnapshotView {
+        steps: Vec::new(),
         stage: Stage::Running {
             since: at(0),
             attempt,
@@ -263,4 +266,46 @@ fn a_deleted_database_ends_its_snapshots_but_not_finished_ones() {
         *instance_exists = false;
     }
     assert_eq!(decide(&view).action, SnapshotAction::Withdraw);
+}
+
+#[test]
+fn t26_a_clock_that_is_set_a_day_forward_ends_no_snapshot_and_no_wait() {
+    let (day, second) = (86_400, SignedDuration::from_secs);
+    let mut watch = Watch::default();
+    // Seen once a minute by another clock; after five minutes it is set a day forward.
+    for minute in 0..10 {
+        let shown = minute * 60 + if minute >= 5 { day } else { 0 };
+        watch.look(at(shown), second(minute * 60));
+    }
+    let steps = watch.steps().to_vec();
+    assert_eq!(steps.len(), 1, "{steps:?}");
+    assert_eq!(skipped(&steps, at(0)), second(day));
+    assert_eq!(skipped(&steps, at(day)), SignedDuration::ZERO);
+
+    let waits = |view: &SnapshotView| matches!(decide(view).action, SnapshotAction::Wait { .. });
+    let fails = |view: &SnapshotView| decide(view).action == SnapshotAction::Fail;
+    let mut runs = running(day + 600, 1, Report::Running, 0);
+    assert!(fails(&runs));
+    runs.steps.clone_from(&steps);
+    assert!(waits(&runs));
+    // Its limit holds all the same.
+    runs.now = at(2 * day);
+    assert!(fails(&runs));
+
+    let mut waiting = pending(day + 600);
+    waiting.obstacle = Some("secrets \"s\" not found".to_owned());
+    assert!(fails(&waiting));
+    waiting.steps = steps;
+    assert!(waits(&waiting));
+    waiting.now = at(day + 3_600);
+    assert!(fails(&waiting));
+}
+
+#[test]
+fn t26_a_clock_that_is_set_back_or_slewed_made_no_step() {
+    let mut watch = Watch::default();
+    for (shown, uptime) in [(10_000, 0), (10_090, 60), (6_500, 120), (6_560, 180)] {
+        watch.look(at(shown), SignedDuration::from_secs(uptime));
+    }
+    assert_eq!(watch.steps(), []);
 }

@@ -6,7 +6,12 @@ use std::{fs, os::unix::fs::FileExt as _};
 
 use kubedb_engine::{
     backup::BackupError,
-    repository::{DeleteError, manifest},
+    repository::{
+        DeleteError,
+        keys::{DatabaseFolder, maps},
+        manifest::{self, ObjectRef},
+        map::Map,
+    },
     restore::RestoreError,
     store::Store,
 };
@@ -57,7 +62,7 @@ async fn a_damaged_page_is_named_and_not_backed_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_cannot_work_are_refused() {
+async fn t07_requests_that_cannot_work_are_refused() {
     let server = small_server().await;
     let other = small_server().await;
     let faulty = Faulty::new("");
@@ -107,7 +112,7 @@ fn spoil(folder: &std::path::Path, key: &str, change: impl FnOnce(&mut Vec<u8>))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn damage_in_the_store_is_found_named_and_leaves_nothing_on_disk() {
+async fn i02_t20_damage_in_the_store_is_found_named_and_leaves_nothing_on_disk() {
     let folder = tempfile::tempdir().unwrap();
     let store = local(folder.path());
     let server = small_server().await;
@@ -172,7 +177,7 @@ async fn damage_in_the_store_is_found_named_and_leaves_nothing_on_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_manifest_that_cannot_be_read_protects_what_it_may_need() {
+async fn i05_a_manifest_that_cannot_be_read_protects_what_it_may_need() {
     let folder = tempfile::tempdir().unwrap();
     let store = local(folder.path());
     let server = small_server().await;
@@ -223,7 +228,7 @@ async fn a_manifest_that_cannot_be_read_protects_what_it_may_need() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_another_c_library_sorted_is_refused_and_bytes_are_not() {
+async fn t27_what_another_c_library_sorted_is_refused_and_bytes_are_not() {
     let faulty = Faulty::new("");
     let store = faulty.store();
     let server = small_server().await;
@@ -254,4 +259,73 @@ async fn what_another_c_library_sorted_is_refused_and_bytes_are_not() {
             }
         }
     }
+}
+
+/// PostgreSQL writes its control file in place, and a reader may see half of that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t22_a_control_file_that_is_torn_while_it_is_read_is_read_again() {
+    let faulty = Faulty::new("");
+    let store = faulty.store();
+    let server = small_server().await;
+    let path = server.data.join("global/pg_control");
+    let good = fs::read(&path).unwrap();
+    let mut torn = good.clone();
+    torn[..100].fill(0x5a);
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&torn, 0).unwrap();
+    // Torn for as long as it takes the backup to have read it some times.
+    let mended = tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        file.write_all_at(&good, 0).unwrap();
+    });
+    let outcome = take(request(&server, &store, "snap")).await.unwrap();
+    mended.await.unwrap();
+    let copy = primary_of(&store, &outcome, Version::New).await;
+    assert_kept(&copy).await;
+}
+
+/// Without its `backup_label` a copy starts as if it had crashed, from the wrong place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t23_a_snapshot_without_backup_label_is_not_restored() {
+    let faulty = Faulty::new("");
+    let store = faulty.store();
+    let server = small_server().await;
+    let outcome = take(request(&server, &store, "snap")).await.unwrap();
+    let mut manifest = manifest::read(&store, &outcome.manifest).await.unwrap();
+    let folder = DatabaseFolder::of(&outcome.manifest).unwrap();
+    for object in &mut manifest.maps {
+        let bytes = store
+            .read(&folder.key(&object.key), object.bytes)
+            .await
+            .unwrap();
+        let mut map = Map::decode(&bytes).unwrap();
+        map.files.retain(|file| file.path != "backup_label");
+        let encoded = map.encode().unwrap();
+        let blake3 = blake3::hash(&encoded).to_hex().to_string();
+        *object = ObjectRef {
+            key: format!("{}/{blake3}", maps(&manifest.snapshot_uid)),
+            bytes: encoded.len() as u64,
+            blake3,
+        };
+        store
+            .create(&folder.key(&object.key), encoded.into())
+            .await
+            .unwrap();
+    }
+    manifest.attempt = 2;
+    let key = outcome.manifest.replace("manifest-0001", "manifest-0002");
+    store
+        .create(&key, manifest.encode().unwrap())
+        .await
+        .unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let target = place.path().join("data");
+    let error = restore_into(&target, Version::New, &store, &key)
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("it holds no backup_label"),
+        "{error}"
+    );
+    assert!(!target.exists());
 }

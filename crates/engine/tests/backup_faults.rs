@@ -25,7 +25,7 @@ use snapshots::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wherever_the_store_dies_the_next_attempt_works_and_deletion_is_exact() {
+async fn i01_wherever_the_store_dies_the_next_attempt_works_and_deletion_is_exact() {
     let server = small_server().await;
     let faulty = Faulty::new("");
     let store = faulty.store();
@@ -156,7 +156,7 @@ async fn a_cancelled_backup_leaves_no_slot_no_session_and_no_pack() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_deleted_while_it_is_made_does_not_come_back() {
+async fn t14_a_snapshot_deleted_while_it_is_made_does_not_come_back() {
     let server = small_server().await;
     let faulty = Faulty::new("/maps/");
     let store = faulty.store();
@@ -171,12 +171,8 @@ async fn a_snapshot_deleted_while_it_is_made_does_not_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_loses_what_it_took_is_found_before_the_snapshot_counts() {
+async fn t02_a_store_that_loses_what_it_took_is_found_before_the_snapshot_counts() {
     let server = small_server().await;
-    let folder = tempfile::tempdir().unwrap();
-    let store = local(folder.path());
-    let other = take(request(&server, &store, "other")).await.unwrap();
-    let of_other = keys(&store).await;
     let faulty = Faulty::new("/maps/");
     let running = tokio::spawn(take(request(&server, &faulty.store(), "snap")));
     faulty.until_waiting().await;
@@ -199,8 +195,16 @@ async fn a_store_that_loses_what_it_took_is_found_before_the_snapshot_counts() {
             .iter()
             .any(|key| key.contains("/manifest-"))
     );
+}
 
-    // What a killed writer left half written in a folder goes with its Snapshot, and no other's.
+/// What a killed writer left half written in a folder goes with its Snapshot, and no other's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t15_half_written_files_go_with_their_snapshot_and_no_others() {
+    let server = small_server().await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = local(folder.path());
+    let other = take(request(&server, &store, "other")).await.unwrap();
+    let of_other = keys(&store).await;
     let taken = take(request(&server, &store, "snap")).await.unwrap();
     let root = folder.path().join("kubedb/demo/pg");
     let (ours, others) = (uid("snap"), uid("other"));

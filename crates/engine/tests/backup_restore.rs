@@ -126,7 +126,7 @@ async fn lsn(server: &Server) -> Lsn {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_busy_primary_of_15_comes_back_from_a_folder() {
+async fn t21_t30_a_busy_primary_of_15_comes_back_from_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     let store = local(folder.path());
     let server = Server::create(Version::New, "scram-sha-256").await;
@@ -182,7 +182,7 @@ async fn a_busy_primary_of_15_comes_back_from_a_folder() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_busy_primary_of_9_6_comes_back_from_a_bucket() {
+async fn t21_t30_a_busy_primary_of_9_6_comes_back_from_a_bucket() {
     let gcs = FakeGcs::start();
     let store = gcs.store("backups");
     let server = Server::create(Version::Old, "md5").await;
@@ -194,7 +194,7 @@ async fn a_busy_primary_of_9_6_comes_back_from_a_bucket() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_standby_is_backed_up_as_far_as_asked_and_on_new_timelines() {
+async fn t24_a_standby_is_backed_up_as_far_as_asked_and_on_new_timelines() {
     let folder = tempfile::tempdir().unwrap();
     let store = local(folder.path());
     let primary = Server::create(Version::New, "scram-sha-256").await;

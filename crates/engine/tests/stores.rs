@@ -16,7 +16,7 @@ fn local(folder: &std::path::Path) -> Store {
 }
 
 #[tokio::test]
-async fn a_local_folder_keeps_its_promises() {
+async fn i04_t33_a_local_folder_keeps_its_promises() {
     let folder = tempfile::tempdir().unwrap();
     let store = local(folder.path());
     keeps_its_promises(&store).await;
@@ -26,7 +26,7 @@ async fn a_local_folder_keeps_its_promises() {
 }
 
 #[tokio::test]
-async fn a_gcs_bucket_keeps_its_promises() {
+async fn i04_t33_a_gcs_bucket_keeps_its_promises() {
     let server = FakeGcs::start();
     let store = server.store("some/prefix/");
     assert_eq!(store.label(), "gs:kubedb/some/prefix");
@@ -66,8 +66,7 @@ async fn a_listing_of_many_pages_is_whole() {
 async fn a_missing_bucket_is_said_and_not_tried_again() {
     let server = FakeGcs::start();
     let store = Store::open(&server.location("nowhere", ""), &Credentials::new()).unwrap();
-    let expected =
-        "failed to use store gs:nowhere: bucket \"nowhere\" does not exist in gs:nowhere";
+    let expected = "failed to use store gs:nowhere: bucket \"nowhere\" does not exist in gs:nowhere; make it, or correct its name";
     let content = PutPayload::from_static(b"x");
     let large = PutPayload::from(vec![1; 9 << 20]);
     for error in [

@@ -44,7 +44,7 @@ async fn keeps_apart(open: impl Fn(&str, &str) -> Store) {
 }
 
 #[tokio::test]
-async fn an_s3_bucket_keeps_its_promises() {
+async fn i04_t33_an_s3_bucket_keeps_its_promises() {
     let folder = tempfile::tempdir().unwrap();
     let server = Minio::start(folder.path(), &[BUCKET]).unwrap();
     let (id, key) = minio::KEYS;
@@ -65,7 +65,7 @@ async fn an_s3_bucket_keeps_its_promises() {
 }
 
 #[tokio::test]
-async fn an_azure_container_keeps_its_promises() {
+async fn i04_t33_an_azure_container_keeps_its_promises() {
     let folder = tempfile::tempdir().unwrap();
     let server = Azurite::start(folder.path(), &[BUCKET]).unwrap();
     let (account, key) = azurite::ACCOUNT;
@@ -92,7 +92,7 @@ fn swift(credentials: &Credentials, container: &str, prefix: &str) -> Store {
 }
 
 #[tokio::test]
-async fn a_swift_container_keeps_its_promises() {
+async fn i04_t33_a_swift_container_keeps_its_promises() {
     let folder = tempfile::tempdir().unwrap();
     let server = Swift::start(folder.path(), &[BUCKET], Settings::default()).unwrap();
     let (address, (user, key)) = (server.auth_address(), swift::USER);

@@ -179,7 +179,7 @@ async fn a_copy_becomes_a_standby_that_streams() {
 }
 
 #[tokio::test]
-async fn a_copy_holds_the_wal_it_needs() {
+async fn t35_a_copy_holds_the_wal_it_needs() {
     for (version, method) in BOTH {
         let mut source = Server::create(version, method).await;
         fill(&source).await;

@@ -9,7 +9,12 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use kube::{Client, ResourceExt as _, runtime::reflector::Store};
 use kubedb_api::{Postgres, Snapshot};
-use kubedb_core::{pulse::Pulses, snapshot::SILENCE_LIMIT, turns::Limits};
+use kubedb_core::{
+    pulse::Pulses,
+    snapshot::SILENCE_LIMIT,
+    steps::{Step, Watch},
+    turns::Limits,
+};
 
 use crate::{
     context::{Context, ReconcileError},
@@ -31,6 +36,7 @@ pub(crate) struct Operator {
     pub(crate) failures: Failures,
     pub(crate) superseded: Superseded,
     pulses: Mutex<Pulses<String>>,
+    watch: Mutex<Watch>,
     started: Instant,
 }
 
@@ -51,6 +57,7 @@ impl Operator {
             failures: Failures::default(),
             superseded: Superseded::default(),
             pulses: Mutex::default(),
+            watch: Mutex::default(),
             started: Instant::now(),
         }
     }
@@ -58,6 +65,13 @@ impl Operator {
     /// Time since the start by a clock that nobody sets.
     pub(crate) fn uptime(&self) -> SignedDuration {
         SignedDuration::try_from(self.started.elapsed()).unwrap_or(SignedDuration::MAX)
+    }
+
+    /// Looks at the clock, and tells of the steps that it made. Every reconcile does, so none of them is missed.
+    pub(crate) fn steps(&self, now: Timestamp) -> Vec<Step> {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.look(now, self.uptime());
+        watch.steps().to_vec()
     }
 
     /// Waits until both caches hold what there was at the start: an absent object is a deleted one from then on.

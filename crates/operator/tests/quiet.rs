@@ -142,7 +142,7 @@ async fn restarts_and_edits_make_no_snapshot_and_move_no_tick() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_whose_clock_is_off_by_hours_is_believed() {
+async fn t26_an_agent_whose_clock_is_off_by_hours_is_believed() {
     for hours in [-5, 5] {
         let mut world = World::new().await;
         {

@@ -83,6 +83,12 @@ impl World {
     /// A new world in a folder of the test's.
     #[must_use]
     pub fn within(folder: tempfile::TempDir) -> Self {
+        Self::with(folder, &[])
+    }
+
+    /// The same, with more in the server's environment.
+    #[must_use]
+    pub fn with(folder: tempfile::TempDir, more: &[(&str, &str)]) -> Self {
         let gcs = FakeGcs::start(folder.path(), &["kubedb"]).expect("a GCS server");
         let port = gcs
             .endpoint()
@@ -91,7 +97,8 @@ impl World {
             .and_then(|port| port.parse().ok());
         let line = SlowProxy::start(port.expect("a port")).expect("a proxy");
         let endpoint = line.endpoint();
-        let environment = [("STORAGE_EMULATOR_HOST", endpoint.as_str())];
+        let mut environment = vec![("STORAGE_EMULATOR_HOST", endpoint.as_str())];
+        environment.extend(more);
         let server = Server::start(&binary(), &folder.path().join("data"), &environment);
         let world = Self {
             server: server.expect("a server"),

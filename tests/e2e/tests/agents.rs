@@ -12,7 +12,7 @@ use std::{
 use kubedb_e2e::{
     process::signal,
     wait::eventually,
-    world::{World, from_snapshot, postgres, snapshot},
+    world::{World, postgres},
 };
 
 fn another_postmaster(
@@ -146,87 +146,8 @@ fn a_standby_of_9_6_that_was_left_behind_is_copied_anew() {
     left_behind("9.6");
 }
 
-/// A file system of its own, unmounted at the end. Nothing where we may not mount.
-struct Small(tempfile::TempDir);
-
-impl Small {
-    fn mount(bytes: usize) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let status = Command::new("mount")
-            .args([
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={bytes},mode=711"),
-                "tmpfs",
-            ])
-            .arg(folder.path())
-            .stderr(Stdio::null())
-            .status();
-        status
-            .is_ok_and(|status| status.success())
-            .then_some(Self(folder))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
 #[test]
-fn a_full_disk_is_told_and_room_is_all_it_takes() {
-    let Some(small) = Small::mount(400 << 20) else {
-        eprintln!("SKIPPED: mounting a small file system needs root");
-        return;
-    };
-    let folder = tempfile::Builder::new().tempdir_in(small.0.path()).unwrap();
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
-    let world = World::within(folder);
-    let fill = |leave: u64| {
-        let free = Command::new("stat")
-            .args(["-f", "-c", "%a %S"])
-            .arg(small.0.path())
-            .output()
-            .unwrap();
-        let free = String::from_utf8(free.stdout).unwrap();
-        let (blocks, size) = free.trim().split_once(' ').unwrap();
-        let free = blocks.parse::<u64>().unwrap() * size.parse::<u64>().unwrap();
-        let filler = small.0.path().join("filler");
-        fs::write(&filler, vec![1; usize::try_from(free - leave).unwrap()]).unwrap();
-        filler
-    };
-    let told = |name: &str, words: &[&str]| {
-        eventually(words[0], Duration::from_secs(60), || {
-            let status = world.server.object("pg", name, "demo")?["status"].take();
-            assert_ne!(status["phase"], "Failed", "{status}");
-            let reason = status["reason"].as_str().unwrap_or_default();
-            if words.iter().any(|words| reason.contains(words)) {
-                Ok(())
-            } else {
-                Err(status.to_string())
-            }
-        });
-    };
-    // initdb. Which words it finds depends on where the room ends: a write that fails, or one that is cut short.
-    let filler = fill(20 << 20);
-    world.create(&postgres("one", "15", 1, ""));
-    told("one", &["No space left on device", "Check free disk space"]);
-    fs::remove_file(filler).unwrap();
-    world.status("pg", "one", "Running", 120);
-    world.create(&snapshot("snap", "one"));
-    world.status("snap", "snap", "Succeeded", 60);
-    // A restore: what it needs is known before it writes.
-    let filler = fill(20 << 20);
-    world.create(&postgres("copy", "15", 1, &from_snapshot("snap")));
-    told("copy", &["bytes are needed"]);
-    fs::remove_file(filler).unwrap();
-    world.status("pg", "copy", "Running", 120);
-}
-
-#[test]
-fn scripts_run_in_order_and_the_one_that_fails_is_named() {
+fn t28_scripts_run_in_order_and_the_one_that_fails_is_named() {
     let world = World::new();
     let folder = world.folder().join("scripts");
     fs::create_dir(&folder).unwrap();

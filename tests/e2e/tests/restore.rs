@@ -265,12 +265,12 @@ fn copies_live_their_own_lives(version: &str) {
 }
 
 #[test]
-fn copies_of_15_live_their_own_lives() {
+fn t21_copies_of_15_live_their_own_lives() {
     copies_live_their_own_lives("15");
 }
 
 #[test]
-fn copies_of_9_6_live_their_own_lives() {
+fn t21_copies_of_9_6_live_their_own_lives() {
     copies_live_their_own_lives("9.6");
 }
 
@@ -281,7 +281,7 @@ fn rewrite(path: &Path, change: impl FnOnce(String) -> String) {
 }
 
 #[test]
-fn a_restore_that_cannot_work_fails_with_its_reason_and_the_right_one_works() {
+fn t27_a_restore_that_cannot_work_fails_with_its_reason_and_the_right_one_works() {
     let world = World::new();
     world.create(&postgres("one", "15", 1, ""));
     world.status("pg", "one", "Running", 120);
@@ -351,7 +351,7 @@ fn a_restore_that_cannot_work_fails_with_its_reason_and_the_right_one_works() {
 /// The agent is killed a little later each time, and with it, every other time, the server; each restart begins the restore anew, or
 /// goes on from its end.
 #[test]
-fn a_restore_killed_at_any_moment_begins_anew_and_comes_whole() {
+fn t19_a_restore_killed_at_any_moment_begins_anew_and_comes_whole() {
     let mut world = World::new();
     world.create(&postgres("one", "15", 1, ""));
     world.status("pg", "one", "Running", 120);

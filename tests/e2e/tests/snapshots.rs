@@ -7,7 +7,7 @@ use std::{fs, time::Duration};
 use kubedb_e2e::{
     process::signal,
     wait::eventually,
-    world::{World, postgres, processes, snapshot},
+    world::{World, from_snapshot, postgres, processes, snapshot},
 };
 use serde_json::Value;
 
@@ -235,4 +235,86 @@ fn instances_and_databases_that_go_away_take_no_snapshot_with_them() {
             }
         },
     );
+}
+
+/// Log position as a number.
+fn position(text: &str) -> u64 {
+    let (high, low) = text.trim().split_once('/').unwrap();
+    let part = |text: &str| u64::from_str_radix(text, 16).unwrap();
+    part(high) << 32 | part(low)
+}
+
+/// The standby does not replay, and the operator's last word of the primary is old: the Snapshot waits for the rows all the same.
+#[test]
+fn a_snapshot_of_a_standby_holds_what_was_committed_before_it() {
+    let world = World::new();
+    world.create(&postgres("one", "15", 2, ""));
+    world.status("pg", "one", "Running", 180);
+    eventually("a streaming standby", Duration::from_secs(60), || {
+        let report =
+            world.server.object("pg", "one", "demo")?["status"]["instances"]["one-1"].take();
+        if report["streaming"] == true && report["ready"] == true {
+            Ok(())
+        } else {
+            Err(report.to_string())
+        }
+    });
+    let of_standby = |statement: &str| world.sql_at("one", &["--standby"], statement);
+    of_standby("SELECT pg_wal_replay_pause()").unwrap();
+    let state = "SELECT pg_get_wal_replay_pause_state()";
+    eventually("a pause", Duration::from_secs(20), || {
+        match of_standby(state)? {
+            paused if paused == "paused" => Ok(()),
+            other => Err(other),
+        }
+    });
+    let agent = world.agent("one", 0).unwrap();
+    signal(agent, libc::SIGSTOP);
+    world
+        .sql(
+            "one",
+            "CREATE TABLE late AS SELECT n FROM generate_series(1, 1000) n",
+        )
+        .unwrap();
+    let committed = position(
+        &world
+            .sql("one", "SELECT pg_current_wal_flush_lsn()")
+            .unwrap(),
+    );
+    world.create(&snapshot("late", "one"));
+    let mut looks = 0;
+    eventually(
+        "a Snapshot that waits for the rows",
+        Duration::from_secs(25),
+        || {
+            let status = world.server.object("snap", "late", "demo")?["status"].take();
+            assert_ne!(status["phase"], "Succeeded", "it did not wait: {status}");
+            let asks = format!(
+                "SELECT count(*) FROM pg_stat_activity WHERE {SESSION} AND query LIKE '%replay_lsn%'"
+            );
+            looks = if of_standby(&asks)? == "1" {
+                looks + 1
+            } else {
+                0
+            };
+            if looks == 10 {
+                Ok(())
+            } else {
+                Err(status.to_string())
+            }
+        },
+    );
+    signal(agent, libc::SIGCONT);
+    of_standby("SELECT pg_wal_replay_resume()").unwrap();
+    let status = world.status("snap", "late", "Succeeded", 120);
+    assert_eq!(
+        (&status["instance"], &status["attempt"]),
+        (&"one-1".into(), &1.into()),
+        "{status}"
+    );
+    let stop = position(status["result"]["stopLsn"].as_str().unwrap());
+    assert!(stop >= committed, "{stop} {committed}");
+    world.create(&postgres("copy", "15", 1, &from_snapshot("late")));
+    world.status("pg", "copy", "Running", 150);
+    world.sql_becomes("copy", "SELECT sum(n) FROM late", "500500");
 }

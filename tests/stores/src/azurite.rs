@@ -107,7 +107,7 @@ impl Azurite {
         )?;
         // Whoever asks without a signature is refused, which says that it is up.
         let is_secret = signed.is_some();
-        wait_until("Azurite", Duration::from_secs(60), || {
+        wait_until("Azurite", Duration::from_secs(120), || {
             // What is said in the clear to one with TLS is not answered, but taken.
             if is_secret {
                 return std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();

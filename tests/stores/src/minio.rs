@@ -56,10 +56,15 @@ impl Minio {
                 source,
             })?;
         }
-        Self::start_at(objects, free_port()?, settings)
+        Self::start_at(objects, free_port()?, KEYS, settings)
     }
 
-    fn start_at(objects: PathBuf, port: u16, settings: Settings) -> Result<Self, HelperError> {
+    fn start_at(
+        objects: PathBuf,
+        port: u16,
+        keys: (&str, &str),
+        settings: Settings,
+    ) -> Result<Self, HelperError> {
         let address = format!("127.0.0.1:{port}");
         let mut command = Command::new(tool("bin/minio"));
         if let Some(signed) = &settings.signed {
@@ -81,8 +86,8 @@ impl Minio {
                 .args(["server", "--quiet", "--address", &address])
                 .args(["--console-address", &format!("127.0.0.1:{}", free_port()?)])
                 .arg(&objects)
-                .env("MINIO_ROOT_USER", KEYS.0)
-                .env("MINIO_ROOT_PASSWORD", KEYS.1)
+                .env("MINIO_ROOT_USER", keys.0)
+                .env("MINIO_ROOT_PASSWORD", keys.1)
                 .env("MINIO_BROWSER", "off")
                 .env("MINIO_UPDATE", "off")
                 .env("HOME", objects.parent().unwrap_or(&objects))
@@ -136,8 +141,13 @@ impl Minio {
 
     /// Starts it again with the same port and objects.
     pub fn restart(&mut self) -> Result<(), HelperError> {
+        self.rotate(KEYS)
+    }
+
+    /// Starts it again with other keys; the former ones are refused from then on.
+    pub fn rotate(&mut self, keys: (&str, &str)) -> Result<(), HelperError> {
         self.running.kill();
-        *self = Self::start_at(self.objects.clone(), self.port, self.settings.clone())?;
+        *self = Self::start_at(self.objects.clone(), self.port, keys, self.settings.clone())?;
         Ok(())
     }
 }

@@ -184,8 +184,15 @@ impl BackupError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
+            // An object that is not what we sent was spoilt on its way; the next attempt's has another name.
+            Self::Store(StoreError::Conflict { .. }) => true,
             Self::Store(source) => source.is_retryable(),
-            Self::ReadBack(source) => source.is_retryable(),
+            // What was stored and is gone, or reads differently, was spoilt too.
+            Self::ReadBack(ReadManifestError::Read(source)) => {
+                source.is_retryable() || source.is_not_found()
+            }
+            Self::ReadBack(ReadManifestError::Damaged { .. }) => true,
+            Self::ReadBack(ReadManifestError::TooNew { .. }) => false,
             Self::Query { source, .. } => is_passing(source),
             Self::Connect(source) => source.code().is_none() || is_passing(source),
             Self::Late { .. }
@@ -197,6 +204,7 @@ impl BackupError {
             // Nobody hands out another attempt at a Snapshot that was deleted.
             | Self::Deleted { .. }
             | Self::Lost { .. }
+            | Self::ReadBackDiffers { .. }
             | Self::Worker => true,
             Self::Name(_)
             | Self::Answer { .. }
@@ -208,7 +216,6 @@ impl BackupError {
             | Self::Compress { .. }
             | Self::Map(_)
             | Self::Encode(_)
-            | Self::ReadBackDiffers { .. }
             | Self::Cancelled => false,
         }
     }

@@ -6,7 +6,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
     keys::{self, AttemptId, DatabaseFolder, NameError, Record},
-    manifest::{self, MANIFEST_BYTES, Manifest, ReadManifestError},
+    manifest::{self, Manifest, ReadManifestError},
 };
 use crate::store::{Store, StoreError};
 
@@ -110,9 +110,10 @@ impl Records {
 
 impl Deletion<'_> {
     async fn run(&mut self) -> Result<(), DeleteError> {
-        for _ in 0..SWEEPS {
+        for sweep in 0..SWEEPS {
             let records = self.records().await?;
-            let is_last = records.is_empty();
+            // A listing may be a moment old, so one that shows nothing at once is not believed.
+            let is_last = records.is_empty() && sweep > 0;
             self.sweep(records).await?;
             if is_last {
                 break;
@@ -230,8 +231,9 @@ impl Deletion<'_> {
         id: &AttemptId,
     ) -> Result<Option<(String, u64)>, DeleteError> {
         let marker = self.folder.record(Record::Deleting, id);
-        let content = match self.store.read(key, MANIFEST_BYTES).await {
-            Ok(content) => content,
+        let content = match manifest::read_twice(self.store, key).await {
+            // One that is damaged in the store is kept as it is.
+            Ok((content, _)) => content,
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(self.fail(error)),
         };

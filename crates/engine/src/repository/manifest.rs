@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use kubedb_core::lsn::Lsn;
 use object_store::PutPayload;
@@ -310,14 +311,29 @@ pub async fn read(store: &Store, key: &str) -> Result<Manifest, ReadManifestErro
     let Some((Record::Manifest | Record::Deleting, id)) = id else {
         return Err(damaged("its name is not that of a manifest"));
     };
-    let bytes = store.read(key, MANIFEST_BYTES).await?;
-    let manifest = Manifest::decode(key, &bytes)?;
+    let manifest = read_twice(store, key).await?.1?;
     let is_same = manifest.snapshot == id.snapshot
         && manifest.snapshot_uid == id.uid
         && manifest.attempt == id.attempt;
     is_same
         .then_some(manifest)
         .ok_or_else(|| damaged("it is the manifest of another Snapshot or attempt"))
+}
+
+/// A manifest's bytes and what they say. What reads wrongly is read once more: the network may have done it.
+pub(super) async fn read_twice(
+    store: &Store,
+    key: &str,
+) -> Result<(Bytes, Result<Manifest, ReadManifestError>), StoreError> {
+    let bytes = store.read(key, MANIFEST_BYTES).await?;
+    match Manifest::decode(key, &bytes) {
+        Err(ReadManifestError::Damaged { .. }) => {
+            let bytes = store.read(key, MANIFEST_BYTES).await?;
+            let decoded = Manifest::decode(key, &bytes);
+            Ok((bytes, decoded))
+        }
+        decoded => Ok((bytes, decoded)),
+    }
 }
 
 /// JSON with sorted keys and no space, whatever order the value has.

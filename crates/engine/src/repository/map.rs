@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_write_elsewhere_is_refused() {
+    fn t36_what_would_write_elsewhere_is_refused() {
         for path in [
             "/etc/passwd",
             "../x",

@@ -164,6 +164,19 @@ impl From<ReadManifestError> for RestoreError {
 }
 
 impl RestoreError {
+    /// Whether somebody may make the same restore work: by other keys, or by a bucket.
+    #[must_use]
+    pub fn is_mendable(&self) -> bool {
+        let store = match self {
+            Self::Store(source) | Self::Manifest(ReadManifestError::Read(source)) => source,
+            _ => return false,
+        };
+        matches!(
+            store,
+            StoreError::Denied { .. } | StoreError::MissingBucket { .. }
+        )
+    }
+
     /// Whether trying again may succeed without anybody changing anything.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

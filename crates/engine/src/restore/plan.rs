@@ -7,7 +7,7 @@ use std::{
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{RestoreRequest, error::RestoreError};
+use super::{FETCHES, RestoreRequest, error::RestoreError};
 use crate::{
     postgres::control::CONTROL_FILE,
     repository::{
@@ -172,20 +172,24 @@ impl Reader<'_> {
         let key = self.folder.key(&object.key);
         // Packed it is smaller than unpacked, or at least not larger than the limit of that.
         let limit = object.bytes.min(MAP_BYTES);
-        let bytes = match self.request.store.read(&key, limit).await {
-            Ok(bytes) => bytes,
-            Err(StoreError::TooLarge { .. }) => {
-                return Err(self.damaged(&key, "it is longer than it was".to_owned()));
+        let mut tried = 0;
+        let bytes = loop {
+            tried += 1;
+            let wrong = match self.request.store.read(&key, limit).await {
+                Ok(bytes) if bytes.len() as u64 != object.bytes => {
+                    format!("it has {} bytes instead of {}", bytes.len(), object.bytes)
+                }
+                Ok(bytes) if blake3::hash(&bytes).to_hex().as_str() == object.blake3 => {
+                    break bytes;
+                }
+                Ok(_) => "its content does not fit its hash".to_owned(),
+                Err(StoreError::TooLarge { .. }) => "it is longer than it was".to_owned(),
+                Err(error) => return Err(self.missing(&key, error)),
+            };
+            if tried == FETCHES {
+                return Err(self.damaged(&key, wrong));
             }
-            Err(error) => return Err(self.missing(&key, error)),
         };
-        if bytes.len() as u64 != object.bytes {
-            let reason = format!("it has {} bytes instead of {}", bytes.len(), object.bytes);
-            return Err(self.damaged(&key, reason));
-        }
-        if blake3::hash(&bytes).to_hex().as_str() != object.blake3 {
-            return Err(self.damaged(&key, "its content does not fit its hash".to_owned()));
-        }
         Map::decode(&bytes).map_err(|source| RestoreError::Map {
             snapshot: self.manifest.snapshot.clone(),
             object: key,
@@ -243,10 +247,13 @@ impl Reader<'_> {
         let looks = stream::iter(0..self.manifest.packs.len()).map(|number| async move {
             let pack = &self.manifest.packs[number];
             let key = self.folder.key(&pack.key);
-            let found = self.request.store.size(&key).await;
-            let bytes = found.map_err(|error| self.missing(&key, error))?;
-            if bytes == pack.bytes {
-                return Ok(());
+            let mut bytes = 0;
+            for _ in 0..FETCHES {
+                let found = self.request.store.size(&key).await;
+                bytes = found.map_err(|error| self.missing(&key, error))?;
+                if bytes == pack.bytes {
+                    return Ok(());
+                }
             }
             let reason = format!("it has {bytes} bytes instead of {}", pack.bytes);
             Err(self.damaged(&key, reason))

@@ -7,7 +7,7 @@ use object_store::{
     azure::{AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder},
 };
 
-use super::{Credentials, StoreError, error::chain, http::check_authorities};
+use super::{Credentials, StoreError, checked::Checking, error::chain, http::check_authorities};
 
 /// Retries of one request, as for GCS, and how late the last one may begin.
 const RETRIES: usize = 5;
@@ -48,6 +48,7 @@ pub(super) fn azure(
         .with_container_name(container)
         .with_account(account)
         .with_client_options(options)
+        .with_http_connector(Checking)
         .with_retry(retry());
     builder = match text(credentials, "AZURE_ACCOUNT_KEY", label)? {
         Some(key) => builder.with_access_key(key),

@@ -27,7 +27,9 @@ pub enum StoreError {
         source: Box<dyn StdError + Send + Sync>,
     },
     /// The bucket is not there.
-    #[error("failed to use store {label}: bucket {bucket:?} does not exist in {label}")]
+    #[error(
+        "failed to use store {label}: bucket {bucket:?} does not exist in {label}; make it, or correct its name"
+    )]
     MissingBucket {
         /// The store.
         label: String,
@@ -35,7 +37,9 @@ pub enum StoreError {
         bucket: String,
     },
     /// The store knows us and refuses, or does not know us.
-    #[error("failed to access {object} in store {label}: permission denied: {reason}")]
+    #[error(
+        "failed to access {object} in store {label}: permission denied: {reason}; check the keys in the storage Secret and what they may do"
+    )]
     Denied {
         /// The store.
         label: String,
@@ -71,7 +75,9 @@ pub enum StoreError {
         reason: String,
     },
     /// No room is left.
-    #[error("failed to write object {object} to store {label}: no space is left")]
+    #[error(
+        "failed to write object {object} to store {label}: no space is left; make room there, or delete Snapshots"
+    )]
     Full {
         /// The store.
         label: String,
@@ -270,6 +276,15 @@ pub(super) fn region_in(whole: &str) -> Option<String> {
     (!region.is_empty()).then(|| region.to_owned())
 }
 
+/// How S3 and Azure say that a body is not what its checksum or its length promised.
+const SPOILT: [&str; 5] = [
+    "BadDigest",
+    "IncompleteBody",
+    "RequestTimeout",
+    "XAmzContentSHA256Mismatch",
+    "Md5Mismatch",
+];
+
 /// An answer of S3 or Azure, which `object_store` gives as a text: the status, and a page of XML.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer<'a> {
@@ -302,9 +317,11 @@ impl<'a> Answer<'a> {
         matches!(self.status, 401 | 403)
     }
 
-    /// Whether the same request would be answered the same way.
+    /// Whether the same request would be answered the same way. A body that was spoilt on its way would not.
     fn is_final(&self) -> bool {
-        (400..500).contains(&self.status) && !matches!(self.status, 408 | 429)
+        (400..500).contains(&self.status)
+            && !matches!(self.status, 408 | 429)
+            && !SPOILT.contains(&self.code)
     }
 
     fn words(&self) -> String {
@@ -391,6 +408,8 @@ mod tests {
         );
         let busy = Answer::read("non-2xx status code: 429 Too Many Requests").unwrap();
         assert!(!busy.is_final());
+        let spoilt = "non-2xx status code: 400 Bad Request: <Error><Code>BadDigest</Code></Error>";
+        assert!(!Answer::read(spoilt).unwrap().is_final());
         assert_eq!(busy.words(), "the store answers 429");
         assert_eq!(Answer::read("error sending request"), None);
         assert_eq!(Answer::read("status code: é"), None);

@@ -4,6 +4,7 @@
 //! prefix the user chose.
 
 mod adapter;
+mod checked;
 mod cloud;
 mod error;
 mod gcs;
@@ -17,8 +18,7 @@ use std::{collections::BTreeMap, fmt, ops::Range, path::PathBuf, sync::Arc};
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use object_store::{
-    GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
-    path::Path,
+    GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, path::Path,
 };
 
 pub use error::StoreError;
@@ -210,24 +210,15 @@ impl Store {
     /// Reads exactly the bytes of `range`, or fails.
     pub async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let wanted = range.end.saturating_sub(range.start);
-        let bytes = self.fetch(key, Some(range.into()), u64::MAX).await?;
-        if bytes.len() as u64 == wanted {
-            return Ok(bytes);
-        }
-        let reason = format!("the object ends after {} of {wanted} bytes", bytes.len());
-        Err(StoreError::Refused {
-            label: self.label.to_string(),
-            object: key.to_owned(),
-            source: reason.clone().into(),
-            reason,
-        })
+        self.fetch(key, Some((range, wanted)), u64::MAX).await
     }
 
-    /// An adapter repeats a request that gets no answer; an answer that breaks off half way is repeated here.
+    /// An adapter repeats a request that gets no answer; an answer that breaks off half way, or has less than was asked for, is
+    /// repeated here.
     async fn fetch(
         &self,
         key: &str,
-        range: Option<GetRange>,
+        range: Option<(Range<u64>, u64)>,
         limit: u64,
     ) -> Result<Bytes, StoreError> {
         let path = self.path(key)?;
@@ -236,23 +227,48 @@ impl Store {
         loop {
             tried += 1;
             let options = GetOptions {
-                range: range.clone(),
+                range: range.as_ref().map(|(range, _)| range.clone().into()),
                 ..GetOptions::default()
             };
-            let got = self.objects.get_opts(&path, options).await.map_err(fail)?;
-            if got.range.end - got.range.start > limit {
+            let got = match self.objects.get_opts(&path, options).await.map_err(fail) {
+                // An answer to something else than a range was asked for is no answer either.
+                Err(error) if range.is_some() && error.is_retryable() && tried < BODIES => {
+                    tracing::debug!(%error, "reading a part of an object again");
+                    continue;
+                }
+                other => other?,
+            };
+            let told = got.range.end - got.range.start;
+            if told > limit {
                 return Err(StoreError::TooLarge {
                     label: self.label.to_string(),
                     object: key.to_owned(),
                     limit,
                 });
             }
-            match got.bytes().await.map_err(fail) {
+            let wanted = range.as_ref().map_or(told, |(_, wanted)| *wanted);
+            let read = match got.bytes().await.map_err(fail) {
+                Ok(bytes) if bytes.len() as u64 != wanted => {
+                    Err(self.cut_short(key, bytes.len(), wanted))
+                }
+                other => other,
+            };
+            match read {
                 Err(error) if error.is_retryable() && tried < BODIES => {
                     tracing::debug!(%error, "reading an object again");
                 }
                 other => return other,
             }
+        }
+    }
+
+    fn cut_short(&self, key: &str, got: usize, wanted: u64) -> StoreError {
+        let reason = format!("the answer has {got} of {wanted} bytes");
+        StoreError::Unreachable {
+            label: self.label.to_string(),
+            object: key.to_owned(),
+            source: reason.clone().into(),
+            reason,
         }
     }
 

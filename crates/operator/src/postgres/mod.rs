@@ -53,6 +53,7 @@ pub(crate) async fn reconcile(
         return Ok(Action::requeue(BEHIND));
     }
     let now = Timestamp::now();
+    operator.steps(now);
     let key = key_of(&postgres);
     let gate = format!("{}/{}", key.namespace, key.name);
     if postgres.metadata.deletion_timestamp.is_some() {

@@ -146,6 +146,7 @@ async fn dereference(
     let mut found = Found {
         database,
         alive: alive.unwrap_or_default(),
+        steps: operator.steps(now),
         ..Found::default()
     };
     if status.phase == Some(SnapshotPhase::Running) {

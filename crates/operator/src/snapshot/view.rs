@@ -10,7 +10,10 @@ use kubedb_api::{
     protocol::{InstanceRole, TaskPhase, TaskStatus},
     snapshot::SnapshotPhase,
 };
-use kubedb_core::snapshot::{Candidate, Report, SnapshotView, Stage};
+use kubedb_core::{
+    snapshot::{Candidate, Report, SnapshotView, Stage},
+    steps::Step,
+};
 
 use crate::postgres::schedule::is_active;
 
@@ -27,6 +30,8 @@ pub(crate) struct Found {
     pub(crate) alive: BTreeMap<String, SignedDuration>,
     /// For how long the assigned agent has said nothing new of this attempt.
     pub(crate) silence: SignedDuration,
+    /// Steps that the clock made.
+    pub(crate) steps: Vec<Step>,
 }
 
 /// What the assigned instance reports of the present attempt.
@@ -61,6 +66,7 @@ pub(crate) fn view(snapshot: &Snapshot, found: &Found, now: Timestamp) -> Snapsh
     };
     SnapshotView {
         now,
+        steps: found.steps.clone(),
         stage: stage(snapshot, found, now),
         obstacle,
         database_exists: found
@@ -219,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_decades_off_fails_nobody() {
+    fn t26_a_clock_that_is_decades_off_fails_nobody() {
         let found = found(report("second", "one", 1));
         let wait = |action| matches!(action, SnapshotAction::Wait { .. });
         assert!(wait(decided(&running(), &found)));

@@ -46,13 +46,27 @@ pub(crate) type Objects = Vec<(Key, Arc<Value>)>;
 pub(crate) enum StorageError {
     /// SQLite.
     #[error("failed to write to storage")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(#[source] rusqlite::Error),
+    /// No room is left.
+    #[error(
+        "failed to write to storage: the disk of the server's data folder is full; make room on it"
+    )]
+    Full(#[source] rusqlite::Error),
     /// JSON that does not become text.
     #[error("failed to encode an object")]
     Encode(#[from] serde_json::Error),
     /// A write that failed may be on the disk all the same: memory is behind it from then on.
     #[error("failed to write to storage: an earlier write ended in doubt, restart the server")]
     InDoubt,
+}
+
+impl From<rusqlite::Error> for StorageError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full(error),
+            _ => Self::Sqlite(error),
+        }
+    }
 }
 
 struct State {

@@ -57,7 +57,7 @@ async fn reply(stream: &mut TcpStream, status: &str, body: &str) {
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_is_given_up_after_its_retries() {
+async fn t34_a_server_that_never_answers_is_given_up_after_its_retries() {
     let address = serve(|mut stream| async move {
         head(&mut stream).await;
         std::future::pending::<()>().await;
@@ -73,7 +73,7 @@ async fn a_server_that_never_answers_is_given_up_after_its_retries() {
 }
 
 #[tokio::test]
-async fn an_answer_that_stands_still_breaks_off() {
+async fn t34_an_answer_that_stands_still_breaks_off() {
     let address = serve(|mut stream| async move {
         head(&mut stream).await;
         let begin = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf";

@@ -106,7 +106,7 @@ fn a_cut_archive_is_refused_wherever_the_cut_is() {
 }
 
 #[test]
-fn what_a_base_backup_never_holds_is_refused() {
+fn t36_what_a_base_backup_never_holds_is_refused() {
     let size = b"00000000000 ";
     let refusal = |header: Vec<u8>| read([header].into_iter()).unwrap_err();
     for path in ["../x", "a/../../x", "/etc/x", "..", "", "/"] {
