@@ -50,6 +50,7 @@ CREATE TABLE cut AS SELECT i FROM generate_series(1, 20000) i;
 CREATE TABLE doomed AS SELECT i FROM generate_series(1, 20000) i;
 CREATE TABLE swept AS SELECT i, md5(i::text) AS text FROM generate_series(1, 5000) i;
 CREATE TABLE nothing ();
+CREATE TABLE followed (i int);
 CREATE ROLE "o'role ""☃" NOLOGIN;
 CREATE SCHEMA "Sché""ma $% \";
 CREATE TABLE "Sché""ma $% \"."tab'le ☃ %s" ("co""l \x" text, "select" int);

@@ -152,7 +152,7 @@ impl<'a> Road<'a> {
                 "all of it was to happen meanwhile: {status}"
             );
             world.line.limit(0);
-            let status = world.status("snap", &busy, "Succeeded", 240);
+            let status = world.status("snap", &busy, "Succeeded", 400);
             assert_eq!(status["instance"], format!("{}-0", self.name), "{status}");
             assert_eq!(status["attempt"], 1, "{status}");
         }
@@ -169,7 +169,6 @@ impl<'a> Road<'a> {
         assert_own_tablespace(&standby);
         self.column.proved("clone");
 
-        primary.sql("CREATE TABLE followed (i int)").unwrap();
         self.mark(primary, &standby);
         primary.becomes(
             "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'",
