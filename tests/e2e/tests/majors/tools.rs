@@ -153,7 +153,7 @@ pub(crate) fn amcheck(instance: &Instance, major: &str) -> Result<&'static str, 
         }
         _ => {
             // amcheck came with 10. What 9.6 has looks at the maps of what is visible.
-            let check = "SELECT count(pg_check_visible(c.oid)) + count(pg_check_frozen(c.oid)) FROM pg_class c WHERE relkind IN ('r', 't', 'm') AND relpersistence = 'p'";
+            let check = "SELECT count(*) FROM pg_class c, LATERAL (SELECT * FROM pg_check_visible(c.oid) UNION ALL SELECT * FROM pg_check_frozen(c.oid)) wrong WHERE relkind IN ('r', 't', 'm') AND relpersistence = 'p'";
             let wrong = instance.sql(check)?;
             if wrong == "0" {
                 Ok("pg_visibility")
