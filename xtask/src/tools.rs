@@ -35,6 +35,7 @@ pub(crate) struct Tools {
 pub(crate) fn install() -> Result<Tools, String> {
     let (cache, bin) = (cache_folder()?, bin_folder()?);
     postgres()?;
+    locale()?;
     stores::install(&cache)?;
     kubectl(&bin)?;
     Ok(Tools { bin })
@@ -162,6 +163,26 @@ pub(crate) fn pgbackrest() -> Result<(), String> {
     }
     say("installing pgbackrest");
     apt_install("pgbackrest")
+}
+
+/// A language whose words are not sorted by their bytes.
+const LOCALE: &str = "sv_SE.utf8";
+
+/// Makes that locale, as a database of a Swede has it.
+fn locale() -> Result<(), String> {
+    let known = Command::new("locale")
+        .arg("-a")
+        .output()
+        .map_err(|e| format!("failed to list locales: {e}"))?;
+    let known = String::from_utf8_lossy(&known.stdout).into_owned();
+    if known.lines().any(|name| name == LOCALE) {
+        return Ok(());
+    }
+    say("making locale sv_SE.utf8");
+    if !Path::new("/usr/share/i18n/locales/sv_SE").exists() {
+        apt_install("locales")?;
+    }
+    run(Command::new("localedef").args(["-i", "sv_SE", "-f", "UTF-8", LOCALE]))
 }
 
 fn apt_install(package: &str) -> Result<(), String> {

@@ -123,6 +123,7 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
             dialect,
             socket_port: config.port,
             volume_bytes: None,
+            is_alone: false,
         },
         api,
         session_id: uuid::Uuid::new_v4().to_string(),
@@ -190,7 +191,9 @@ impl Agent {
     /// One round; returns when to look again.
     async fn step(&mut self, database: Option<&Postgres>) -> Instant {
         self.look_at_lease().await;
-        self.look_at_server().await;
+        if let Err(error) = self.look_at_server().await {
+            self.fail(&error, false);
+        }
         self.end_job().await;
         if self.job.is_some() {
             return Instant::now() + SOON;

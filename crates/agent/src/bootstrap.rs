@@ -17,6 +17,7 @@ use crate::{
         initdb::{InitdbError, clear, initdb},
         leftovers::end_leftovers,
         process::{Postmaster, ProcessError, StopMode, last_words},
+        tablespaces,
     },
     scripts::{RunScriptsError, Script, run_scripts},
     sql::{Session, SqlError, local},
@@ -117,6 +118,8 @@ pub struct Place {
     pub socket_port: u16,
     /// Size of the volume.
     pub volume_bytes: Option<u64>,
+    /// Whether the database is known to have no other instance.
+    pub is_alone: bool,
 }
 
 impl Place {
@@ -131,6 +134,7 @@ impl Place {
             follow: None,
             is_standby: false,
             volume_bytes: self.volume_bytes,
+            is_alone: self.is_alone,
             at_least: std::collections::BTreeMap::new(),
         }
     }
@@ -144,7 +148,13 @@ impl Place {
                 source,
             }
         })?;
-        Ok(Postmaster::start(&self.bin_directory, &self.paths, &data)?)
+        let overrides = configuration.overrides();
+        Ok(Postmaster::start(
+            &self.bin_directory,
+            &self.paths,
+            &data,
+            &overrides,
+        )?)
     }
 
     /// Connects to the server on the folder in the making.
@@ -185,7 +195,12 @@ impl Place {
                 action: "end the processes of an earlier try",
                 source,
             })?;
-        clear(&self.paths.new_data())?;
+        let new_data = self.paths.new_data();
+        tablespaces::allow(&new_data, true).map_err(|source| BootstrapError::File {
+            action: "take over the folder of an earlier try",
+            source,
+        })?;
+        clear(&new_data)?;
         Ok(clear(&self.paths.tablespaces())?)
     }
 

@@ -60,6 +60,11 @@ impl Facts {
         }
     }
 
+    /// Whether the database is known to have no other instance.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.database.is_some() && self.replicas == 1
+    }
+
     fn source(&self) -> SourceView {
         let Some(database) = &self.database else {
             return SourceView::Unresolved;

@@ -4,12 +4,17 @@
 use std::{fmt, time::Duration};
 
 use kubedb_api::Postgres;
+use kubedb_engine::postgres::control::ControlFile;
 use tokio::time::Instant;
 
 use crate::{
     agent::Agent,
     observe::Facts,
-    postgres::{configuration::write_passfile, process::complaint_since},
+    postgres::{
+        configuration::{needs_of, write_passfile},
+        process::complaint_since,
+        tablespaces,
+    },
     serve::ActError,
     sql::standby_slot,
     state::{self, StoredRole},
@@ -87,6 +92,9 @@ impl Agent {
         let Some(sql) = &self.sql else {
             return Ok(None);
         };
+        // Before a slot is made for another instance: its copy begins with one.
+        tablespaces::allow(&self.place.paths.data(), facts.is_alone())
+            .map_err(ActError::Configure)?;
         let secret = database
             .spec
             .database_secret
@@ -131,7 +139,12 @@ impl Agent {
         let is_streaming = self.view.as_ref().is_some_and(|view| view.streaming);
         let was_ready = self.prepared.is_some();
         if !is_streaming && self.is_left_behind(facts) {
-            self.forget_copy().await?;
+            self.forget_copy("the primary has removed WAL that this standby needs")
+                .await?;
+            return Ok(None);
+        }
+        if self.lags_in_settings().await? {
+            self.stop().await?;
             return Ok(None);
         }
         if was_ready || is_streaming {
@@ -157,9 +170,23 @@ impl Agent {
         is_left
     }
 
+    /// Whether the primary has raised a setting that its standbys must have as high. Up to 13 a standby ends then; later ones stop to
+    /// replay, and wait for somebody to start them anew.
+    async fn lags_in_settings(&self) -> Result<bool, ActError> {
+        let control = ControlFile::read(&self.place.paths.data());
+        let (Some(sql), Ok(control)) = (&self.sql, control) else {
+            return Ok(false);
+        };
+        let lower = sql.settings_below(&needs_of(&control)).await?;
+        if let Some(names) = &lower {
+            tracing::info!(names, "the primary has more now; starts anew");
+        }
+        Ok(lower.is_some())
+    }
+
     /// Gives up a copy that cannot follow any more: the next decision makes a new one.
-    async fn forget_copy(&mut self) -> Result<(), ActError> {
-        tracing::warn!("the primary has removed WAL that this standby needs; it is copied anew");
+    pub(crate) async fn forget_copy(&mut self, why: &str) -> Result<(), ActError> {
+        tracing::warn!("{why}; it is copied anew");
         self.stop().await?;
         self.trouble = None;
         let paths = &self.place.paths;

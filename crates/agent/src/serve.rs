@@ -1,8 +1,14 @@
 //! Carrying out a decision.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
-use kubedb_api::{Postgres, protocol::InstancePhase};
+use kubedb_api::{
+    Postgres,
+    protocol::{InstancePhase, InstanceRole},
+};
 use kubedb_core::instance::Action;
+use kubedb_engine::postgres::control::ControlFile;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -11,8 +17,9 @@ use crate::{
     bootstrap::{self, BootstrapError},
     observe::Facts,
     postgres::{
-        configuration::{self, Configuration, Follow},
-        process::{Postmaster, StopMode, last_words},
+        configuration::{self, Configuration, Follow, needs_of},
+        process::{Postmaster, StopMode, has_logged, last_words},
+        tablespaces,
     },
     scripts::Script,
     sql::{Session, local, standby_slot},
@@ -48,6 +55,7 @@ pub(crate) enum ActError {
 impl Agent {
     pub(crate) async fn act(&mut self, action: Action, facts: &Facts) -> Result<(), ActError> {
         self.place.volume_bytes = facts.volume_bytes;
+        self.place.is_alone = facts.is_alone();
         match action {
             Action::Wait => Ok(()),
             Action::Keep => self.prepare(facts).await,
@@ -150,7 +158,7 @@ impl Agent {
             .as_deref()
             .map(|primary| self.follow_of(primary))
             .transpose()?;
-        self.configure(facts, follow).await?;
+        let overrides = self.configure(facts, follow).await?;
         self.sql = None;
         self.view = None;
         self.prepared = None;
@@ -160,13 +168,17 @@ impl Agent {
         // An agent that was killed right after it had started one left it before its lock file could be found.
         self.postmaster = match Postmaster::adopt(&paths.data()) {
             Some(postmaster) => Some(postmaster),
-            None => Some(Postmaster::start(bin, paths, &paths.data())?),
+            None => Some(Postmaster::start(bin, paths, &paths.data(), &overrides)?),
         };
         self.started = Some(Timestamp::now());
         Ok(())
     }
 
-    async fn configure(&mut self, facts: &Facts, follow: Option<Follow>) -> Result<(), ActError> {
+    async fn configure(
+        &mut self,
+        facts: &Facts,
+        follow: Option<Follow>,
+    ) -> Result<Vec<String>, ActError> {
         let is_standby = follow.is_some();
         let password = if is_standby {
             // Without the API the file of the last start still holds.
@@ -177,16 +189,25 @@ impl Agent {
         } else {
             None
         };
+        let at_least = if is_standby {
+            ControlFile::read(&self.place.paths.data())
+                .map(|control| needs_of(&control))
+                .unwrap_or_default()
+        } else {
+            BTreeMap::new()
+        };
         let configuration = Configuration {
             listen: Some((self.config.listen_address.clone(), self.config.port)),
             accepts_users: !is_standby || facts.is_hot,
             is_standby,
             follow,
+            at_least,
             ..self.place.private_configuration()
         };
         let paths = &self.place.paths;
         configuration::write(paths, &paths.data(), &configuration, password.as_deref())
-            .map_err(ActError::Configure)
+            .map_err(ActError::Configure)?;
+        Ok(configuration.overrides())
     }
 
     pub(crate) fn follow_of(&self, primary: &str) -> Result<Follow, ActError> {
@@ -214,7 +235,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Points a running standby at its primary. 9.6 reads recovery.conf only at start; later majors take a reload from 13 on.
+    /// Points a running standby at its primary. Up to 12 the primary is read at the start alone; a new start does for all.
     async fn follow(&mut self, facts: &Facts, primary: String) -> Result<(), ActError> {
         let is_adopted = self.follows.is_none();
         let unchanged = self
@@ -253,9 +274,9 @@ impl Agent {
     }
 
     /// Looks whether PostgreSQL runs and answers; a crashed one is started by the next decision.
-    pub(crate) async fn look_at_server(&mut self) {
+    pub(crate) async fn look_at_server(&mut self) -> Result<(), ActError> {
         let Some(postmaster) = &mut self.postmaster else {
-            return;
+            return Ok(());
         };
         if !postmaster.is_running() {
             let words = last_words(&self.place.paths);
@@ -269,20 +290,27 @@ impl Agent {
             self.sql = None;
             self.view = None;
             self.prepared = None;
+            let began = self.started.unwrap_or(self.begun);
+            if self.role() == Some(InstanceRole::Standby)
+                && has_logged(&self.place.paths, began, tablespaces::REFUSAL)
+            {
+                let why = "a tablespace was made while this standby came into being";
+                return self.forget_copy(why).await;
+            }
             if !was_up {
                 self.fail(&BootstrapError::Start { last_words: words }, false);
             } else if self.crashes > 1 {
                 let count = self.crashes;
                 self.fail(&ActError::Crash { count, words }, false);
             }
-            return;
+            return Ok(());
         }
         if self.sql.is_none() {
             self.sql = Session::connect(&local(&self.place.paths, self.config.port))
                 .await
                 .ok();
         }
-        let Some(sql) = &self.sql else { return };
+        let Some(sql) = &self.sql else { return Ok(()) };
         match sql.view(self.place.dialect).await {
             Ok(view) => self.view = Some(view),
             Err(error) => {
@@ -290,6 +318,7 @@ impl Agent {
                 self.sql = None;
             }
         }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the agent asks of its own PostgreSQL, over the Unix socket.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use kubedb_core::lsn::Lsn;
 use kubedb_engine::{backup::SLOT_PREFIX as BACKUP_SLOT_PREFIX, postgres::dialect::PgDialect};
@@ -149,6 +149,22 @@ impl Session {
             lsn,
             streaming,
         })
+    }
+
+    /// Names of the settings that are below these values; `None` when none is.
+    pub async fn settings_below(
+        &self,
+        needs: &BTreeMap<String, u64>,
+    ) -> Result<Option<String>, SqlError> {
+        let list = needs
+            .iter()
+            .map(|(name, value)| format!("('{name}', {value}::bigint)"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let query = format!(
+            "SELECT string_agg(name, ', ') FROM pg_settings JOIN (VALUES {list}) needs (of, value) ON of = name WHERE setting::bigint < value"
+        );
+        self.text("compare settings", &query).await
     }
 
     /// Makes the roles, and sets their passwords. Passwords travel hashed, so that no log of statements can hold one.

@@ -24,6 +24,7 @@ fn place(folder: &Path) -> Place {
         dialect: PgDialect::of("15.2").unwrap(),
         socket_port: 5_432,
         volume_bytes: None,
+        is_alone: true,
     }
 }
 

@@ -193,6 +193,40 @@ async fn t21_t30_a_busy_primary_of_9_6_comes_back_from_a_bucket() {
     assert_usable(&copy).await;
 }
 
+/// Without checksums, and with WAL in files of another size, which initdb takes since 11.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clusters_of_another_make_come_back_as_they_were() {
+    let makes: [(Version, &[&str], &str, &str); 3] = [
+        (Version::Old, &[], "off", "16MB"),
+        (
+            Version::Of(11),
+            &["--data-checksums", "--wal-segsize=1"],
+            "on",
+            "1MB",
+        ),
+        (
+            Version::Of(18),
+            &["--no-data-checksums", "--wal-segsize=64"],
+            "off",
+            "64MB",
+        ),
+    ];
+    for (version, arguments, checksums, segment) in makes {
+        let folder = tempfile::tempdir().unwrap();
+        let store = local(folder.path());
+        let server = Server::create_with(version, "md5", arguments).await;
+        fill(&server).await;
+        let outcome = take_while_busy(&server, &store, "snap").await;
+        let manifest = manifest::read(&store, &outcome.manifest).await.unwrap();
+        assert_eq!(manifest.cluster.data_checksums, checksums == "on");
+        let copy = primary_of(&store, &outcome, version).await;
+        assert_usable(&copy).await;
+        assert_eq!(copy.value("SHOW data_checksums").await, checksums);
+        let found = copy.value("SHOW wal_segment_size").await;
+        assert_eq!(found, segment, "{version:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t24_a_standby_is_backed_up_as_far_as_asked_and_on_new_timelines() {
     let folder = tempfile::tempdir().unwrap();

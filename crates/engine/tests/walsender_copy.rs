@@ -155,9 +155,10 @@ async fn a_copy_becomes_a_standby_that_streams() {
             "{written}"
         );
         assert!(written.contains(&format!("LABEL: {label}\n")), "{written}");
-        let map = fs::read_to_string(copy.data.join("tablespace_map")).unwrap();
         let place = copy.folder().join("tablespaces").join(&oid);
-        assert_eq!(map, format!("{oid} {}\n", place.display()));
+        let link = fs::read_link(copy.data.join("pg_tblspc").join(&oid));
+        assert_eq!(link.unwrap(), place);
+        assert!(!copy.data.join("tablespace_map").exists());
         // The connection takes further commands.
         walsender.identify_system().await.unwrap();
 

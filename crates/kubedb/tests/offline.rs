@@ -476,6 +476,7 @@ fn documented_commands_are_understood() {
         "README.md",
         "docs/guides/scheduled-backup.md",
         "docs/reference/schedule.md",
+        "docs/reference/postgresql.md",
         "docs/reference/cli.md",
     ] {
         for line in fs::read_to_string(root.join(page)).unwrap().lines() {

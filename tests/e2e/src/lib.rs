@@ -3,6 +3,7 @@
 //! Every helper ends the processes it started, by id, also when a test panics.
 
 pub mod disk;
+pub mod instance;
 pub mod kubedb;
 pub mod machine;
 pub mod slow;

@@ -2,8 +2,12 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-use kubedb_engine::postgres::dialect::{PgDialect, RecoveryFiles};
+use kubedb_engine::postgres::{
+    control::ControlFile,
+    dialect::{PgDialect, RecoveryFiles},
+};
 
+use super::tablespaces;
 use crate::{paths::Paths, state::replace};
 
 /// Role that standbys connect as.
@@ -30,6 +34,54 @@ pub struct Configuration {
     pub volume_bytes: Option<u64>,
     /// Lower bounds of settings that recovery needs, such as `max_connections` of the server that wrote the WAL.
     pub at_least: BTreeMap<String, u64>,
+    /// Whether the database is known to have no other instance.
+    pub is_alone: bool,
+}
+
+/// Settings that a recovering server must have as high as the server that wrote its WAL, and what we give them.
+const NEEDS: [(&str, u64); 5] = [
+    ("max_connections", 100),
+    ("max_worker_processes", 8),
+    ("max_prepared_transactions", 0),
+    ("max_locks_per_transaction", 64),
+    ("max_wal_senders", 20),
+];
+
+/// What a server that recovers on this data folder must have at least, as far as it is known there.
+#[must_use]
+pub fn needs_of(control: &ControlFile) -> BTreeMap<String, u64> {
+    let values = [
+        Some(control.max_connections),
+        Some(control.max_worker_processes),
+        Some(control.max_prepared_transactions),
+        Some(control.max_locks_per_transaction),
+        control.max_wal_senders,
+    ];
+    let known = NEEDS.iter().zip(values);
+    known
+        .filter_map(|((name, _), value)| Some(((*name).to_owned(), value?.into())))
+        .collect()
+}
+
+impl Configuration {
+    fn needs(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        NEEDS.iter().map(|(name, value)| {
+            let bound = self.at_least.get(*name).copied().unwrap_or(0);
+            (*name, bound.max(*value))
+        })
+    }
+
+    /// Settings for the command line, each as `name=value`. A copy brings along what ALTER SYSTEM wrote on its source, which stands above
+    /// `postgresql.conf` and may be older than the WAL that is replayed.
+    #[must_use]
+    pub fn overrides(&self) -> Vec<String> {
+        if !self.is_standby {
+            return Vec::new();
+        }
+        self.needs()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect()
+    }
 }
 
 /// How a standby reaches its primary.
@@ -57,10 +109,6 @@ pub fn postgresql_conf(paths: &Paths, data: &Path, configuration: &Configuration
     let small = configuration
         .volume_bytes
         .is_some_and(|bytes| bytes < SMALL_VOLUME_BYTES);
-    let at_least = |name: &str, value: u64| {
-        let bound = configuration.at_least.get(name).copied().unwrap_or(0);
-        format!("{name} = {}", value.max(bound))
-    };
     let (address, port) = match &configuration.listen {
         Some((address, port)) => (address.as_str(), *port),
         None => ("", configuration.socket_port),
@@ -75,11 +123,6 @@ pub fn postgresql_conf(paths: &Paths, data: &Path, configuration: &Configuration
         format!("port = {port}"),
         format!("unix_socket_directories = {}", path(paths.socket())),
         "unix_socket_permissions = 0700".to_owned(),
-        at_least("max_connections", 100),
-        at_least("max_worker_processes", 8),
-        at_least("max_prepared_transactions", 0),
-        at_least("max_locks_per_transaction", 64),
-        at_least("max_wal_senders", 20),
         "max_replication_slots = 20".to_owned(),
         "shared_buffers = '128MB'".to_owned(),
         "timezone = 'UTC'".to_owned(),
@@ -109,6 +152,8 @@ pub fn postgresql_conf(paths: &Paths, data: &Path, configuration: &Configuration
         "log_line_prefix = '%m [%p] %q%u@%d '".to_owned(),
         "log_timezone = 'UTC'".to_owned(),
     ];
+    let needs = configuration.needs();
+    lines.extend(needs.map(|(name, value)| format!("{name} = {value}")));
     if configuration.dialect.recovery_files() == RecoveryFiles::SignalFile {
         lines.extend(recovery_settings(configuration));
     }
@@ -167,6 +212,7 @@ pub fn write(
     if let Some(password) = replication_password {
         write_passfile(paths, password)?;
     }
+    tablespaces::allow(data, configuration.is_alone && !configuration.is_standby)?;
     write_recovery_files(data, configuration)
 }
 

@@ -4,3 +4,4 @@ pub mod configuration;
 pub mod initdb;
 pub mod leftovers;
 pub mod process;
+pub(crate) mod tablespaces;

@@ -67,7 +67,13 @@ pub struct Postmaster {
 
 impl Postmaster {
     /// Starts PostgreSQL. Its own log collector takes over soon; what it says before that goes to `startup.log`.
-    pub fn start(bin_directory: &Path, paths: &Paths, data: &Path) -> Result<Self, ProcessError> {
+    /// `overrides` are settings that stand above those of every file.
+    pub fn start(
+        bin_directory: &Path,
+        paths: &Paths,
+        data: &Path,
+        overrides: &[String],
+    ) -> Result<Self, ProcessError> {
         let program = bin_directory.join("postgres");
         let start = |source| ProcessError::Start {
             program: program.display().to_string(),
@@ -81,6 +87,7 @@ impl Postmaster {
             .arg(data)
             .arg("-c")
             .arg(config_file)
+            .args(overrides.iter().flat_map(|setting| ["-c", setting]))
             // libpq of 9.6 knows no `passfile` in a connection string.
             .env("PGPASSFILE", paths.passfile())
             .env_remove("PGDATA")
@@ -178,6 +185,13 @@ pub fn last_words(paths: &Paths) -> String {
 #[must_use]
 pub fn complaint_since(paths: &Paths, since: Timestamp) -> String {
     words_of(&end_of_log(paths), Some(since))
+}
+
+/// Whether a line with these words was logged since then.
+pub(crate) fn has_logged(paths: &Paths, since: Timestamp, words: &str) -> bool {
+    let log = end_of_log(paths);
+    let is_it = |line: &str| line.contains(words) && logged_at(line).is_some_and(|at| at >= since);
+    log.lines().any(is_it)
 }
 
 fn end_of_log(paths: &Paths) -> String {

@@ -117,6 +117,14 @@ pub enum BackupError {
         /// At the stop.
         to: u32,
     },
+    /// Its WAL holds the tablespace's folder as it is here, and a restore on this machine would write there.
+    #[error(
+        "failed to back up: tablespace {oid} was made meanwhile; a backup that begins after that holds it"
+    )]
+    TablespaceMade {
+        /// Its number.
+        oid: u32,
+    },
     /// The server says at the end that the backup is of no use, as after a promotion.
     #[error("failed to complete the backup: {reason}")]
     Interrupted {
@@ -198,6 +206,7 @@ impl BackupError {
             Self::Late { .. }
             | Self::Behind { .. }
             | Self::TimelineChanged { .. }
+            | Self::TablespaceMade { .. }
             | Self::Interrupted { .. }
             | Self::Wal { .. }
             | Self::AttemptTaken { .. }

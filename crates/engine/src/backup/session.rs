@@ -199,7 +199,8 @@ impl Session {
         let what = "list its databases";
         // Columns that a major does not have are null.
         let query = "SELECT datname::text, pg_catalog.pg_encoding_to_char(encoding)::text, datcollate::text, datctype::text,
-            pg_catalog.to_jsonb(d) ->> 'daticulocale', pg_catalog.to_jsonb(d) ->> 'datcollversion'
+            CASE WHEN pg_catalog.to_jsonb(d) ->> 'datlocprovider' = 'i'
+                THEN coalesce(pg_catalog.to_jsonb(d) ->> 'daticulocale', pg_catalog.to_jsonb(d) ->> 'datlocale') END, pg_catalog.to_jsonb(d) ->> 'datcollversion'
             FROM pg_catalog.pg_database d WHERE datallowconn ORDER BY 1";
         let rows = within(ANSWER, what, self.client.query(query, &[]))
             .await?

@@ -1,6 +1,9 @@
 //! From the first byte read to the last pack sent.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kubedb_core::lsn::{Lsn, TimelineId};
 use tokio::{
@@ -15,7 +18,7 @@ use super::{
     read::{Content, Encoder, Piece, UNIT, Work},
     session::{Session, read_control},
     wal::Range,
-    walk::{Entry, Kind, Walked, walk},
+    walk::{Entry, Kind, Walked, linked_tablespaces, walk},
 };
 use crate::{
     postgres::{
@@ -77,6 +80,7 @@ impl Attempt<'_> {
             session.reach(needed).await?;
         }
         session.hold_wal().await?;
+        let tablespaces_before = self.linked_tablespaces().await?;
         let start_lsn = session.start(&format!("kubedb {}", self.id)).await?;
         let timeline = session.timeline().await?;
         let (control, _) = read_control(&self.request.data_folder).await?;
@@ -106,6 +110,10 @@ impl Attempt<'_> {
             if from != to {
                 return Err(BackupError::TimelineChanged { from, to });
             }
+        }
+        let made = &self.linked_tablespaces().await? - &tablespaces_before;
+        if let Some(oid) = made.first() {
+            return Err(BackupError::TablespaceMade { oid: *oid });
         }
         transfer
             .put("backup_label", stopped.backup_label.as_bytes())
@@ -137,6 +145,12 @@ impl Attempt<'_> {
             stop_lsn: stopped.stop_lsn,
         };
         self.commit(session, copied).await
+    }
+
+    async fn linked_tablespaces(&self) -> Result<BTreeSet<u32>, BackupError> {
+        let folder = self.request.data_folder.clone();
+        let found = spawn_blocking(move || linked_tablespaces(&folder)).await;
+        found.map_err(|_| BackupError::Worker)?
     }
 }
 

@@ -1,7 +1,7 @@
 //! What of a data folder belongs into a Snapshot.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -95,6 +95,21 @@ pub(super) fn walk(
             source: io::ErrorKind::NotFound.into(),
         }),
     }
+}
+
+/// Numbers of the tablespaces that a data folder links to. Blocks.
+pub(super) fn linked_tablespaces(data_folder: &Path) -> Result<BTreeSet<u32>, BackupError> {
+    let folder = data_folder.join("pg_tblspc");
+    let fail = |source| BackupError::ReadFile {
+        path: folder.display().to_string(),
+        source,
+    };
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(&folder).map_err(fail)? {
+        let name = entry.map_err(fail)?.file_name();
+        found.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    Ok(found)
 }
 
 struct Walk {

@@ -17,7 +17,7 @@ pub const CONTROL_FILE: &str = "global/pg_control";
 pub struct ControlFile {
     /// Made by initdb; standbys and restored copies share it.
     pub system_identifier: u64,
-    /// Layout of this file: 960 for 9.6, 1300 for 13 to 16.
+    /// Layout of this file: 960 for 9.6, 1002, 1100 and 1201 for 10 to 12, 1300 for 13 to 16, 1700 and 1800 for 17 and 18.
     pub control_version: u32,
     /// Layout of the system catalogs.
     pub catalog_version: u32,
@@ -96,7 +96,7 @@ pub enum ReadControlError {
     },
     /// A layout that is not built.
     #[error(
-        "failed to read pg_control of layout {version}: 960 (9.6) and 1300 (13 to 16) are built"
+        "failed to read pg_control of layout {version}: it is of none of the versions 9.6 to 18"
     )]
     Layout {
         /// What the file says.
@@ -114,37 +114,68 @@ pub enum ReadControlError {
     },
 }
 
-/// Where the fields that moved between layouts lie. The others stand where they stood in 9.6.
+/// Where fields lie in a layout. What stands behind the copy of the last checkpoint keeps its distances, but that 12 and later put
+/// `max_wal_senders` between two older fields.
+#[derive(Clone, Copy)]
 struct Layout {
     /// The copy of the last checkpoint record.
     checkpoint_copy: usize,
-    /// 12 and later put it between two older fields.
-    max_wal_senders: Option<usize>,
-    max_prepared_transactions: usize,
-    max_locks_per_transaction: usize,
+    /// The first field behind it that is read: `minimum_recovery_end`.
+    recovery: usize,
+    has_max_wal_senders: bool,
     crc: usize,
 }
 
 const VERSION: usize = 8;
 
-/// 960 still holds the checkpoint before the last, so the copy of the last stands 8 bytes later; its 32-bit
-/// transaction ids make that copy 8 bytes shorter, so what follows stands in the same place again.
+/// Up to 10 the checkpoint before the last is recorded too, so the copy of the last stands 8 bytes later.
 const LAYOUT_960: Layout = Layout {
     checkpoint_copy: 48,
-    max_wal_senders: None,
-    max_prepared_transactions: 188,
-    max_locks_per_transaction: 192,
+    recovery: 136,
+    has_max_wal_senders: false,
     crc: 256,
 };
 
-/// 1300 ends with a nonce of 32 bytes before the CRC.
-const LAYOUT_1300: Layout = Layout {
+/// 10 and later keep a nonce of 32 bytes before the CRC.
+const LAYOUT_1002: Layout = Layout {
+    crc: 288,
+    ..LAYOUT_960
+};
+
+/// 11 has no checkpoint before the last any more.
+const LAYOUT_1100: Layout = Layout {
     checkpoint_copy: 40,
-    max_wal_senders: Some(188),
-    max_prepared_transactions: 192,
-    max_locks_per_transaction: 196,
+    recovery: 128,
+    has_max_wal_senders: false,
+    crc: 280,
+};
+
+/// From 12 on transaction ids have 64 bits in the copy of the checkpoint, which makes it 8 bytes longer.
+const LAYOUT_1201: Layout = Layout {
+    checkpoint_copy: 40,
+    recovery: 136,
+    has_max_wal_senders: true,
     crc: 288,
 };
+
+/// 18 records whether `char` is signed.
+const LAYOUT_1800: Layout = Layout {
+    crc: 292,
+    ..LAYOUT_1201
+};
+
+impl Layout {
+    fn of(version: u32) -> Option<Self> {
+        match version {
+            960 => Some(LAYOUT_960),
+            1002 => Some(LAYOUT_1002),
+            1100 => Some(LAYOUT_1100),
+            1201 | 1300 | 1700 => Some(LAYOUT_1201),
+            1800 => Some(LAYOUT_1800),
+            _ => None,
+        }
+    }
+}
 
 impl ControlFile {
     /// Reads the file of a data folder. PostgreSQL writes it in one write of 8 KiB, which is not atomic for a reader
@@ -158,11 +189,7 @@ impl ControlFile {
     /// Reads the bytes of the file. The padding after the structure is not needed.
     pub fn parse(bytes: &[u8]) -> Result<Self, ReadControlError> {
         let version = u32_at(bytes, VERSION)?;
-        let layout = match version {
-            960 => LAYOUT_960,
-            1300 => LAYOUT_1300,
-            _ => return Err(ReadControlError::Layout { version }),
-        };
+        let layout = Layout::of(version).ok_or(ReadControlError::Layout { version })?;
         let stored = u32_at(bytes, layout.crc)?;
         let computed = crc32c(&bytes[..layout.crc]);
         if stored != computed {
@@ -170,6 +197,9 @@ impl ControlFile {
         }
         let u32_of = |at| u32_at(bytes, at);
         let lsn_of = |at| u64_at(bytes, at).map(Lsn);
+        let behind = |distance| u32_at(bytes, layout.recovery + distance);
+        let senders = layout.has_max_wal_senders.then(|| behind(52)).transpose()?;
+        let next = if senders.is_some() { 56 } else { 52 };
         Ok(Self {
             system_identifier: u64_at(bytes, 0)?,
             control_version: version,
@@ -178,17 +208,17 @@ impl ControlFile {
             checkpoint: lsn_of(32)?,
             redo: lsn_of(layout.checkpoint_copy)?,
             timeline: u32_of(layout.checkpoint_copy + 8)?,
-            minimum_recovery_end: lsn_of(136)?,
-            backup_start: lsn_of(152)?,
-            max_connections: u32_of(180)?,
-            max_worker_processes: u32_of(184)?,
-            max_wal_senders: layout.max_wal_senders.map(u32_of).transpose()?,
-            max_prepared_transactions: u32_of(layout.max_prepared_transactions)?,
-            max_locks_per_transaction: u32_of(layout.max_locks_per_transaction)?,
-            block_bytes: u32_of(216)?,
-            segment_blocks: u32_of(220)?,
-            wal_segment_bytes: u32_of(228)?,
-            checksum_version: u32_of(252)?,
+            minimum_recovery_end: lsn_of(layout.recovery)?,
+            backup_start: lsn_of(layout.recovery + 16)?,
+            max_connections: behind(44)?,
+            max_worker_processes: behind(48)?,
+            max_wal_senders: senders,
+            max_prepared_transactions: behind(next)?,
+            max_locks_per_transaction: behind(next + 4)?,
+            block_bytes: behind(80)?,
+            segment_blocks: behind(84)?,
+            wal_segment_bytes: behind(92)?,
+            checksum_version: behind(116)?,
         })
     }
 }
@@ -256,10 +286,10 @@ mod tests {
             })
         ));
         let mut bytes = [0; 300];
-        bytes[8..12].copy_from_slice(&1700u32.to_le_bytes());
+        bytes[8..12].copy_from_slice(&1900u32.to_le_bytes());
         assert!(matches!(
             ControlFile::parse(&bytes),
-            Err(ReadControlError::Layout { version: 1700 })
+            Err(ReadControlError::Layout { version: 1900 })
         ));
         bytes[8..12].copy_from_slice(&1300u32.to_le_bytes());
         assert!(matches!(

