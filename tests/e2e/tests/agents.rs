@@ -5,7 +5,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
