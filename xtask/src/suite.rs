@@ -39,12 +39,14 @@ pub(crate) fn build(selection: &[&str]) -> Result<Vec<Suite>, String> {
         .spawn()
         .map_err(|e| format!("failed to start {command:?}: {e}"))?;
     let lines = child.stdout.take().map(BufReader::new);
-    let suites = lines
+    let mut suites: Vec<Suite> = lines
         .into_iter()
         .flat_map(BufReader::lines)
         .map_while(Result::ok)
         .filter_map(|line| suite(&serde_json::from_str(&line).ok()?))
         .collect();
+    // In the same order each time, whatever was compiled first.
+    suites.sort_by(|a, b| (&a.folder, &a.name).cmp(&(&b.folder, &b.name)));
     let status = child
         .wait()
         .map_err(|e| format!("failed to wait for cargo: {e}"))?;
