@@ -4,7 +4,7 @@
 //! next, so that every kind has its turn; `KUBEDB_FAULTS=7` begins with others, and `KUBEDB_FAULTS=all` takes all kinds at all points, and the
 //! slow ones too.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::result_large_err)]
 
 use std::{
     collections::BTreeMap,

@@ -52,7 +52,6 @@ fn tried(
 
 #[tokio::test]
 #[ignore = "the other tests start it as a process of its own"]
-#[expect(clippy::print_stdout, reason = "the other process reads it")]
 async fn a_child_tries_a_store() {
     let trial: Value = serde_json::from_str(&env::var(TRIAL).unwrap()).unwrap();
     let endpoint = trial["endpoint"]

@@ -199,6 +199,7 @@ impl Told {
 }
 
 /// Runs the history up to its n-th write, and looks at what is left. Whether the history was killed, and what it said.
+#[expect(clippy::zombie_processes, reason = "the tracer waits for it")]
 fn life(folder: &Path, seed: u64, steps: u64, wanted: usize, told: &mut Told) -> End {
     let mut child = start(folder, seed, steps);
     let mut stdin = child.stdin.take().unwrap();

@@ -1,6 +1,6 @@
 //! Full disks: it is told what is full and what to do, and room is all it takes. The disk is a small ext4 of the test's own.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 

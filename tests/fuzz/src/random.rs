@@ -56,7 +56,7 @@ const WORDS: &[&str] = &[
 
 impl Random {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn any(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -66,7 +66,7 @@ impl Random {
 
     /// A number below `end`; zero where there is none.
     pub fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % (end.max(1) as u64)).unwrap_or_default()
+        usize::try_from(self.any() % (end.max(1) as u64)).unwrap_or_default()
     }
 
     /// One of several.
@@ -119,7 +119,7 @@ impl Random {
             }
             7 => self.number(bytes, at),
             _ => {
-                let byte = self.next().to_le_bytes()[0];
+                let byte = self.any().to_le_bytes()[0];
                 bytes.splice(at..at, [byte]);
             }
         }

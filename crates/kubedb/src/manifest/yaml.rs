@@ -117,8 +117,8 @@ fn is_special(letter: char) -> bool {
 mod tests {
     use serde_json::json;
 
+    use super::super::text;
     use super::*;
-    use crate::manifest::text;
 
     #[test]
     fn what_could_be_misread_is_quoted() {

@@ -116,7 +116,7 @@ impl<'a> Road<'a> {
         let (world, busy) = (self.world, self.named("busy"));
         world.add_noise(&self.name, 0, NOISE);
         // Files are read by name: where the noise lies decides whether the tables are read before or after what happens to them.
-        let noise = if number(self.major()) % 2 == 0 {
+        let noise = if number(self.major()).is_multiple_of(2) {
             primary.data().join("noise")
         } else {
             let first = primary.data().join("a noise");
