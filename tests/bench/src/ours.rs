@@ -44,7 +44,7 @@ fn start(cluster: &Cluster, work: &Work) -> Result<Cost, String> {
 
 fn work_on(s3: &S3, data: PathBuf) -> Work {
     Work {
-        endpoint: format!("https://127.0.0.1:{}", s3.port),
+        endpoint: format!("https://127.0.0.1:{}", s3.port()),
         authority: s3.authority.clone(),
         server: None,
         manifest: None,

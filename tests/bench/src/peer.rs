@@ -66,7 +66,7 @@ pg1-port={database}
 pg1-socket-path={sockets}
 pg1-user=postgres
 ",
-            port = s3.port,
+            port = s3.port(),
             key = KEYS.0,
             secret = KEYS.1,
             log = below("log"),

@@ -121,6 +121,8 @@ impl Bench<'_> {
             tell("restore", run, "pgBackRest", &cost);
             theirs.add(&cost);
         }
+        ours.stored = ours::stored(self.s3);
+        theirs.stored = PgBackRest::stored(self.s3);
         Ok(Compared {
             work: "restore",
             cache: "cold",
