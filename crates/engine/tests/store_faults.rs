@@ -68,6 +68,8 @@ impl Scene {
         }
         assert!(template.len() >= 4, "{template:?}");
         delete(&place.plain, "snap").await.unwrap();
+        // A login, or a question for the region, comes once: what is counted comes each time.
+        place.store.size(&outcome.manifest).await.unwrap_err();
         Self {
             place,
             server,

@@ -81,7 +81,14 @@ fn version_error(spec: &Value, known_versions: &[&str]) -> Option<FieldError> {
         return Some(error.hint("write version: \"9.6\""));
     }
     let version = VersionText(value.clone()).text();
-    let known = format!("known versions: {}", known_versions.join(", "));
+    let mut known = known_versions.to_vec();
+    // As people count, not as letters are sorted: 9.6 comes before 10.
+    known.sort_by_key(|version| {
+        let parts = version.split('.');
+        let numbers = parts.map(|part| part.parse().unwrap_or(u64::MAX));
+        numbers.collect::<Vec<u64>>()
+    });
+    let known = format!("known versions: {}", known.join(", "));
     if version.is_empty() {
         let message = format!("object 'Version' is missing in '{spec}'");
         return Some(FieldError::new(path, message).hint(known));
