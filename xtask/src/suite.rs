@@ -4,12 +4,9 @@
 use std::{
     env,
     ffi::OsString,
-    io::{self, BufRead as _, BufReader, Read as _, pipe},
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
-    thread,
-    time::Instant,
+    process::{Command, Stdio},
 };
 
 use serde_json::Value;
@@ -76,12 +73,10 @@ fn suite(made: &Value) -> Option<Suite> {
 }
 
 impl Suite {
-    fn named(&self) -> String {
-        format!("{} of {}", self.name, self.folder.display())
-    }
-
-    /// The command that cargo would run.
-    fn command(&self, environment: &[(&str, OsString)]) -> Command {
+    /// Runs it as cargo would; says what failed.
+    pub(crate) fn run(&self, environment: &[(&str, OsString)]) -> Option<String> {
+        let named = format!("{} of {}", self.name, self.folder.display());
+        say(&format!("-- {named}"));
         let folder = tools::workspace().join(&self.folder);
         let mut command = Command::new(&self.program);
         command
@@ -89,74 +84,12 @@ impl Suite {
             .env("CARGO", cargo())
             .env("CARGO_MANIFEST_DIR", &folder)
             .envs(environment.iter().map(|(key, value)| (key, value)));
-        command
-    }
-
-    /// Runs it and shows what it says; says what failed.
-    fn run(&self, environment: &[(&str, OsString)]) -> Option<String> {
-        let named = self.named();
-        say(&format!("-- {named}"));
-        failure(&named, self.command(environment).status())
-    }
-
-    /// Runs it beside others: what it says is shown when it ends.
-    fn run_beside(&self, environment: &[(&str, OsString)]) -> Option<String> {
-        let (named, begun) = (self.named(), Instant::now());
-        let mut command = self.command(environment);
-        let told = pipe().and_then(|(mut reader, writer)| {
-            command.stdout(writer.try_clone()?).stderr(writer);
-            let mut child = command.spawn()?;
-            // The command holds ends of the pipe too, and it would never end.
-            drop(command);
-            let mut text = Vec::new();
-            reader.read_to_end(&mut text)?;
-            Ok((text, child.wait()?))
-        });
-        let seconds = begun.elapsed().as_secs();
-        let (text, status) = match told {
-            Ok((text, status)) => (text, Ok(status)),
-            Err(error) => (Vec::new(), Err(error)),
-        };
-        let text = String::from_utf8_lossy(&text);
-        say(&format!("-- {named} ({seconds} s)\n{}", text.trim_end()));
-        failure(&named, status)
-    }
-}
-
-fn failure(named: &str, status: io::Result<ExitStatus>) -> Option<String> {
-    match status {
-        Ok(status) if status.success() => None,
-        Ok(status) => Some(format!("{named}: {status}")),
-        Err(error) => Some(format!("{named}: failed to start: {error}")),
-    }
-}
-
-/// Runs all, so many at once; says what failed.
-pub(crate) fn run_all(
-    suites: &[&Suite],
-    at_once: usize,
-    environment: &[(&str, OsString)],
-) -> Vec<String> {
-    if at_once <= 1 {
-        let failures = suites.iter().filter_map(|suite| suite.run(environment));
-        return failures.collect();
-    }
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut failures = Vec::new();
-        while let Some(suite) = suites.get(next.fetch_add(1, Ordering::Relaxed)) {
-            failures.extend(suite.run_beside(environment));
+        match command.status() {
+            Ok(status) if status.success() => None,
+            Ok(status) => Some(format!("{named}: {status}")),
+            Err(error) => Some(format!("{named}: failed to start: {error}")),
         }
-        failures
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
-        let ended = workers.into_iter().map(|worker| {
-            let lost = |_| vec!["a runner of suites panicked".to_owned()];
-            worker.join().unwrap_or_else(lost)
-        });
-        ended.flatten().collect()
-    })
+    }
 }
 
 fn cargo() -> OsString {

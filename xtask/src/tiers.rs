@@ -35,9 +35,6 @@ const PURE_CRATES: [(&str, &str); 3] = [
 /// The crate of the contract suite.
 const CONTRACT: (&str, &str) = ("tests/contract", "kubedb-contract");
 
-/// Suites of the local tier that run at once: most of the time they wait for servers.
-const LOCAL_AT_ONCE: usize = 2;
-
 impl Tier {
     /// All of them, the quick ones first.
     pub(crate) const ALL: [Self; 3] = [Self::Unit, Self::Local, Self::Contract];
@@ -185,8 +182,10 @@ fn contract(suites: &[&Suite], installing: &mut Installing) -> Vec<String> {
 
 fn all(suites: &[&Suite], tier: &str, environment: &[(&str, OsString)]) -> Vec<String> {
     say(&format!("== tier {tier}"));
-    let at_once = if tier == "local" { LOCAL_AT_ONCE } else { 1 };
-    suite::run_all(suites, at_once, environment)
+    suites
+        .iter()
+        .filter_map(|suite| suite.run(environment))
+        .collect()
 }
 
 #[cfg(test)]
