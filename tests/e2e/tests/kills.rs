@@ -238,9 +238,11 @@ fn t02_an_agent_killed_at_any_request_of_a_snapshot_or_its_deletion_loses_nothin
             scene.kill_at(*point, database, &format!("{database}-0"));
             scene.begin(&format!("{database}-1"), database);
         }
-        for (_, database) in some.iter().zip(DATABASES) {
+        for ((request, _), database) in some.iter().zip(DATABASES) {
             let status = scene.succeeds(&format!("{database}-1"));
-            assert_eq!(status["attempt"], 2, "{what}: {status}");
+            // One that died before anybody knew that it had begun begins the same attempt.
+            let is_unknown = *request <= 1 && status["attempt"] == 1;
+            assert!(is_unknown || status["attempt"] == 2, "{what}: {status}");
         }
         scene.assert_killed(some.len(), &what);
         for (_, database) in some.iter().zip(DATABASES) {
