@@ -1,14 +1,12 @@
 //! `cargo xtask apiserver`: a kube-apiserver with etcd on this machine, to try things against.
 
-use std::{env, process::Command};
-
 use crate::{say, tools};
 
 /// Measures lists, watches and memory of both engines, in a release build.
 pub(crate) fn bench() -> Result<(), String> {
     tools::kubernetes()?;
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(tools::workspace()).args([
+    let mut command = tools::cargo();
+    command.args([
         "run",
         "-q",
         "--release",
@@ -27,9 +25,8 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), String> {
         say("kube-apiserver and etcd are installed");
         return Ok(());
     }
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = tools::cargo();
     command
-        .current_dir(tools::workspace())
         .args([
             "run",
             "-q",

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     say,
-    tools::{run as run_tool, workspace},
+    tools::{cargo, run as run_tool, workspace},
 };
 
 /// Says to this program that it stands in the place of the compiler.
@@ -125,9 +125,8 @@ fn names_in(table: &str) -> Vec<String> {
 fn build() -> Result<PathBuf, String> {
     let this = env::current_exe().map_err(|error| format!("failed to find itself: {error}"))?;
     let target = target_folder()?;
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = cargo();
     command
-        .current_dir(workspace())
         // The choice of the tests, so that everything else is taken as they built it.
         .args(["build", "-q", "--workspace"])
         .args(["--features", "kubedb-fuzz/libfuzzer"])

@@ -13,9 +13,9 @@ pub(crate) fn run() -> Result<(), String> {
     say("== tidy");
     failures.extend(tidy::run().err());
     say("== format");
-    failures.extend(tools::run(cargo().args(["fmt", "--all", "--check"])).err());
+    failures.extend(tools::run(tools::cargo().args(["fmt", "--all", "--check"])).err());
     say("== clippy");
-    let mut clippy = cargo();
+    let mut clippy = tools::cargo();
     clippy.args([
         "clippy",
         "--workspace",
@@ -54,17 +54,11 @@ fn installed_deny() -> Result<PathBuf, String> {
     let bin = root.join("bin").join(name);
     if !bin.exists() {
         say("building cargo-deny (about 5 minutes)");
-        let mut install = cargo();
+        let mut install = tools::cargo();
         install
             .args(["install", name, "--version", version, "--locked", "--root"])
             .arg(&root);
         tools::run(&mut install)?;
     }
     Ok(bin)
-}
-
-fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(tools::workspace());
-    command
 }

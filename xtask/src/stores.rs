@@ -28,9 +28,8 @@ pub(crate) fn run_command(arguments: &[&str]) -> Result<(), String> {
     if arguments == ["up"] {
         install(&tools::cache_folder()?)?;
     }
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = tools::cargo();
     command
-        .current_dir(tools::workspace())
         .args(["run", "-q", "-p", "kubedb-stores", "--bin", "stores", "--"])
         .args(arguments);
     run(&mut command)

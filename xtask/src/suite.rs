@@ -2,7 +2,6 @@
 //! they share anew, and run crate by crate.
 
 use std::{
-    env,
     ffi::OsString,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
@@ -25,9 +24,8 @@ pub(crate) struct Suite {
 
 /// Builds the tests of the crates that `selection` names, in cargo's words.
 pub(crate) fn build(selection: &[&str]) -> Result<Vec<Suite>, String> {
-    let mut command = Command::new(cargo());
+    let mut command = tools::cargo();
     command
-        .current_dir(tools::workspace())
         .args([
             "test",
             "--no-run",
@@ -81,7 +79,7 @@ impl Suite {
         let mut command = Command::new(&self.program);
         command
             .current_dir(&folder)
-            .env("CARGO", cargo())
+            .env("CARGO", tools::cargo().get_program())
             .env("CARGO_MANIFEST_DIR", &folder)
             .envs(environment.iter().map(|(key, value)| (key, value)));
         match command.status() {
@@ -90,10 +88,6 @@ impl Suite {
             Err(error) => Some(format!("{named}: failed to start: {error}")),
         }
     }
-}
-
-fn cargo() -> OsString {
-    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
 #[cfg(test)]

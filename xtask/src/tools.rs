@@ -215,6 +215,13 @@ pub(crate) fn workspace() -> PathBuf {
         .map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
+/// The cargo that started us, in the workspace.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace());
+    command
+}
+
 /// Runs a command and turns its failure into words.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let status = command

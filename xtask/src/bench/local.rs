@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
     thread,
     time::Duration,
 };
@@ -37,13 +36,7 @@ fn snapshot(name: &str, database: &str, server: &Server) -> String {
 /// Builds the program, unless one is given.
 fn release() -> Result<PathBuf, String> {
     say("building the release");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    tools::run(Command::new(cargo).current_dir(tools::workspace()).args([
-        "build",
-        "--release",
-        "-p",
-        "kubedb",
-    ]))?;
+    tools::run(tools::cargo().args(["build", "--release", "-p", "kubedb"]))?;
     Ok(target().join("release").join("kubedb"))
 }
 

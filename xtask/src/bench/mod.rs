@@ -7,7 +7,6 @@ mod server;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use serde_json::{Value, json};
@@ -109,10 +108,8 @@ pub(crate) fn backup(arguments: &[&str]) -> Result<(), String> {
     let installed = tools::install()?;
     tools::pgbackrest()?;
     let path = std::env::var("PATH").unwrap_or_default();
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = tools::cargo();
     command
-        .current_dir(tools::workspace())
         .env("PATH", format!("{}:{path}", installed.bin.display()))
         .args([
             "run",
