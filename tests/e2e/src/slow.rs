@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, TcpStream},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -10,6 +10,8 @@ use std::{
     thread,
     time::Duration,
 };
+
+use kubedb_stores::door::Door;
 
 use crate::process::HelperError;
 
@@ -19,7 +21,7 @@ const PIECE: usize = 16 << 10;
 /// A proxy; its connections end with it.
 #[derive(Debug)]
 pub struct SlowProxy {
-    port: u16,
+    door: Door,
     line: Arc<Line>,
 }
 
@@ -34,32 +36,21 @@ struct Line {
 impl SlowProxy {
     /// A proxy before the server at this port of loopback.
     pub fn start(server: u16) -> Result<Self, HelperError> {
-        let prepare = |source| HelperError::Prepare {
-            what: "a proxy".to_owned(),
-            source,
-        };
-        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(prepare)?;
-        let port = listener.local_addr().map_err(prepare)?.port();
         let line = Arc::new(Line::default());
         let shared = Arc::clone(&line);
-        thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                if shared.is_over.load(Ordering::Relaxed) {
-                    return;
-                }
-                // A server that is down is down for the client too: its connection closes.
-                if let Ok(server) = TcpStream::connect(("127.0.0.1", server)) {
-                    shared.join(client, server);
-                }
+        let door = Door::open("a proxy", move |client| {
+            // A server that is down is down for the client too: its connection closes.
+            if let Ok(server) = TcpStream::connect(("127.0.0.1", server)) {
+                shared.join(client, server);
             }
-        });
-        Ok(Self { port, line })
+        })?;
+        Ok(Self { door, line })
     }
 
     /// Where it answers.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://127.0.0.1:{}", self.door.port())
     }
 
     /// Passes on at most so many bytes a second from now on; 0 is as fast as can be.
@@ -71,8 +62,6 @@ impl SlowProxy {
 impl Drop for SlowProxy {
     fn drop(&mut self) {
         self.line.is_over.store(true, Ordering::Relaxed);
-        // Wakes the thread that accepts.
-        drop(TcpStream::connect(("127.0.0.1", self.port)));
     }
 }
 

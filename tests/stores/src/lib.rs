@@ -6,6 +6,7 @@
 pub mod azurite;
 pub mod certificates;
 pub mod clock;
+pub mod door;
 pub mod fault;
 pub mod gcs;
 pub mod identity;

@@ -2,61 +2,36 @@
 
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
-    net::{Shutdown, TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
+    net::{Shutdown, TcpStream},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
 };
 
-use crate::process::HelperError;
+use crate::{door::Door, process::HelperError};
 
 /// A proxy; it ends with its value.
 #[derive(Debug)]
 pub struct Proxy {
-    port: u16,
+    door: Door,
     asked: Arc<Mutex<Vec<String>>>,
-    ends: Arc<AtomicBool>,
-    serving: Option<JoinHandle<()>>,
 }
 
 impl Proxy {
     /// Starts one before a port of this machine.
     pub fn start(before: u16) -> Result<Self, HelperError> {
-        let failed = |source| HelperError::Prepare {
-            what: "a proxy".to_owned(),
-            source,
-        };
-        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
-        let port = listener.local_addr().map_err(failed)?.port();
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let ends = Arc::new(AtomicBool::new(false));
-        let serving = thread::spawn({
-            let (asked, ends) = (asked.clone(), ends.clone());
-            move || {
-                for client in listener.incoming().flatten() {
-                    if ends.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    let asked = asked.clone();
-                    // A client that goes away is none of our business.
-                    thread::spawn(move || meet(client, before, &asked).is_ok());
-                }
-            }
-        });
-        Ok(Self {
-            port,
-            asked,
-            ends,
-            serving: Some(serving),
-        })
+        let heard = asked.clone();
+        let door = Door::open("a proxy", move |client| {
+            // A client that goes away is none of our business.
+            let _ = meet(client, before, &heard);
+        })?;
+        Ok(Self { door, asked })
     }
 
     /// As `HTTPS_PROXY` wants it.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://127.0.0.1:{}", self.door.port())
     }
 
     /// First lines of all that was asked.
@@ -64,16 +39,6 @@ impl Proxy {
     pub fn asked(&self) -> Vec<String> {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.clone()
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
-        if let Some(serving) = self.serving.take() {
-            let _ = serving.join();
-        }
     }
 }
 

@@ -2,12 +2,8 @@
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
+    net::TcpStream,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -16,7 +12,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
-use crate::{certificates::Signed, process::HelperError};
+use crate::{certificates::Signed, door::Door, process::HelperError};
 
 /// Longest request that is read.
 const REQUEST: u64 = 1 << 20;
@@ -45,16 +41,14 @@ type Handler = dyn Fn(&Asked) -> Answer + Send + Sync;
 
 /// A server; it ends with its value.
 pub struct Web {
-    port: u16,
+    door: Door,
     is_secret: bool,
     asked: Arc<Mutex<Vec<Asked>>>,
-    ends: Arc<AtomicBool>,
-    serving: Option<JoinHandle<()>>,
 }
 
 impl std::fmt::Debug for Web {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Web").field(&self.port).finish()
+        f.debug_tuple("Web").field(&self.door.port()).finish()
     }
 }
 
@@ -64,41 +58,23 @@ impl Web {
         signed: Option<&Signed>,
         answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
     ) -> Result<Self, HelperError> {
-        let failed = |source| HelperError::Prepare {
-            what: "a web server".to_owned(),
-            source,
-        };
-        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
-        let port = listener.local_addr().map_err(failed)?.port();
         let tls = signed.map(configuration).transpose()?;
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let ends = Arc::new(AtomicBool::new(false));
-        let serving = thread::spawn({
-            let (asked, ends, answer) = (asked.clone(), ends.clone(), Arc::new(answer));
-            move || {
-                for stream in listener.incoming().flatten() {
-                    if ends.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    let (tls, asked) = (tls.clone(), asked.clone());
-                    let answer: Arc<Handler> = answer.clone();
-                    thread::spawn(move || meet(stream, tls, &asked, &*answer));
-                }
-            }
-        });
+        let heard = asked.clone();
+        let door = Door::open("a web server", move |stream| {
+            meet(stream, tls.clone(), &heard, &answer);
+        })?;
         Ok(Self {
-            port,
+            door,
             is_secret: signed.is_some(),
             asked,
-            ends,
-            serving: Some(serving),
         })
     }
 
     /// Host and port.
     #[must_use]
     pub fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.door.port())
     }
 
     /// Base address.
@@ -115,17 +91,6 @@ impl Web {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
-    }
-}
-
-impl Drop for Web {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        // Wakes it.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
-        if let Some(serving) = self.serving.take() {
-            let _ = serving.join();
-        }
     }
 }
 

@@ -8,11 +8,8 @@ mod message;
 use std::{
     collections::BTreeMap,
     io::{self, Write as _},
-    net::{Shutdown, TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    net::{Shutdown, TcpStream},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -21,7 +18,7 @@ pub use self::{
     kind::{Act, Fault},
     message::Message,
 };
-use crate::process::HelperError;
+use crate::{door::Door, process::HelperError};
 
 /// Longest wait for the server's answer.
 const ANSWER: Duration = Duration::from_secs(120);
@@ -29,7 +26,7 @@ const ANSWER: Duration = Duration::from_secs(120);
 /// A proxy; it takes no more connections when it is dropped.
 #[derive(Debug)]
 pub struct FaultProxy {
-    port: u16,
+    door: Door,
     line: Arc<Line>,
 }
 
@@ -56,37 +53,22 @@ struct Plan {
 struct Line {
     server: u16,
     plan: Mutex<Plan>,
-    is_over: AtomicBool,
 }
 
 impl FaultProxy {
     /// A proxy before the server at this port of loopback.
     pub fn start(server: u16) -> Result<Self, HelperError> {
-        let prepare = |source| HelperError::Prepare {
-            what: "a proxy".to_owned(),
-            source,
-        };
-        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(prepare)?;
-        let port = listener.local_addr().map_err(prepare)?.port();
         let line = Arc::new(Line {
             server,
             ..Line::default()
         });
         let shared = Arc::clone(&line);
-        thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                if shared.is_over.load(Ordering::Relaxed) {
-                    return;
-                }
-                let line = Arc::clone(&shared);
-                thread::spawn(move || {
-                    // A connection that breaks is what this is for.
-                    let _ = line.serve(&client);
-                    let _ = client.shutdown(Shutdown::Both);
-                });
-            }
-        });
-        Ok(Self { port, line })
+        let door = Door::open("a proxy", move |client| {
+            // A connection that breaks is what this is for.
+            let _ = shared.serve(&client);
+            let _ = client.shutdown(Shutdown::Both);
+        })?;
+        Ok(Self { door, line })
     }
 
     /// A proxy before the server at this address.
@@ -107,14 +89,14 @@ impl FaultProxy {
     pub fn through(&self, endpoint: &str) -> String {
         endpoint.replace(
             &format!(":{}", self.line.server),
-            &format!(":{}", self.port),
+            &format!(":{}", self.door.port()),
         )
     }
 
     /// Port of loopback where it answers.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.door.port()
     }
 
     /// Spoils the request of this number, counted from 0 and from now on, among those whose path or query holds `word`.
@@ -146,14 +128,6 @@ impl FaultProxy {
     #[must_use]
     pub fn take_seen(&self) -> Vec<(String, String)> {
         std::mem::take(&mut self.line.plan().seen)
-    }
-}
-
-impl Drop for FaultProxy {
-    fn drop(&mut self) {
-        self.line.is_over.store(true, Ordering::Relaxed);
-        // Wakes the thread that accepts.
-        drop(TcpStream::connect(("127.0.0.1", self.port)));
     }
 }
 
