@@ -114,12 +114,14 @@ impl Packer {
             pack: self.closed.len(),
             offset: self.filling.len() as u64,
         };
+        if self.filling.is_empty() {
+            self.filling = self.empty.pop().unwrap_or_default();
+            self.filling.reserve(PACK + UNIT);
+        }
         self.hasher.update(stored);
         self.filling.extend_from_slice(stored);
         if self.filling.len() >= PACK {
             self.close().await?;
-            self.filling = self.empty.pop().unwrap_or_default();
-            self.filling.reserve(PACK + UNIT);
         }
         Ok(place)
     }

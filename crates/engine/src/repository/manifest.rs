@@ -21,7 +21,7 @@ pub const VERSION: u64 = 1;
 /// Features a reader must know to restore correctly. Version 1 has the codecs `plain`, `zstd` and `zero`, and nothing more.
 const KNOWN_FEATURES: [&str; 0] = [];
 
-/// Largest manifest: a row for each of 65 536 packs (2 TiB) and as many maps takes 16 MiB.
+/// Largest manifest: a row for each of 65 536 packs (1 TiB) and as many maps takes 16 MiB.
 pub const MANIFEST_BYTES: u64 = 64 << 20;
 
 /// Most values in a manifest: such a row has four. A value takes some hundred bytes while it is read, and a hostile text needs but two for one.

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::values;
 
-/// Bytes of a map before compression, at most: a single file of a terabyte in units of 4 MiB takes 40 MB.
+/// Bytes of a map before compression, at most: a single file of half a terabyte in units of 1 MiB takes 80 MB.
 pub const MAP_BYTES: u64 = 128 << 20;
 
-/// Most values in a map: a unit has eight, and such a file 2 097 152. Nothing else needs as little text for as much memory as an empty one.
+/// Most values in a map: a unit has eight, and such a file 4 194 304. Nothing else needs as little text for as much memory as an empty one.
 const MAP_VALUES: usize = 1 << 22;
 
 /// Largest window that a frame may ask for, as a power of two: writers use 2 MiB.
@@ -24,7 +24,7 @@ const MAP_FILES: usize = 4_096;
 /// Units in one map, at most; a file of 1 GiB has 256.
 const MAP_UNITS: usize = 65_536;
 
-/// Bytes of one unit, read or stored, at most; writers use a quarter.
+/// Bytes of one unit, read or stored, at most; writers use a sixteenth.
 const UNIT_BYTES: u32 = 16 << 20;
 
 /// Larger than any file of a data folder: relations are cut at 1 GiB, and the file systems that servers run on end at 16 TiB to some more.
