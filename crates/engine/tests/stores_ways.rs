@@ -311,8 +311,9 @@ impl Roles {
         let text = loop {
             let asked = client.post(self.server.endpoint()).form(&form).send().await;
             let text = asked.unwrap().text().await.unwrap();
-            // It serves objects a moment before it knows its users.
-            if !text.contains("STSIAMNotInitialized") {
+            // It serves objects a moment before it knows its users, and these a moment before their policies.
+            let is_early = ["STSIAMNotInitialized", "are defined, credentials"];
+            if !is_early.iter().any(|early| text.contains(early)) {
                 break text;
             }
             assert!(std::time::Instant::now() < end, "{text}");

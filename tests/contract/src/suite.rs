@@ -85,21 +85,31 @@ pub fn main(cases: &[Case]) -> ExitCode {
         .collect();
     // The processes of an engine live as long as the thread that starts them: this one.
     let failed = runtime.block_on(async {
-        let mut failed = 0;
+        let mut failed = Vec::new();
         // Theirs first: when expectations are kept, ours is compared with the new ones.
         for whose in wanted.engines.iter().rev() {
             let keep = wanted.keep && *whose == Whose::Theirs;
-            failed += run(*whose, &cases, Kubectl::BASE, keep).await;
-            failed += other_kubectls(*whose, &cases, keep).await;
+            failed.extend(run(*whose, &cases, Kubectl::BASE, keep).await);
+            failed.extend(other_kubectls(*whose, &cases, keep).await);
         }
         failed
     });
-    if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        say(&format!("{failed} failed"));
-        ExitCode::FAILURE
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
     }
+    // Once more, where the end of a long log is all that is kept of it.
+    say("\nfailures:\n");
+    for Failure { what, why } in &failed {
+        say(&format!("test {what} ... FAILED\n{why}\n"));
+    }
+    say(&format!("{} failed", failed.len()));
+    ExitCode::FAILURE
+}
+
+/// A case that did not pass, or an engine without which none can.
+struct Failure {
+    what: String,
+    why: String,
 }
 
 /// `cargo xtask test` installs what both engines need, and so insists on both.
@@ -109,32 +119,36 @@ fn must_run_both() -> bool {
 
 /// The transcripts again with every other kubectl, each on an engine of its own: the names of namespaces are in what is
 /// printed, and so are the same.
-async fn other_kubectls(whose: Whose, cases: &[Case], keep: bool) -> usize {
+async fn other_kubectls(whose: Whose, cases: &[Case], keep: bool) -> Vec<Failure> {
     let transcripts: Vec<Case> = cases
         .iter()
         .filter(|case| case.name.starts_with(TRANSCRIPTS))
         .copied()
         .collect();
     if transcripts.is_empty() {
-        return 0;
+        return Vec::new();
     }
-    let mut failed = 0;
+    let mut failed = Vec::new();
     for kubectl in Kubectl::OTHERS {
         let version = kubectl.version;
         if kubectl.exists() {
-            failed += run(whose, &transcripts, kubectl, keep).await;
+            failed.extend(run(whose, &transcripts, kubectl, keep).await);
         } else {
-            say(&format!(
+            let why = format!(
                 "NOTHING IS TRIED WITH kubectl {version}: it is not installed, run cargo xtask apiserver install"
-            ));
-            failed += usize::from(must_run_both());
+            );
+            say(&why);
+            if must_run_both() {
+                let what = format!("kubectl {version}");
+                failed.push(Failure { what, why });
+            }
         }
     }
     failed
 }
 
-/// Returns how many failed.
-async fn run(whose: Whose, cases: &[Case], kubectl: Kubectl, keep: bool) -> usize {
+/// Returns what failed.
+async fn run(whose: Whose, cases: &[Case], kubectl: Kubectl, keep: bool) -> Vec<Failure> {
     let name = match whose {
         Whose::Ours => "kubedb server",
         Whose::Theirs => "kube-apiserver",
@@ -147,11 +161,12 @@ async fn run(whose: Whose, cases: &[Case], kubectl: Kubectl, keep: bool) -> usiz
             say(&format!(
                 "NOTHING IS COMPARED WITH A REAL kube-apiserver: {error}"
             ));
-            return 0;
+            return Vec::new();
         }
         Err(error) => {
-            say(&format!("error: {name} does not run: {error}"));
-            return 1;
+            let why = format!("error: {name} does not run: {error}");
+            say(&why);
+            return vec![Failure { what: name, why }];
         }
     };
     say(&format!(
@@ -163,18 +178,20 @@ async fn run(whose: Whose, cases: &[Case], kubectl: Kubectl, keep: bool) -> usiz
         .iter()
         .copied()
         .partition(|case| case.name.starts_with(FORGETFUL));
-    let mut failed = 0;
+    let mut failed = Vec::new();
     for (cases, at_once) in [(first, AT_ONCE), (last, 1)] {
-        failed += stream::iter(cases)
+        let these: Vec<Failure> = stream::iter(cases)
             .map(|case| one(engine.clone(), case, kubectl, keep, &name))
             .buffer_unordered(at_once)
-            .filter(|passed| futures::future::ready(!*passed))
-            .count()
+            .filter_map(futures::future::ready)
+            .collect()
             .await;
+        failed.extend(these);
     }
     say(&format!(
-        "{name}: {} passed, {failed} failed, {:.1} s in all",
-        cases.len() - failed,
+        "{name}: {} passed, {} failed, {:.1} s in all",
+        cases.len() - failed.len(),
+        failed.len(),
         begin.elapsed().as_secs_f64()
     ));
     if let Some(engine) = Arc::into_inner(engine) {
@@ -183,7 +200,13 @@ async fn run(whose: Whose, cases: &[Case], kubectl: Kubectl, keep: bool) -> usiz
     failed
 }
 
-async fn one(engine: Arc<Engine>, case: Case, kubectl: Kubectl, keep: bool, name: &str) -> bool {
+async fn one(
+    engine: Arc<Engine>,
+    case: Case,
+    kubectl: Kubectl,
+    keep: bool,
+    name: &str,
+) -> Option<Failure> {
     let begin = Instant::now();
     let whose = engine.whose;
     let talk = async move { (case.run)(Talk::begin(engine, case.name, kubectl).await).await };
@@ -197,11 +220,12 @@ async fn one(engine: Arc<Engine>, case: Case, kubectl: Kubectl, keep: bool, name
     match outcome {
         Ok(()) => {
             say(&format!("ok      {name}: {} ({took:.1} s)", case.name));
-            true
+            None
         }
         Err(why) => {
-            say(&format!("FAILED  {name}: {}\n{why}", case.name));
-            false
+            let what = format!("{name}: {}", case.name);
+            say(&format!("FAILED  {what}\n{why}"));
+            Some(Failure { what, why })
         }
     }
 }
