@@ -3,9 +3,11 @@
 
 use std::{
     ffi::OsString,
-    io::{BufRead as _, BufReader},
+    fs,
+    io::{self, BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
+    time::Instant,
 };
 
 use serde_json::Value;
@@ -71,22 +73,61 @@ fn suite(made: &Value) -> Option<Suite> {
 }
 
 impl Suite {
-    /// Runs it as cargo would; says what failed.
-    pub(crate) fn run(&self, environment: &[(&str, OsString)]) -> Option<String> {
-        let named = format!("{} of {}", self.name, self.folder.display());
-        say(&format!("-- {named}"));
+    /// Whether it is one of these, named as `kills`.
+    pub(crate) fn is_one_of(&self, names: &[&str]) -> bool {
+        names.contains(&self.name.as_str())
+    }
+
+    fn named(&self) -> String {
+        format!("{} of {}", self.name, self.folder.display())
+    }
+
+    /// The command that cargo would run.
+    fn command(&self, program: &Path, environment: &[(&str, OsString)]) -> Command {
         let folder = tools::workspace().join(&self.folder);
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(program);
         command
             .current_dir(&folder)
             .env("CARGO", tools::cargo().get_program())
             .env("CARGO_MANIFEST_DIR", &folder)
             .envs(environment.iter().map(|(key, value)| (key, value)));
-        match command.status() {
-            Ok(status) if status.success() => None,
-            Ok(status) => Some(format!("{named}: {status}")),
-            Err(error) => Some(format!("{named}: failed to start: {error}")),
-        }
+        command
+    }
+
+    /// Runs it and shows what it says; says what failed.
+    pub(crate) fn run(&self, environment: &[(&str, OsString)]) -> Option<String> {
+        let (named, begun) = (self.named(), Instant::now());
+        say(&format!("-- {named}"));
+        let status = self.command(&self.program, environment).status();
+        say(&format!("-- {named} took {} s", begun.elapsed().as_secs()));
+        failure(&named, status)
+    }
+
+    /// Runs it beside others, which come first: what it says is shown when it ends.
+    pub(crate) fn run_beside(&self, environment: &[(&str, OsString)]) -> Option<String> {
+        let (named, begun) = (self.named(), Instant::now());
+        let mut command = self.command(Path::new("nice"), environment);
+        command.arg(&self.program);
+        // A file, not a pipe: whoever of a suite outlives it would hold a pipe open, and us up.
+        let kept = self.program.with_extension("told");
+        let status = fs::File::create(&kept).and_then(|file| {
+            command.stdout(file.try_clone()?).stderr(file);
+            command.status()
+        });
+        let seconds = begun.elapsed().as_secs();
+        let text = fs::read(&kept).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let text = text.trim_end();
+        say(&format!("-- {named}\n{text}\n-- {named} took {seconds} s"));
+        failure(&named, status)
+    }
+}
+
+fn failure(named: &str, status: io::Result<ExitStatus>) -> Option<String> {
+    match status {
+        Ok(status) if status.success() => None,
+        Ok(status) => Some(format!("{named}: {status}")),
+        Err(error) => Some(format!("{named}: failed to start: {error}")),
     }
 }
 

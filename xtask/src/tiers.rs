@@ -32,6 +32,9 @@ const PURE_CRATES: [(&str, &str); 3] = [
     ("xtask", "xtask"),
 ];
 
+/// Suites that need the machine for themselves: they stop clocks and processes, or keep both cores busy.
+const ALONE: [&str; 4] = ["clocks", "disks", "kills", "majors"];
+
 /// The crate of the contract suite.
 const CONTRACT: (&str, &str) = ("tests/contract", "kubedb-contract");
 
@@ -156,7 +159,7 @@ fn local(suites: &[&Suite], installing: &mut Installing) -> Vec<String> {
             let bin = tools.map(|tools| tools.bin).unwrap_or_default();
             let path = env::var("PATH").unwrap_or_default();
             let path: OsString = format!("{}:{path}", bin.display()).into();
-            all(suites, "local", &[("PATH", path)])
+            beside(suites, &[("PATH", path)])
         }
         Err(reason) => vec![reason],
     }
@@ -178,6 +181,33 @@ fn contract(suites: &[&Suite], installing: &mut Installing) -> Vec<String> {
             failures
         }
     }
+}
+
+/// Suites of the crates and those of the whole product, side by side: most of the time both wait for servers.
+fn beside(suites: &[&Suite], environment: &[(&str, OsString)]) -> Vec<String> {
+    say("== tier local");
+    let (crates, whole): (Vec<&Suite>, Vec<&Suite>) = suites
+        .iter()
+        .partition(|suite| suite.folder.starts_with("crates"));
+    let (alone, whole): (Vec<&Suite>, Vec<&Suite>) =
+        whole.into_iter().partition(|suite| suite.is_one_of(&ALONE));
+    thread::scope(|scope| {
+        let crates = scope.spawn(|| {
+            let failures = crates
+                .iter()
+                .filter_map(|suite| suite.run_beside(environment));
+            failures.collect::<Vec<_>>()
+        });
+        let run = |suites: &[&Suite]| {
+            let failures = suites.iter().filter_map(|suite| suite.run(environment));
+            failures.collect::<Vec<_>>()
+        };
+        let mut failures = run(&whole);
+        let lost = |_| vec!["the runner of the crates' suites panicked".to_owned()];
+        failures.extend(crates.join().unwrap_or_else(lost));
+        failures.extend(run(&alone));
+        failures
+    })
 }
 
 fn all(suites: &[&Suite], tier: &str, environment: &[(&str, OsString)]) -> Vec<String> {
