@@ -36,7 +36,7 @@ const PURE_CRATES: [(&str, &str); 3] = [
 const ALONE: [&str; 4] = ["clocks", "disks", "kills", "majors"];
 
 /// The crate of the contract suite.
-const CONTRACT: (&str, &str) = ("tests/contract", "kubedb-contract");
+const CONTRACT: &str = "tests/contract";
 
 impl Tier {
     /// All of them, the quick ones first.
@@ -54,20 +54,15 @@ impl Tier {
         }
     }
 
-    /// Its crates, in cargo's words.
-    fn selection(self) -> Vec<&'static str> {
-        match self {
-            Self::Unit => PURE_CRATES
+    /// What to build for these alone, in cargo's words. Another selection of crates selects other features of what they share, and
+    /// compiles it anew: that is worth it for pure crates alone, which share little.
+    fn selection(tiers: &[Self]) -> Vec<&'static str> {
+        match tiers {
+            [Self::Unit] => PURE_CRATES
                 .iter()
                 .flat_map(|(_, name)| ["-p", name])
                 .collect(),
-            Self::Local => PURE_CRATES
-                .iter()
-                .chain([&CONTRACT])
-                .flat_map(|(_, name)| ["--exclude", name])
-                .chain(["--workspace"])
-                .collect(),
-            Self::Contract => vec!["-p", CONTRACT.1],
+            _ => vec!["--workspace"],
         }
     }
 
@@ -78,7 +73,7 @@ impl Tier {
             .any(|(pure, _)| folder == Path::new(pure))
         {
             Self::Unit
-        } else if folder == Path::new(CONTRACT.0) {
+        } else if folder == Path::new(CONTRACT) {
             Self::Contract
         } else {
             Self::Local
@@ -126,11 +121,7 @@ pub(crate) fn run(tiers: &[Tier]) -> Result<(), String> {
         failures.extend(tidy::run().err());
     }
     say("== building the tests");
-    let selection = match tiers {
-        [tier] => tier.selection(),
-        _ => vec!["--workspace"],
-    };
-    let suites = suite::build(&selection)?;
+    let suites = suite::build(&Tier::selection(tiers))?;
     for tier in Tier::ALL {
         if !tiers.contains(&tier) {
             continue;

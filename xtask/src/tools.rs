@@ -216,9 +216,19 @@ pub(crate) fn workspace() -> PathBuf {
 }
 
 /// The cargo that started us, in the workspace.
+///
+/// What cargo says of this program in its environment is kept from it: scripts that build dependencies ask for such variables, and would
+/// take the difference between a cargo that we start and one that a person starts for a reason to compile everything above them anew.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace());
+    for (name, _) in env::vars_os() {
+        let told = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        let is_told = |name: &str| told.iter().any(|told| name.starts_with(told));
+        if name.to_str().is_some_and(is_told) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
