@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{ApiError, OwnApi},
     bootstrap::{BootstrapError, Place},
+    health::Health,
+    label::Label,
     observe::{self, Facts},
     paths::Paths,
     postgres::process::{Postmaster, StopMode},
@@ -51,6 +53,9 @@ pub enum AgentError {
     /// No kubeconfig.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// Nobody could ask how the agent is.
+    #[error("failed to listen where the agent says how it is")]
+    Listen(#[from] std::io::Error),
     /// PostgreSQL could not be stopped at the end.
     #[error(transparent)]
     Process(#[from] crate::postgres::process::ProcessError),
@@ -163,6 +168,8 @@ impl Agent {
     ) -> Result<(), AgentError> {
         let mut reporter = Reporter::new();
         let mut tasks = crate::tasks::Tasks::new(self.session_id.clone());
+        let mut label = Label::new(&self.config);
+        let health = Health::start(self.config.health_port).await?;
         loop {
             let database = latest.borrow_and_update().clone();
             let next = self.step(database.as_ref()).await;
@@ -171,6 +178,8 @@ impl Agent {
             }
             self.backs_up = tasks.backs_up();
             reporter.send(self, &tasks).await;
+            label.keep(self, database.as_ref()).await;
+            health.beat(self.obstacle());
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = sleep_until(next) => {}
@@ -397,6 +406,19 @@ impl Agent {
                 in_recovery: view.in_recovery,
             },
         }
+    }
+
+    /// Whether PostgreSQL serves in its role.
+    pub(crate) fn is_ready(&self) -> bool {
+        let is_primary = self.role() == Some(InstanceRole::Primary);
+        let in_role = self.view.as_ref();
+        in_role.is_some_and(|view| view.in_recovery != is_primary) && self.prepared.is_some()
+    }
+
+    /// What keeps it from that.
+    fn obstacle(&self) -> Option<String> {
+        let failure = self.failure.as_ref().map(|failure| failure.reason.clone());
+        (!self.is_ready()).then(|| failure.unwrap_or_else(|| self.reason.clone()))
     }
 
     pub(crate) fn role(&self) -> Option<InstanceRole> {

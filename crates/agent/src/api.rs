@@ -1,12 +1,17 @@
 //! What an agent may ask of the Kubernetes API: its own Postgres, its Lease, the Secrets it was named.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         coordination::v1::{Lease, LeaseSpec},
-        core::v1::{ConfigMap, Secret},
+        core::v1::{ConfigMap, Pod, Secret},
     },
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference},
 };
@@ -37,6 +42,9 @@ pub enum ApiError {
         #[source]
         source: kube::config::KubeconfigError,
     },
+    /// The pod has no service account that could be used.
+    #[error("failed to use the pod's service account")]
+    UseServiceAccount(#[source] kube::config::InClusterError),
     /// The API refused, or could not be reached.
     #[error("failed to {action}")]
     Request {
@@ -59,7 +67,8 @@ pub enum ApiError {
 /// The API as this instance sees it.
 #[derive(Clone)]
 pub struct OwnApi {
-    kubeconfig: PathBuf,
+    /// None in a pod.
+    kubeconfig: Option<PathBuf>,
     client: Client,
     namespace: String,
     database: String,
@@ -80,7 +89,7 @@ impl OwnApi {
     /// Reads the kubeconfig; no request is made.
     pub async fn open(config: &AgentConfig) -> Result<Self, ApiError> {
         Ok(Self {
-            client: connect(&config.kubeconfig).await?,
+            client: connect(config.kubeconfig.as_deref()).await?,
             kubeconfig: config.kubeconfig.clone(),
             namespace: config.namespace.clone(),
             database: config.database.clone(),
@@ -90,7 +99,7 @@ impl OwnApi {
 
     /// Reads the kubeconfig anew: a restarted server has another port.
     pub async fn reopen(&mut self) -> Result<(), ApiError> {
-        self.client = connect(&self.kubeconfig).await?;
+        self.client = connect(self.kubeconfig.as_deref()).await?;
         Ok(())
     }
 
@@ -221,6 +230,30 @@ impl OwnApi {
             .map_err(Self::request("create the Lease"))
     }
 
+    /// Takes a Lease that nobody holds, as a Kubernetes platform makes it. The resourceVersion of what was read goes along.
+    pub async fn take_lease(&self, mut lease: Lease, now: Timestamp) -> Result<Lease, ApiError> {
+        let spec = lease.spec.get_or_insert_default();
+        spec.holder_identity = Some(self.instance.clone());
+        spec.lease_duration_seconds = Some(LEASE_SECONDS);
+        spec.acquire_time = Some(MicroTime(now));
+        spec.lease_transitions.get_or_insert(0);
+        self.renew_lease(lease, now).await
+    }
+
+    /// Says on the own pod which role it has: Services lead by these labels.
+    pub async fn label_pod(&self, labels: &Value) -> Result<(), ApiError> {
+        let patch = json!({ "metadata": { "labels": labels } });
+        Api::<Pod>::namespaced(self.client.clone(), &self.namespace)
+            .patch_metadata(
+                &self.instance,
+                &PatchParams::default(),
+                &Patch::Merge(patch),
+            )
+            .await
+            .map(drop)
+            .map_err(Self::request("label the pod with its role"))
+    }
+
     /// Renews a Lease that this instance holds. The resourceVersion of what was read goes along, so a change in between refuses it.
     pub async fn renew_lease(&self, mut lease: Lease, now: Timestamp) -> Result<Lease, ApiError> {
         if let Some(spec) = &mut lease.spec {
@@ -233,7 +266,22 @@ impl OwnApi {
     }
 }
 
-async fn connect(path: &std::path::Path) -> Result<Client, ApiError> {
+async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
+    let mut config = match kubeconfig {
+        Some(path) => from_file(path).await?,
+        None => {
+            let mut config = Config::incluster().map_err(ApiError::UseServiceAccount)?;
+            proxy::settle(&mut config, false);
+            config
+        }
+    };
+    config.connect_timeout = Some(REQUEST_LIMIT);
+    config.write_timeout = Some(REQUEST_LIMIT);
+    // The agent has its own rhythm of retries; the client's would only add to it.
+    Client::try_from(config).map_err(OwnApi::request("use the kubeconfig"))
+}
+
+async fn from_file(path: &Path) -> Result<Config, ApiError> {
     let read = |source| ApiError::ReadKubeconfig {
         path: path.display().to_string(),
         source,
@@ -244,8 +292,5 @@ async fn connect(path: &std::path::Path) -> Result<Client, ApiError> {
         .await
         .map_err(read)?;
     proxy::settle(&mut config, names_proxy);
-    config.connect_timeout = Some(REQUEST_LIMIT);
-    config.write_timeout = Some(REQUEST_LIMIT);
-    // The agent has its own rhythm of retries; the client's would only add to it.
-    Client::try_from(config).map_err(OwnApi::request("use the kubeconfig"))
+    Ok(config)
 }

@@ -73,11 +73,6 @@ fn without_pulse(status: &InstanceStatus) -> InstanceStatus {
 fn status_of(agent: &Agent, tasks: &Tasks) -> InstanceStatus {
     let role = agent.role();
     let is_up = agent.view.is_some();
-    let is_primary = role == Some(InstanceRole::Primary);
-    let in_role = agent
-        .view
-        .as_ref()
-        .is_some_and(|view| view.in_recovery != is_primary);
     let streams = agent.view.as_ref().is_some_and(|view| view.streaming);
     let phase = match (&agent.job, &agent.failure) {
         (Some(job), _) => job.phase,
@@ -89,7 +84,7 @@ fn status_of(agent: &Agent, tasks: &Tasks) -> InstanceStatus {
     InstanceStatus {
         role,
         phase,
-        ready: in_role && agent.prepared.is_some(),
+        ready: agent.is_ready(),
         reason: match &agent.failure {
             Some(failure) => Some(failure.reason.clone()),
             None if is_up => agent.trouble.clone().filter(|_| !streams),
@@ -98,10 +93,7 @@ fn status_of(agent: &Agent, tasks: &Tasks) -> InstanceStatus {
         session: agent.session_id.clone(),
         heartbeat_time: None,
         start_time: agent.started,
-        endpoint: Some(format!(
-            "{}:{}",
-            agent.config.listen_address, agent.config.port
-        )),
+        endpoint: Some(agent.config.endpoint()),
         postgres_version: Some(agent.config.postgres_version.clone()),
         system_identifier: agent
             .state

@@ -71,8 +71,15 @@ impl Agent {
     }
 
     async fn take_lease(&mut self) -> Result<(), ActError> {
-        let uid = self.config.database_uid.clone();
-        self.api.create_lease(&uid, Timestamp::now()).await?;
+        let now = Timestamp::now();
+        match self.lease.known().cloned().flatten() {
+            Some(lease) => self.api.take_lease(lease, now).await?,
+            None => {
+                self.api
+                    .create_lease(&self.config.database_uid, now)
+                    .await?
+            }
+        };
         self.lease_now();
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The file a platform hands to `kubedb agent run --config FILE`.
+//! What a platform hands to an agent: a file on a machine of its own, a variable in a pod.
 
 use std::path::PathBuf;
 
@@ -28,8 +28,56 @@ pub struct AgentConfig {
     pub postgres_version: String,
     /// Address PostgreSQL listens on.
     pub listen_address: String,
+    /// Host that the other instances reach it at; the address it listens on when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertised_host: Option<String>,
     /// Port PostgreSQL listens on.
     pub port: u16,
-    /// Kubeconfig with the agent's own token; read anew when the API cannot be reached.
-    pub kubeconfig: PathBuf,
+    /// Kubeconfig with the agent's own token; read anew when the API cannot be reached. In a pod there is none: its service account counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Port at which the agent says how it is; none where nobody asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_port: Option<u16>,
+}
+
+impl AgentConfig {
+    /// `host:port` that others reach its PostgreSQL at.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        let host = self.advertised_host.as_ref();
+        format!("{}:{}", host.unwrap_or(&self.listen_address), self.port)
+    }
+}
+
+/// Name of the variable that holds a `PodConfig`.
+pub const POD_CONFIG: &str = "KUBEDB_POD";
+/// Name of the variable that holds the pod's name, which is the instance's.
+pub const POD_NAME: &str = "POD_NAME";
+/// Where an agent in a pod says how it is.
+pub const HEALTH_PORT: u16 = 8008;
+/// Where PostgreSQL listens in a pod.
+pub const POSTGRES_PORT: u16 = 5432;
+
+/// What all pods of a database are told; the rest each finds out by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PodConfig {
+    /// Namespace of the database.
+    pub namespace: String,
+    /// Name of the Postgres object.
+    pub database: String,
+    /// UID of the Postgres object.
+    pub database_uid: String,
+    /// Headless Service that gives each pod a name.
+    pub service: String,
+    /// Where the volume is mounted.
+    pub volume: PathBuf,
+    /// Folder of PostgreSQL's Unix socket.
+    pub socket_directory: PathBuf,
+    /// Folder that holds `postgres` and `initdb`, where the catalogue names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bin_directory: Option<PathBuf>,
+    /// Version or major that the image must hold.
+    pub version: String,
 }

@@ -30,7 +30,7 @@ pub fn built_in() -> Vec<PostgresVersion> {
                     image: format!("postgres:{version}"),
                 },
                 deprecated: *deprecated,
-                bin_directory: None,
+                ..PostgresVersionSpec::default()
             };
             PostgresVersion::new(name, spec)
         })

@@ -4,8 +4,16 @@
 pub const KIND: &str = "kubedb.com/kind";
 /// Name of the database a thing belongs to.
 pub const NAME: &str = "kubedb.com/name";
-/// Role of an instance.
+/// Role of an instance: `primary` or `replica`, as its agent says.
 pub const ROLE: &str = "kubedb.com/role";
+/// Whether an instance that is a replica answers queries: `hot` or `warm`, as its agent says.
+pub const STANDBY_MODE: &str = "kubedb.com/standby-mode";
+/// Namespace of the database that something in another namespace belongs to.
+pub const NAMESPACE: &str = "kubedb.com/namespace";
+/// UID of the Postgres object that a thing belongs to.
+pub const DATABASE_UID: &str = "kubedb.com/uid";
+/// Annotation of what the operator applied: a digest of all it wanted.
+pub const APPLIED: &str = "kubedb.com/applied";
 /// Marks a Snapshot in work.
 pub const SNAPSHOT_STATUS: &str = "snapshot.kubedb.com/status";
 /// Marks a database whose initialisation is over.

@@ -32,6 +32,12 @@ pub struct PostgresVersionSpec {
     /// Folder that holds `postgres` and `initdb`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bin_directory: Option<String>,
+    /// User that PostgreSQL runs as in the image; 999 when absent, as in Debian's. Alpine's is 70.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_as_user: Option<i64>,
+    /// Group that the data volume is given to; the user's number when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fs_group: Option<i64>,
 }
 
 /// Names a container image.

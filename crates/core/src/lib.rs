@@ -5,6 +5,7 @@ pub mod instance;
 pub mod lsn;
 pub mod names;
 pub mod pulse;
+pub mod release;
 pub mod retention;
 pub mod schedule;
 pub mod snapshot;

@@ -10,7 +10,8 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 use crate::{
     client::ServerArgs,
     commands::{
-        AgentArgs, ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs, ServeArgs,
+        AgentArgs, ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs,
+        OperatorArgs, ServeArgs,
     },
 };
 
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Schedule(ScheduleArgs),
     /// Run databases on this machine: API, operator and instances in one process
     Server(ServeArgs),
+    /// Run the controllers on a Kubernetes
+    Operator(OperatorArgs),
     /// Run one instance (platforms do)
     #[command(hide = true)]
     Agent(AgentArgs),

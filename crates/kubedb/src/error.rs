@@ -74,6 +74,11 @@ pub(crate) enum CommandError {
     /// A stop that took too long.
     #[error("some instances did not stop in time; the next server takes them over")]
     StillRunning,
+    /// Another operator may lead from now on.
+    #[error(
+        "this operator does not lead any more: its Lease was not renewed in time, or another took it"
+    )]
+    LostLead,
     /// Flags and arguments that do not fit together; the whole message.
     #[error("{message}")]
     Usage {

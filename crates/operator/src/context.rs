@@ -99,8 +99,10 @@ pub async fn run_with(context: Context, limits: Limits, shutdown: CancellationTo
     let (known, made) = (databases.store(), backups.store());
     let operator = Arc::new(Operator::new(context, limits, known.clone(), made.clone()));
     let stopped = || shutdown.clone().cancelled_owned();
+    let changed = changed(Arc::clone(&operator));
     let databases = databases
         .watches(snapshots, any(), concerns(Arc::clone(&operator)))
+        .reconcile_on(changed)
         .graceful_shutdown_on(stopped())
         .run(postgres::reconcile, retry, Arc::clone(&operator));
     let backups = backups
@@ -108,6 +110,16 @@ pub async fn run_with(context: Context, limits: Limits, shutdown: CancellationTo
         .graceful_shutdown_on(stopped())
         .run(snapshot::reconcile, retry, operator);
     tokio::join!(log(databases), log(backups));
+}
+
+/// Databases of which the platform saw something change.
+fn changed(operator: Arc<Operator>) -> impl Stream<Item = ObjectRef<Postgres>> + Send + 'static {
+    operator.platform.changes().map(move |key| {
+        operator
+            .gate
+            .open(&format!("{}/{}", key.namespace, key.name));
+        ObjectRef::new(&key.name).within(&key.namespace)
+    })
 }
 
 /// Databases that a change of a Snapshot concerns: its own, and those that wait to be restored from it.

@@ -4,6 +4,8 @@ pub mod context;
 mod events;
 mod failures;
 mod gate;
+pub mod health;
+pub mod leader;
 mod operator;
 pub mod platform;
 mod postgres;

@@ -56,7 +56,11 @@ impl Session {
     pub(crate) async fn open(arguments: &ServerArgs) -> Result<Self, CommandError> {
         // Fails when one is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (origin, kubeconfig) = read_kubeconfig(arguments)?;
+        let (origin, kubeconfig) = match read_kubeconfig(arguments) {
+            // In a pod its service account counts, where nobody said otherwise.
+            Err(CommandError::NoServer { .. }) if is_pod() => return Self::of_pod(),
+            found => found?,
+        };
         let options = KubeConfigOptions {
             context: arguments.context.clone(),
             ..KubeConfigOptions::default()
@@ -76,6 +80,19 @@ impl Session {
         Ok(Self { client, url })
     }
 
+    fn of_pod() -> Result<Self, CommandError> {
+        let failed = |source| CommandError::UseKubeconfig {
+            origin: "the pod's service account".to_owned(),
+            source,
+        };
+        let mut config = Config::incluster().map_err(|error| failed(RootCause::of(&error)))?;
+        proxy::settle(&mut config, false);
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        let url = config.cluster_url.to_string();
+        let client = Client::try_from(config).map_err(|error| failed(RootCause::of(&error)))?;
+        Ok(Self { client, url })
+    }
+
     /// Objects of a kind: of one namespace, or of all.
     pub(crate) fn api(&self, kind: &Kind, namespace: Option<&str>) -> Api<DynamicObject> {
         let resource = kind.api_resource();
@@ -89,6 +106,11 @@ impl Session {
     pub(crate) fn fail(&self, error: kube::Error, doing: Option<String>) -> CommandError {
         CommandError::from_kube(error, &self.url, doing)
     }
+}
+
+fn is_pod() -> bool {
+    env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+        && Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
 }
 
 /// The first place that holds a configuration, and what it is called.

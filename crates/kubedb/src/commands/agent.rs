@@ -1,9 +1,10 @@
-//! `kubedb agent run`: the process beside one PostgreSQL. Started by a platform, not by people.
+//! `kubedb agent`: the process beside one PostgreSQL. Started by a platform, not by people.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use kubedb_api::agent_config::AgentConfig;
+use kubedb_agent::pod;
+use kubedb_api::agent_config::{AgentConfig, POD_CONFIG, POD_NAME, PodConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -18,22 +19,65 @@ pub(crate) struct AgentArgs {
 #[derive(Debug, Subcommand)]
 enum AgentCommand {
     /// Run one instance
-    Run {
-        /// What the platform wrote for this instance
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+    Run(RunArgs),
+    /// Copy this program to where the database's container finds it
+    Install {
+        /// Folder that the container shares
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
     },
 }
 
+#[derive(Debug, Args)]
+#[group(required = true)]
+struct RunArgs {
+    /// What the platform wrote for this instance
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Read it from the pod's environment
+    #[arg(long, conflicts_with = "config")]
+    pod: bool,
+}
+
 pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
-    let AgentCommand::Run { config: path } = arguments.command;
+    match arguments.command {
+        AgentCommand::Run(arguments) => run_instance(arguments),
+        AgentCommand::Install { folder } => pod::install(&folder).map(drop).map_err(failed),
+    }
+}
+
+fn failed(error: pod::PodError) -> CommandError {
+    CommandError::Server {
+        doing: "run in this pod",
+        source: error.into(),
+    }
+}
+
+/// From the file that a platform wrote, or from what a pod is told.
+fn configuration(arguments: RunArgs) -> Result<AgentConfig, CommandError> {
+    let local = |doing: String| move |source| CommandError::Local { doing, source };
+    if let Some(path) = arguments.config {
+        let text = std::fs::read(&path).map_err(local(format!("read {}", path.display())))?;
+        return serde_json::from_slice(&text)
+            .map_err(std::io::Error::other)
+            .map_err(local(format!("understand {}", path.display())));
+    }
+    let variable = |name: &str| {
+        std::env::var(name)
+            .map_err(std::io::Error::other)
+            .map_err(local(format!("read variable {name}")))
+    };
+    let told: PodConfig = serde_json::from_str(&variable(POD_CONFIG)?)
+        .map_err(std::io::Error::other)
+        .map_err(local(format!("understand variable {POD_CONFIG}")))?;
+    pod::configuration(told, &variable(POD_NAME)?).map_err(failed)
+}
+
+fn run_instance(arguments: RunArgs) -> Result<(), CommandError> {
     confine();
     super::log_to_stderr();
     let local = |doing: String| move |source| CommandError::Local { doing, source };
-    let text = std::fs::read(&path).map_err(local(format!("read {}", path.display())))?;
-    let config: AgentConfig = serde_json::from_slice(&text)
-        .map_err(std::io::Error::other)
-        .map_err(local(format!("understand {}", path.display())))?;
+    let config = configuration(arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -9,9 +9,11 @@ mod demo;
 mod describe;
 mod edit;
 mod get;
+mod operator;
 mod schedule;
 mod selection;
 mod server;
+mod signals;
 
 use std::{future::Future, io};
 
@@ -28,6 +30,7 @@ pub(crate) use delete::DeleteArgs;
 pub(crate) use describe::DescribeArgs;
 pub(crate) use edit::EditArgs;
 pub(crate) use get::GetArgs;
+pub(crate) use operator::OperatorArgs;
 pub(crate) use server::ServeArgs;
 
 /// Runs what was typed.
@@ -43,6 +46,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
         Command::Get(arguments) => online(get::run(arguments, &server, ui)),
         Command::Schedule(arguments) => schedule::run(arguments.command, ui),
         Command::Server(arguments) => self::server::run(arguments, ui),
+        Command::Operator(arguments) => self::operator::run(arguments, &server),
         Command::Agent(arguments) => self::agent::run(arguments),
         Command::Demo => demo::run(ui),
         Command::Version { short } => {

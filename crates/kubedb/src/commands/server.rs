@@ -14,7 +14,7 @@ use kubedb_server::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::process::StopSignals;
+use super::signals::StopSignals;
 use crate::{client::default_data_folder, error::CommandError, ui::Ui};
 
 #[derive(Debug, Args)]

@@ -2,9 +2,13 @@
 //!
 //! A platform carries out and observes. It never decides.
 
+pub mod kubernetes;
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use futures::{StreamExt as _, stream::BoxStream};
+use k8s_openapi::api::core::v1::PersistentVolumeClaimSpec;
 
 /// Which database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,6 +38,29 @@ pub struct DesiredDatabase {
     pub standbys: Vec<String>,
     /// Secrets an agent of this database may read, as (namespace, name).
     pub secrets: Vec<(String, String)>,
+    /// ConfigMaps of its own namespace that an agent may read.
+    pub config_maps: Vec<String>,
+    /// Whether the database's Lease exists.
+    pub has_lease: bool,
+    /// What its containers are made of.
+    pub container: DesiredContainer,
+}
+
+/// What the containers of a database are made of; a machine of processes needs none of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DesiredContainer {
+    /// Image that holds PostgreSQL.
+    pub image: String,
+    /// User that PostgreSQL runs as in it.
+    pub user: i64,
+    /// Group that the volume is given to.
+    pub group: i64,
+    /// Claim of each instance's volume.
+    pub volume: PersistentVolumeClaimSpec,
+    /// Labels that the user put on the database; its pods have them too.
+    pub labels: BTreeMap<String, String>,
+    /// The same of annotations.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// What a platform sees of a database. Absent instances are absent from the map.
@@ -90,6 +117,11 @@ pub trait Platform: Send + Sync + 'static {
 
     /// What is there now; `None` if nothing is.
     async fn observe(&self, key: &DatabaseKey) -> Result<Option<ObservedDatabase>, PlatformError>;
+
+    /// Databases of which something changed without being asked: they are looked at again.
+    fn changes(&self) -> BoxStream<'static, DatabaseKey> {
+        futures::stream::pending().boxed()
+    }
 
     /// Stops every instance and takes the endpoints away. Data folders stay. Done when it returns `true`; call again until then.
     async fn remove(&self, key: &DatabaseKey) -> Result<bool, PlatformError>;

@@ -26,7 +26,9 @@ pub(crate) struct Found {
     pub(crate) snapshots: Vec<Snapshot>,
     /// The Snapshot of `init.snapshotSource`.
     pub(crate) source: Option<Snapshot>,
-    /// Holder of the database's Lease.
+    /// Whether the database's Lease exists.
+    pub(crate) has_lease: bool,
+    /// Its holder.
     pub(crate) holder: Option<String>,
     /// Instances that are alive, and for how long each counts as alive without another word.
     pub(crate) alive: BTreeMap<String, SignedDuration>,
@@ -96,6 +98,10 @@ pub(super) async fn dereference(
                 .map_err(request("get the Snapshot to restore"))?
         }
     };
+    let lease = leases
+        .get_opt(&key.name)
+        .await
+        .map_err(request("get the Lease"))?;
     Ok(Found {
         version: versions
             .get_opt(&postgres.spec.version.text())
@@ -109,11 +115,8 @@ pub(super) async fn dereference(
         orphans,
         alive: operator.alive(postgres, now),
         source,
-        holder: leases
-            .get_opt(&key.name)
-            .await
-            .map_err(request("get the Lease"))?
-            .and_then(|lease| lease.spec?.holder_identity),
+        has_lease: lease.is_some(),
+        holder: lease.and_then(|lease| lease.spec?.holder_identity),
         observed: operator.platform.observe(&key).await?,
     })
 }

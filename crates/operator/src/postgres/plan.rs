@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kubedb_api::{
     Postgres, PostgresStatus,
-    postgres::{Endpoints, PostgresPhase, StandbyMode},
+    postgres::{Endpoints, PostgresPhase, ScriptSource, StandbyMode},
     protocol::{InstancePhase, InstanceRole, RestoreSource, TaskPhase},
     snapshot::SnapshotPhase,
 };
@@ -15,7 +15,10 @@ use super::{
     dereference::{Found, auth_secret, key_of, replication_secret},
     schedule::{Scheduled, scheduled},
 };
-use crate::platform::DesiredDatabase;
+use crate::platform::{DesiredContainer, DesiredDatabase};
+
+/// User of PostgreSQL in Debian's images, on which the official ones are built.
+const DEBIAN_USER: i64 = 999;
 
 /// What to do and what to say.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,10 +110,7 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
         next_schedule_time: schedule.state.next,
         pending_schedule_time: schedule.make,
         schedule_expression: schedule.state.expression.clone(),
-        postgres_version: found
-            .observed
-            .as_ref()
-            .and_then(|observed| observed.postgres_version.clone()),
+        postgres_version: postgres_version(old, found),
         bootstrap: bootstrap.clone(),
         tasks: BTreeMap::new(),
         instances: BTreeMap::new(),
@@ -147,6 +147,9 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
                     .as_ref()
                     .filter(|_| phase != PostgresPhase::Running),
             ),
+            config_maps: config_maps(postgres),
+            has_lease: found.has_lease,
+            container: container(postgres, found),
         },
         make_auth_secret: !found.has_auth_secret && postgres.spec.database_secret.is_none(),
         make_replication_secret: !found.has_replication_secret,
@@ -167,6 +170,17 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
             .cloned()
             .collect(),
     }
+}
+
+/// What the platform runs, else what the primary says of itself.
+fn postgres_version(old: &PostgresStatus, found: &Found) -> Option<String> {
+    let platform = found.observed.as_ref();
+    let platform = platform.and_then(|observed| observed.postgres_version.clone());
+    let primary = found.holder.as_ref();
+    let primary = primary.and_then(|holder| old.instances.get(holder));
+    platform
+        .or_else(|| primary?.postgres_version.clone())
+        .or_else(|| old.postgres_version.clone())
 }
 
 /// The next tick, or the moment at which an instance that says nothing stops counting as alive. What is past already waits
@@ -289,10 +303,18 @@ fn phase(
         .as_ref()
         .and_then(|holder| old.instances.get(holder));
     let reason = begins.and_then(|report| report.reason.clone());
+    // An instance that does not run says nothing itself.
+    let unsaid = || {
+        let instances = found.observed.as_ref()?.instances.values();
+        instances
+            .filter_map(|instance| instance.reason.clone())
+            .next()
+    };
     match begins.map(|report| report.phase) {
         Some(InstancePhase::Failed) => (PostgresPhase::Failed, reason),
         _ if primary_ready && (was_running || ready == wanted) => (PostgresPhase::Running, None),
         _ if was_running => {
+            let reason = unsaid().or(reason);
             let reason = reason.unwrap_or_else(|| "its agent does not report".to_owned());
             (
                 PostgresPhase::Running,
@@ -304,7 +326,48 @@ fn phase(
             PostgresPhase::Creating,
             Some(format!("{ready} of {wanted} instances are ready")),
         ),
-        _ => (PostgresPhase::Creating, reason),
+        _ => (PostgresPhase::Creating, unsaid().or(reason)),
+    }
+}
+
+fn scripts(postgres: &Postgres) -> Option<&ScriptSource> {
+    postgres.spec.init.as_ref()?.script_source.as_ref()
+}
+
+/// ConfigMaps that this database's agents may read.
+fn config_maps(postgres: &Postgres) -> Vec<String> {
+    let map = scripts(postgres).and_then(|scripts| scripts.config_map.as_ref());
+    map.map(|map| map.name.clone()).into_iter().collect()
+}
+
+/// What the containers of the database are made of.
+fn container(postgres: &Postgres, found: &Found) -> DesiredContainer {
+    let version = found.version.as_ref().map(|version| &version.spec);
+    let user = version.and_then(|version| version.run_as_user);
+    let user = user.unwrap_or(DEBIAN_USER);
+    let group = version.and_then(|version| version.fs_group);
+    // What is ours is not the user's to hand on, and what an applier keeps there is as large as the object.
+    let theirs = |map: &BTreeMap<String, String>| {
+        let foreign = |key: &str| {
+            let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+            domain != "kubedb.com"
+                && domain != "postgres.kubedb.com"
+                && domain != "kubectl.kubernetes.io"
+        };
+        let theirs = map.iter().filter(|(key, _)| foreign(key));
+        theirs
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    };
+    DesiredContainer {
+        image: version
+            .map(|version| version.db.image.clone())
+            .unwrap_or_default(),
+        user,
+        group: group.unwrap_or(user),
+        volume: postgres.spec.storage.clone().unwrap_or_default(),
+        labels: theirs(postgres.labels()),
+        annotations: theirs(postgres.annotations()),
     }
 }
 
@@ -341,18 +404,7 @@ fn secrets(
                 .map(|name| (own.clone(), name)),
         );
     }
-    if let Some(scripts) = postgres
-        .spec
-        .init
-        .as_ref()
-        .and_then(|init| init.script_source.as_ref())
-    {
-        names.extend(
-            scripts
-                .config_map
-                .as_ref()
-                .map(|map| (own.clone(), map.name.clone())),
-        );
+    if let Some(scripts) = scripts(postgres) {
         names.extend(
             scripts
                 .secret

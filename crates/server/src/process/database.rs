@@ -202,7 +202,11 @@ impl Database {
         if !folder.exists() {
             ServiceUser::passage(&folder)?;
         }
-        let text = (machine.options.access)(&self.desired.key, instance, &self.desired.secrets)?;
+        let mut readable = self.desired.secrets.clone();
+        let own = &self.desired.key.namespace;
+        let maps = self.desired.config_maps.iter();
+        readable.extend(maps.map(|map| (own.clone(), map.clone())));
+        let text = (machine.options.access)(&self.desired.key, instance, &readable)?;
         let file = folder.join("kubeconfig");
         if fs::read(&file).ok().as_deref() != Some(text.as_bytes()) {
             machine.options.user.private_file(&file, text.as_bytes())?;
@@ -239,8 +243,10 @@ impl Database {
             bin_directory: self.pinned.bin_directory.clone(),
             postgres_version: self.pinned.postgres_version.clone(),
             listen_address: "127.0.0.1".to_owned(),
+            advertised_host: None,
             port,
-            kubeconfig: agent.join("kubeconfig"),
+            kubeconfig: Some(agent.join("kubeconfig")),
+            health_port: None,
         };
         user.private_file(
             &agent.join("agent.json"),

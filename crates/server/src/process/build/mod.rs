@@ -11,6 +11,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use kubedb_core::release::{fits, major, said};
+
 use super::user::ServiceUser;
 
 /// A folder of programs.
@@ -165,21 +167,6 @@ fn named(found: Option<String>) -> String {
     })
 }
 
-/// Major of a version: `9.6` of `9.6.24`, `15` of `15.18`.
-fn major(version: &str) -> String {
-    let mut parts = version.split('.');
-    let first = parts.next().unwrap_or_default();
-    match (first, parts.next()) {
-        ("9", Some(second)) => format!("9.{second}"),
-        _ => first.to_owned(),
-    }
-}
-
-/// Whether a version is the one asked for; a bare major is content with any of its releases.
-fn fits(wanted: &str, version: &str) -> bool {
-    wanted == version || wanted == major(version)
-}
-
 fn installed(wanted: &str) -> Option<Build> {
     let folder = Path::new("/usr/lib/postgresql")
         .join(major(wanted))
@@ -191,30 +178,19 @@ fn installed(wanted: &str) -> Option<Build> {
     })
 }
 
-/// Asks `postgres --version`: `postgres (PostgreSQL) 15.18 (Debian …)`.
+/// Asks `postgres --version`.
 fn version_of(folder: &Path) -> Option<String> {
     let output = Command::new(folder.join("postgres"))
         .arg("--version")
         .output()
-        .ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let version = text.split(") ").nth(1)?.split_whitespace().next()?;
-    output.status.success().then(|| version.to_owned())
+        .ok()
+        .filter(|output| output.status.success())?;
+    said(std::str::from_utf8(&output.stdout).ok()?).map(str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_major_is_content_with_any_release_of_it() {
-        assert!(fits("15", "15.18"));
-        assert!(fits("9.6", "9.6.24"));
-        assert!(fits("9.6.24", "9.6.24"));
-        assert!(!fits("9.6.7", "9.6.24"));
-        assert!(!fits("9", "9.6.24"));
-        assert!(!fits("1", "15.18"));
-    }
 
     fn builds(folder: &Path) -> Builds {
         Builds::new(

@@ -1,0 +1,124 @@
+//! `kubedb operator`: the controllers, on a Kubernetes.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use clap::Args;
+use kubedb_operator::{
+    health,
+    leader::Candidate,
+    platform::kubernetes::{KubernetesOptions, KubernetesPlatform},
+};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+use super::signals::StopSignals;
+use crate::{
+    client::{ServerArgs, Session},
+    error::CommandError,
+};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Started by the Deployment that `kubedb install` makes; several may run, and one of them leads.
+
+Examples:
+  kubedb operator --image kubedb:0.1.0
+  kubedb operator --image kubedb:0.1.0 --watch-namespace demo")]
+pub(crate) struct OperatorArgs {
+    /// Image of kubedb itself, whose program is put beside PostgreSQL
+    #[arg(long, env = "KUBEDB_IMAGE", value_name = "IMAGE")]
+    image: String,
+    /// Namespace to stay within; all when absent
+    #[arg(long, env = "KUBEDB_WATCH_NAMESPACE", value_name = "NAMESPACE")]
+    watch_namespace: Option<String>,
+    /// Namespace of the Lease by which one of several operators leads
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        value_name = "NAMESPACE",
+        default_value = "kubedb"
+    )]
+    namespace: String,
+    /// Name under which it leads; one of its own for each process
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    identity: Option<String>,
+    /// Address at which it says how it is
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    health: SocketAddr,
+}
+
+/// How long the controllers may take to end what they are at.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Runs until SIGTERM, or until another leads.
+pub(super) fn run(arguments: OperatorArgs, server: &ServerArgs) -> Result<(), CommandError> {
+    super::log_to_stderr();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|source| local("start the runtime", source))?;
+    let result = runtime.block_on(operate(arguments, server));
+    runtime.shutdown_background();
+    result
+}
+
+fn local(doing: &str, source: std::io::Error) -> CommandError {
+    CommandError::Local {
+        doing: doing.to_owned(),
+        source,
+    }
+}
+
+async fn operate(arguments: OperatorArgs, server: &ServerArgs) -> Result<(), CommandError> {
+    let mut signals =
+        StopSignals::listen().map_err(|source| local("listen for signals", source))?;
+    let session = Session::open(server).await?;
+    let listener = TcpListener::bind(arguments.health)
+        .await
+        .map_err(|source| local("listen where the operator says how it is", source))?;
+    let stop = CancellationToken::new();
+    let (ready, is_ready) = watch::channel(false);
+    tokio::spawn(health::serve(listener, is_ready, stop.clone()));
+    let identity = arguments
+        .identity
+        .unwrap_or_else(|| format!("{}-{}", hostname(), std::process::id()));
+    let mut candidate = Candidate::new(session.client.clone(), &arguments.namespace, identity);
+    ready.send_replace(true);
+    let leads = tokio::select! {
+        leads = candidate.acquire(&stop) => leads,
+        () = signals.next() => false,
+    };
+    if !leads {
+        return Ok(());
+    }
+    let options = KubernetesOptions {
+        image: arguments.image,
+        namespace: arguments.watch_namespace,
+    };
+    let platform = KubernetesPlatform::start(session.client.clone(), options, stop.clone());
+    let context = kubedb_operator::Context {
+        client: session.client,
+        platform: Arc::new(platform),
+    };
+    let controllers = tokio::spawn(kubedb_operator::run(context, stop.clone()));
+    let lost = tokio::select! {
+        () = candidate.hold() => true,
+        () = signals.next() => false,
+    };
+    stop.cancel();
+    if tokio::time::timeout(STOP_LIMIT, controllers).await.is_err() {
+        tracing::warn!("the controllers do not end; what they are at is left to the next leader");
+    }
+    if lost {
+        return Err(CommandError::LostLead);
+    }
+    candidate.release().await;
+    Ok(())
+}
+
+/// Name of the machine, or of the pod.
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    name.map_or_else(|_| "operator".to_owned(), |name| name.trim().to_owned())
+}

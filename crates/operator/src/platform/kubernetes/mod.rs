@@ -1,0 +1,179 @@
+//! Databases as StatefulSets, with what they need around them.
+//!
+//! What is wanted is rendered by pure code (`render/`), compared with what is there, and applied on the server's side where it differs.
+//! Metadata of what is ours is watched, so that what is deleted or changed by hand is put right at once, and what did not change costs
+//! no request.
+
+mod apply;
+mod known;
+mod observe;
+mod pods;
+mod render;
+mod watch;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, stream::BoxStream};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, Preconditions},
+    core::DynamicObject,
+};
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_util::sync::CancellationToken;
+
+use self::{known::Known, pods::Pods, render::Kind};
+use super::{DatabaseKey, DesiredDatabase, ObservedDatabase, Platform, PlatformError};
+
+/// Databases that changed and were not looked at yet. When more change at once the oldest are forgotten, and looked at with the next
+/// resync.
+const CHANGES_MAX: usize = 4096;
+/// How long the first look at what there is may take.
+const CACHES_LIMIT: Duration = Duration::from_secs(60);
+
+/// What the platform must know of its surroundings.
+#[derive(Clone, Debug)]
+pub struct KubernetesOptions {
+    /// Image of kubedb itself, whose program is put beside PostgreSQL.
+    pub image: String,
+    /// Namespace to stay within; all when absent.
+    pub namespace: Option<String>,
+}
+
+/// Databases as StatefulSets.
+#[derive(Clone)]
+pub struct KubernetesPlatform {
+    client: Client,
+    options: KubernetesOptions,
+    known: Arc<Known>,
+    pods: Arc<Pods>,
+    changes: broadcast::Sender<DatabaseKey>,
+}
+
+impl KubernetesPlatform {
+    /// Begins to watch what is ours, until `shutdown`.
+    #[must_use]
+    pub fn start(client: Client, options: KubernetesOptions, shutdown: CancellationToken) -> Self {
+        let (changes, _) = broadcast::channel(CHANGES_MAX);
+        let platform = Self {
+            known: Arc::new(Known::default()),
+            pods: Arc::new(Pods::default()),
+            client,
+            options,
+            changes,
+        };
+        watch::start(&platform, &shutdown);
+        platform
+    }
+
+    fn api(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &kind.resource())
+    }
+
+    /// Until then an object that is not known may be there all the same.
+    async fn caches(&self) -> Result<(), PlatformError> {
+        let both = async {
+            self.known.ready().await;
+            self.pods.ready().await;
+        };
+        tokio::time::timeout(CACHES_LIMIT, both)
+            .await
+            .map_err(|late| act("look at what there is", late))
+    }
+
+    async fn delete(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> Result<(), PlatformError> {
+        let parameters = DeleteParams::background().preconditions(Preconditions {
+            // Of the one that was looked at, not of one that was made meanwhile.
+            uid: Some(uid.to_owned()),
+            resource_version: None,
+        });
+        match self.api(kind, namespace).delete(name, &parameters).await {
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            other => other
+                .map(drop)
+                .map_err(|error| act(format!("delete {kind} {namespace}/{name}"), error)),
+        }
+    }
+}
+
+fn act(
+    action: impl Into<String>,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> PlatformError {
+    PlatformError::Act {
+        action: action.into(),
+        source: source.into(),
+    }
+}
+
+#[async_trait]
+impl Platform for KubernetesPlatform {
+    async fn apply(&self, desired: &DesiredDatabase) -> Result<(), PlatformError> {
+        self.caches().await?;
+        let wanted = render::objects(desired, &self.options.image);
+        for object in &wanted {
+            self.apply_one(desired, object).await?;
+        }
+        if !desired.has_lease {
+            self.make_lease(desired).await?;
+        }
+        for (place, seen) in self.known.of(&desired.key) {
+            let is_wanted = wanted.iter().any(|object| object.place == place);
+            // Another database's, of the same name and before this one, goes with its owner.
+            if !is_wanted && !seen.is_going && seen.is_of(&desired.uid) {
+                self.delete(place.kind, &place.namespace, &place.name, &seen.uid)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn observe(&self, key: &DatabaseKey) -> Result<Option<ObservedDatabase>, PlatformError> {
+        self.caches().await?;
+        let place = render::workload(key);
+        let pods = self.pods.of(key);
+        if self.known.get(&place).is_none() && pods.is_empty() {
+            return Ok(None);
+        }
+        let instances: BTreeMap<_, _> = pods
+            .iter()
+            .filter_map(|pod| Some((pod.metadata.name.clone()?, observe::instance(pod))))
+            .collect();
+        let host = |service: String| format!("{service}.{}.svc:5432", key.namespace);
+        Ok(Some(ObservedDatabase {
+            primary_endpoint: Some(host(key.name.clone())),
+            standbys_endpoint: Some(host(render::replicas_service(&key.name))),
+            // The agents know which build the image holds.
+            postgres_version: None,
+            instances,
+        }))
+    }
+
+    fn changes(&self) -> BoxStream<'static, DatabaseKey> {
+        BroadcastStream::new(self.changes.subscribe())
+            .filter_map(|key| async { key.ok() })
+            .boxed()
+    }
+
+    async fn remove(&self, key: &DatabaseKey) -> Result<bool, PlatformError> {
+        self.caches().await?;
+        // What the agents need to stop well goes with the database itself; what lies in other namespaces has no owner to go with.
+        for (place, seen) in self.known.of(key) {
+            let is_workload = place.kind == Kind::StatefulSet;
+            if (is_workload || place.namespace != key.namespace) && !seen.is_going {
+                self.delete(place.kind, &place.namespace, &place.name, &seen.uid)
+                    .await?;
+            }
+        }
+        let is_gone = self.known.get(&render::workload(key)).is_none();
+        Ok(is_gone && self.pods.of(key).is_empty())
+    }
+}

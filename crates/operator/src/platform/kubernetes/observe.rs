@@ -1,0 +1,135 @@
+//! What a pod says of its instance, in words that tell what to do about it.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+
+use crate::platform::ObservedInstance;
+
+/// Container that PostgreSQL and its agent run in.
+pub(super) const CONTAINER: &str = "postgres";
+
+/// What is seen of an instance.
+pub(super) fn instance(pod: &Pod) -> ObservedInstance {
+    let status = pod.status.clone().unwrap_or_default();
+    let containers = status.container_statuses.unwrap_or_default();
+    let own = containers.iter().find(|one| one.name == CONTAINER);
+    let is_running = own.is_some_and(|own| {
+        own.state
+            .as_ref()
+            .is_some_and(|state| state.running.is_some())
+    });
+    let is_going = pod.metadata.deletion_timestamp.is_some();
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    let unscheduled = unscheduled.map(|condition| {
+        let words = condition.message.clone().unwrap_or_default();
+        format!("its pod cannot be placed: {words}")
+    });
+    let evicted = (status.phase.as_deref() == Some("Failed")).then(|| {
+        let reason = status.reason.unwrap_or_else(|| "Failed".to_owned());
+        let words = status.message.map(|words| format!(": {words}"));
+        format!("its pod ended ({reason}){}", words.unwrap_or_default())
+    });
+    let inits = status.init_container_statuses.unwrap_or_default();
+    let waiting = inits.iter().chain(own).find_map(waits);
+    let going = is_going.then(|| "its pod is being stopped".to_owned());
+    ObservedInstance {
+        running: is_running && !is_going,
+        restarts: own.map_or(0, |own| u32::try_from(own.restart_count).unwrap_or(0)),
+        reason: [unscheduled, evicted, waiting, going]
+            .into_iter()
+            .flatten()
+            .next(),
+    }
+}
+
+/// Why a container does not run; none of one that does, or that has done its work.
+fn waits(container: &ContainerStatus) -> Option<String> {
+    let state = container.state.as_ref()?;
+    let ended = state
+        .terminated
+        .as_ref()
+        .filter(|ended| ended.exit_code != 0);
+    if let Some(ended) = ended {
+        return Some(format!(
+            "container {} ended with {}{}",
+            container.name,
+            ended.exit_code,
+            last_words(ended.message.as_deref())
+        ));
+    }
+    let waiting = state.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref().unwrap_or_default();
+    if matches!(reason, "ContainerCreating" | "PodInitializing" | "") {
+        return None;
+    }
+    let before = container.last_state.as_ref();
+    let before = before.and_then(|state| state.terminated.as_ref());
+    let words = before.and_then(|ended| ended.message.as_deref());
+    let words = last_words(words.or(waiting.message.as_deref()));
+    Some(format!("container {}: {reason}{words}", container.name))
+}
+
+/// The last line of what a container left behind.
+fn last_words(message: Option<&str>) -> String {
+    let line = message.and_then(|text| text.trim().lines().last());
+    line.map(|line| format!(": {line}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(status: serde_json::Value) -> ObservedInstance {
+        let pod = json!({ "metadata": { "name": "pg-0" }, "spec": { "containers": [] }, "status": status });
+        instance(&serde_json::from_value(pod).unwrap())
+    }
+
+    fn container(state: serde_json::Value) -> serde_json::Value {
+        json!({ "name": "postgres", "ready": false, "restartCount": 2, "image": "", "imageID": "", "state": state })
+    }
+
+    #[test]
+    fn a_pod_that_runs_has_nothing_to_say() {
+        let running = json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } });
+        let seen = told(json!({ "phase": "Running", "containerStatuses": [container(running)] }));
+        assert!(seen.running && seen.reason.is_none());
+        assert_eq!(seen.restarts, 2);
+    }
+
+    #[test]
+    fn a_pod_that_does_not_run_says_why() {
+        let unplaced = json!([{ "type": "PodScheduled", "status": "False", "message": "0/3 nodes are available" }]);
+        let seen = told(json!({ "phase": "Pending", "conditions": unplaced }));
+        assert_eq!(
+            seen.reason.as_deref(),
+            Some("its pod cannot be placed: 0/3 nodes are available")
+        );
+        let pulls = json!({ "waiting": { "reason": "ImagePullBackOff", "message": "Back-off pulling image \"postgres:99\"" } });
+        let seen = told(json!({ "phase": "Pending", "containerStatuses": [container(pulls)] }));
+        assert_eq!(
+            seen.reason.as_deref(),
+            Some("container postgres: ImagePullBackOff: Back-off pulling image \"postgres:99\"")
+        );
+        let creating = json!({ "waiting": { "reason": "ContainerCreating" } });
+        let seen = told(json!({ "phase": "Pending", "containerStatuses": [container(creating)] }));
+        assert_eq!(seen.reason, None);
+        let ended =
+            json!({ "terminated": { "exitCode": 1, "message": "one\nerror: no PostgreSQL\n" } });
+        let seen = told(json!({ "phase": "Running", "containerStatuses": [container(ended)] }));
+        assert_eq!(
+            seen.reason.as_deref(),
+            Some("container postgres ended with 1: error: no PostgreSQL")
+        );
+        let seen =
+            told(json!({ "phase": "Failed", "reason": "Evicted", "message": "low on disk" }));
+        assert_eq!(
+            seen.reason.as_deref(),
+            Some("its pod ended (Evicted): low on disk")
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! Watches what is ours. One watch for each kind, of metadata alone but for pods.
+
+use std::collections::BTreeSet;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    core::{DynamicObject, PartialObjectMeta},
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event},
+    },
+};
+use kubedb_api::labels;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    KubernetesPlatform,
+    render::{Kind, Place},
+};
+use crate::platform::DatabaseKey;
+
+/// Begins, and goes on until `shutdown`.
+pub(super) fn start(platform: &KubernetesPlatform, shutdown: &CancellationToken) {
+    for kind in Kind::ALL {
+        let (platform, stop) = (platform.clone(), shutdown.clone());
+        tokio::spawn(async move { stop.run_until_cancelled(objects(platform, kind)).await });
+    }
+    let (platform, stop) = (platform.clone(), shutdown.clone());
+    tokio::spawn(async move { stop.run_until_cancelled(pods(platform)).await });
+}
+
+fn ours() -> watcher::Config {
+    watcher::Config::default().labels(&format!("{}=Postgres", labels::KIND))
+}
+
+impl KubernetesPlatform {
+    /// Nobody listens before the controllers run, and they look at everything then.
+    fn tell(&self, changed: impl IntoIterator<Item = DatabaseKey>) {
+        for key in changed {
+            let _ = self.changes.send(key);
+        }
+    }
+}
+
+async fn objects(platform: KubernetesPlatform, kind: Kind) {
+    let resource = kind.resource();
+    let client = platform.client.clone();
+    // Of this type no more than metadata is asked for.
+    let api: Api<PartialObjectMeta<DynamicObject>> = match &platform.options.namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
+    };
+    let events = watcher::watcher(api, ours()).default_backoff();
+    let mut events = std::pin::pin!(events);
+    let mut told = BTreeSet::new();
+    let place = |object: &PartialObjectMeta<DynamicObject>| {
+        let namespace = object.metadata.namespace.clone().unwrap_or_default();
+        Place::new(
+            kind,
+            namespace,
+            object.metadata.name.clone().unwrap_or_default(),
+        )
+    };
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => told.clear(),
+            Ok(Event::InitApply(object)) => {
+                let place = place(&object);
+                platform.tell(platform.known.told(&place, &object.metadata));
+                told.insert(place);
+            }
+            Ok(Event::InitDone) => platform.tell(platform.known.relisted(kind, &told)),
+            Ok(Event::Apply(object)) => {
+                platform.tell(platform.known.told(&place(&object), &object.metadata));
+            }
+            Ok(Event::Delete(object)) => platform.tell(platform.known.gone(&place(&object))),
+            Err(error) => tracing::warn!(%kind, %error, "a watch failed and begins anew"),
+        }
+    }
+}
+
+async fn pods(platform: KubernetesPlatform) {
+    let client = platform.client.clone();
+    let api: Api<Pod> = match &platform.options.namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
+    let events = watcher::watcher(api, ours()).default_backoff();
+    let mut events = std::pin::pin!(events);
+    let mut told = BTreeSet::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => told.clear(),
+            Ok(Event::InitApply(pod)) => {
+                platform.tell(platform.pods.told(&pod));
+                let metadata = pod.metadata;
+                told.extend(metadata.namespace.zip(metadata.name));
+            }
+            Ok(Event::InitDone) => platform.tell(platform.pods.relisted(&told)),
+            Ok(Event::Apply(pod)) => platform.tell(platform.pods.told(&pod)),
+            Ok(Event::Delete(pod)) => platform.tell(platform.pods.gone(&pod)),
+            Err(error) => tracing::warn!(%error, "the watch of pods failed and begins anew"),
+        }
+    }
+}
