@@ -3,7 +3,7 @@
 use std::{
     env,
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -27,6 +27,12 @@ pub fn get(port: u16, path: &str) -> Option<String> {
     send(port, "GET", path, "")
 }
 
+/// The same of a server at another address of this machine.
+#[must_use]
+pub fn get_at(host: Ipv4Addr, port: u16, path: &str) -> Option<String> {
+    ask((host, port), "GET", path, "", "")
+}
+
 /// A plain HTTP/1.0 request with further header lines, each ended by CRLF.
 #[must_use]
 pub fn send(port: u16, method: &str, path: &str, headers: &str) -> Option<String> {
@@ -36,14 +42,24 @@ pub fn send(port: u16, method: &str, path: &str, headers: &str) -> Option<String
 /// The same with a body.
 #[must_use]
 pub fn send_with(port: u16, method: &str, path: &str, headers: &str, body: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    ask((Ipv4Addr::LOCALHOST, port), method, path, headers, body)
+}
+
+fn ask(
+    (host, port): (Ipv4Addr, u16),
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> Option<String> {
+    let mut stream = TcpStream::connect((host, port)).ok()?;
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
         .ok()?;
     let length = body.len();
     write!(
         stream,
-        "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+        "{method} {path} HTTP/1.0\r\nHost: {host}:{port}\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
     )
     .ok()?;
     let mut reply = String::new();

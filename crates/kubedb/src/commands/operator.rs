@@ -47,6 +47,28 @@ pub(crate) struct OperatorArgs {
     health: SocketAddr,
 }
 
+/// Variables that agents get as the operator has them. What says who somebody is in a cloud is not among them: that is for each pod's own
+/// service account to say.
+const HANDED_ON: [&str; 8] = [
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "https_proxy",
+    "http_proxy",
+    "no_proxy",
+    "STORAGE_EMULATOR_HOST",
+];
+
+/// Those that are set.
+fn handed_on() -> Vec<(String, String)> {
+    let set = HANDED_ON.iter().filter_map(|name| {
+        let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+        value.map(|value| ((*name).to_owned(), value))
+    });
+    set.collect()
+}
+
 /// How long the controllers may take to end what they are at.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -95,6 +117,7 @@ async fn operate(arguments: OperatorArgs, server: &ServerArgs) -> Result<(), Com
     let options = KubernetesOptions {
         image: arguments.image,
         namespace: arguments.watch_namespace,
+        environment: handed_on(),
     };
     let platform = KubernetesPlatform::start(session.client.clone(), options, stop.clone());
     let context = kubedb_operator::Context {

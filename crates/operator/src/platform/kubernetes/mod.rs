@@ -40,6 +40,8 @@ pub struct KubernetesOptions {
     pub image: String,
     /// Namespace to stay within; all when absent.
     pub namespace: Option<String>,
+    /// Variables that agents have as the operator has them, such as the ways out of the cluster.
+    pub environment: Vec<(String, String)>,
 }
 
 /// Databases as StatefulSets.
@@ -118,7 +120,7 @@ fn act(
 impl Platform for KubernetesPlatform {
     async fn apply(&self, desired: &DesiredDatabase) -> Result<(), PlatformError> {
         self.caches().await?;
-        let wanted = render::objects(desired, &self.options.image);
+        let wanted = render::objects(desired, &self.options);
         for object in &wanted {
             self.apply_one(desired, object).await?;
         }

@@ -11,6 +11,7 @@ use kubedb_api::labels;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::KubernetesOptions;
 use crate::platform::{DatabaseKey, DesiredDatabase};
 
 /// Kinds of objects that a database consists of.
@@ -81,10 +82,10 @@ pub(super) struct Object {
 }
 
 /// Everything a database consists of, in the order in which it is made.
-pub(super) fn objects(desired: &DesiredDatabase, image: &str) -> Vec<Object> {
+pub(super) fn objects(desired: &DesiredDatabase, options: &KubernetesOptions) -> Vec<Object> {
     let mut all = access::objects(desired);
     all.extend(network::objects(desired));
-    all.push(workload::stateful_set(desired, image));
+    all.push(workload::stateful_set(desired, options));
     all
 }
 
@@ -191,9 +192,17 @@ pub(super) mod tests {
         }
     }
 
+    fn options() -> KubernetesOptions {
+        KubernetesOptions {
+            image: "kubedb:1".to_owned(),
+            namespace: None,
+            environment: vec![("NO_PROXY".to_owned(), ".svc".to_owned())],
+        }
+    }
+
     #[test]
     fn everything_of_a_database_says_whose_it_is() {
-        for object in objects(&desired(), "kubedb:1") {
+        for object in objects(&desired(), &options()) {
             let labels = &object.body["metadata"]["labels"];
             assert_eq!(labels[labels::NAME], "pg", "{:?}", object.place);
             assert_eq!(labels[labels::DATABASE_UID], "u-1", "{:?}", object.place);
@@ -209,7 +218,7 @@ pub(super) mod tests {
             .labels
             .insert("team".to_owned(), "b".to_owned());
         let selectors = |desired| {
-            let set = workload::stateful_set(desired, "kubedb:1").body;
+            let set = workload::stateful_set(desired, &options()).body;
             (
                 set["spec"]["selector"].clone(),
                 set["spec"]["volumeClaimTemplates"].clone(),
@@ -223,7 +232,7 @@ pub(super) mod tests {
         let mut single = desired();
         single.replicas = 1;
         let is_budget = |object: &Object| object.place.kind == Kind::PodDisruptionBudget;
-        assert!(objects(&desired(), "i").iter().any(is_budget));
-        assert!(!objects(&single, "i").iter().any(is_budget));
+        assert!(objects(&desired(), &options()).iter().any(is_budget));
+        assert!(!objects(&single, &options()).iter().any(is_budget));
     }
 }

@@ -5,20 +5,23 @@ use std::path::PathBuf;
 use kubedb_api::agent_config::{HEALTH_PORT, POD_CONFIG, POD_NAME, POSTGRES_PORT, PodConfig};
 use serde_json::{Value, json};
 
-use super::{super::observe::CONTAINER, Kind, Object, object, pods_service, selector, value};
+use super::{
+    super::{KubernetesOptions, observe::CONTAINER},
+    Kind, Object, object, pods_service, selector, value,
+};
 use crate::platform::DesiredDatabase;
 
 /// Where the volume is mounted.
 const VOLUME: &str = "/var/pv";
 /// Where our program is put.
-const PROGRAM: &str = "/kubedb";
+const PROGRAM: &str = "/opt/kubedb";
 /// Where sockets and temporary files go: the image's own files are read only.
 const RUN: &str = "/run/kubedb";
 /// How long a pod may take to stop: PostgreSQL's fast, immediate and forced stop together, and some seconds.
 const GRACE_SECONDS: u32 = 180;
 
 /// The StatefulSet. Its pods are made anew only when somebody deletes them: a new operator restarts no database.
-pub(super) fn stateful_set(desired: &DesiredDatabase, image: &str) -> Object {
+pub(super) fn stateful_set(desired: &DesiredDatabase, options: &KubernetesOptions) -> Object {
     let selector = selector(&desired.key);
     let mut labels = desired.container.labels.clone();
     labels.extend(selector.clone());
@@ -32,7 +35,7 @@ pub(super) fn stateful_set(desired: &DesiredDatabase, image: &str) -> Object {
         "selector": { "matchLabels": selector },
         "template": {
             "metadata": { "labels": labels, "annotations": desired.container.annotations },
-            "spec": pod(desired, image),
+            "spec": pod(desired, options),
         },
         "volumeClaimTemplates": [{
             "apiVersion": "v1",
@@ -49,7 +52,7 @@ pub(super) fn stateful_set(desired: &DesiredDatabase, image: &str) -> Object {
     )
 }
 
-fn pod(desired: &DesiredDatabase, image: &str) -> Value {
+fn pod(desired: &DesiredDatabase, options: &KubernetesOptions) -> Value {
     let (user, group) = (desired.container.user, desired.container.group);
     json!({
         "serviceAccountName": desired.key.name,
@@ -64,7 +67,7 @@ fn pod(desired: &DesiredDatabase, image: &str) -> Value {
         "affinity": apart(desired),
         "initContainers": [{
             "name": "install",
-            "image": image,
+            "image": options.image,
             "imagePullPolicy": "IfNotPresent",
             "args": ["agent", "install", PROGRAM],
             "securityContext": confined(),
@@ -74,7 +77,7 @@ fn pod(desired: &DesiredDatabase, image: &str) -> Value {
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": [{ "name": "program", "mountPath": PROGRAM }],
         }],
-        "containers": [postgres(desired)],
+        "containers": [postgres(desired, options)],
         "volumes": [
             { "name": "program", "emptyDir": {} },
             { "name": "run", "emptyDir": {} },
@@ -84,7 +87,7 @@ fn pod(desired: &DesiredDatabase, image: &str) -> Value {
     })
 }
 
-fn postgres(desired: &DesiredDatabase) -> Value {
+fn postgres(desired: &DesiredDatabase, options: &KubernetesOptions) -> Value {
     let config = PodConfig {
         namespace: desired.key.namespace.clone(),
         database: desired.key.name.clone(),
@@ -95,6 +98,13 @@ fn postgres(desired: &DesiredDatabase) -> Value {
         bin_directory: desired.bin_directory.clone().map(PathBuf::from),
         version: desired.version.clone(),
     };
+    let mut environment = vec![
+        json!({ "name": POD_NAME, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.name" } } }),
+        json!({ "name": POD_CONFIG, "value": value(config).to_string() }),
+        json!({ "name": "TMPDIR", "value": RUN }),
+    ];
+    let handed = options.environment.iter();
+    environment.extend(handed.map(|(name, value)| json!({ "name": name, "value": value })));
     let probe = |path: &str, period: u32, failures: u32| {
         json!({
             "httpGet": { "path": path, "port": "health", "scheme": "HTTP" },
@@ -107,11 +117,7 @@ fn postgres(desired: &DesiredDatabase) -> Value {
         "imagePullPolicy": "IfNotPresent",
         "command": [format!("{PROGRAM}/kubedb")],
         "args": ["agent", "run", "--pod"],
-        "env": [
-            { "name": POD_NAME, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.name" } } },
-            { "name": POD_CONFIG, "value": value(config).to_string() },
-            { "name": "TMPDIR", "value": RUN },
-        ],
+        "env": environment,
         "ports": [
             { "name": "api", "containerPort": POSTGRES_PORT, "protocol": "TCP" },
             { "name": "health", "containerPort": HEALTH_PORT, "protocol": "TCP" },
