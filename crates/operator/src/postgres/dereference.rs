@@ -73,8 +73,9 @@ pub(super) async fn dereference(
     let (client, key) = (&operator.client, key_of(postgres));
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &key.namespace);
     let exists = async |name: String| {
+        // Its metadata alone: what is in it is none of the operator's business.
         let found = secrets
-            .get_opt(&name)
+            .get_metadata_opt(&name)
             .await
             .map_err(request("get a Secret"))?;
         Ok::<_, ReconcileError>(found.is_some())

@@ -160,8 +160,9 @@ async fn dereference(
     }
     found.siblings = operator.snapshots_of(&namespace, name);
     if let Some(secret) = &snapshot.spec.storage.storage_secret_name {
+        // Its metadata alone: what is in it is none of the operator's business.
         let known = Api::<Secret>::namespaced(operator.client.clone(), &namespace)
-            .get_opt(secret)
+            .get_metadata_opt(secret)
             .await
             .map_err(request("get a Secret"))?;
         found.missing_secret = known.is_none().then(|| secret.clone());
