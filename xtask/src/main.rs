@@ -1,8 +1,11 @@
-//! What a developer and CI run: `cargo xtask test`, `bench`, `fuzz`, `lint`, `tidy`, `tools`, `apiserver`, `stores`.
+//! What a developer and CI run: `cargo xtask test`, `bench`, `fuzz`, `lint`, `tidy`, `tools`, `apiserver`,
+//! `stores`, `cluster`, `image`.
 
 mod apiserver;
 mod bench;
+mod cluster;
 mod fuzz;
+mod image;
 mod lint;
 mod promises;
 mod stores;
@@ -17,7 +20,7 @@ const HELP: &str = "\
 Usage: cargo xtask COMMAND
 
 Commands:
-  test [--tier unit|contract|local]
+  test [--tier unit|contract|local|cluster]
                              install what the tests need and run the tiers (default: all)
   bench local                measure what users wait for on one machine; prints a table, writes target/bench/local.json
     --binary PATH            measure this program instead of building the release, to compare
@@ -31,6 +34,9 @@ Commands:
   bench api                  how the embedded API and kube-apiserver list, tell and remember
   apiserver install|up|down|run -- COMMAND
                              a real kube-apiserver on loopback: for a while, or around one command
+  cluster up [--nodes N]|down|status|install
+                             a real Kubernetes in namespaces of this machine's kernel, 3 nodes by default; needs root
+  image                      our image, with the release as one static program: target/kubedb-image.tar
   stores up|down|status      real object-store servers on loopback, with the Secret and the storage: of each
 ";
 
@@ -51,6 +57,8 @@ fn main() -> ExitCode {
         ["fuzz", arguments @ ..] => fuzz::run(arguments),
         ["stores", arguments @ ..] => stores::run_command(arguments),
         ["apiserver", arguments @ ..] => apiserver::run(arguments),
+        ["cluster", arguments @ ..] => cluster::run_command(arguments),
+        ["image"] => image::release(),
         ["tidy"] => tidy::run(),
         ["lint"] => lint::run(),
         ["tools"] => tools::install().map(|tools| say(&format!("{}", tools.bin.display()))),

@@ -142,9 +142,9 @@ fn keystone(cache: &Path) -> Result<(), String> {
     })
 }
 
-/// Packages of the system: memcached, where Swift's TempAuth keeps its tokens, and a clock that a test can set. Unpacked, not installed: an
-/// installed memcached would run as a service of the machine.
-fn unpack(cache: &Path, name: &str, packages: &[&str]) -> Result<(), String> {
+/// Packages of the system, unpacked and not installed: an installed memcached, where Swift's TempAuth keeps its tokens, would run as a service of the
+/// machine.
+pub(crate) fn unpack(cache: &Path, name: &str, packages: &[&str]) -> Result<(), String> {
     folder(cache, name, "1", |place| {
         let download = || {
             Command::new("apt-get")

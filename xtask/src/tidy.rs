@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{promises, say, tools::workspace};
 
 /// Which workspace crates a crate may use. A crate not named here may use none.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("kubedb-core", &[]),
     ("kubedb-api", &["kubedb-core"]),
     ("kubedb-engine", &["kubedb-core"]),
@@ -45,8 +45,14 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("kubedb-e2e", &["kubedb-stores"]),
     (
         "kubedb-contract",
-        &["kubedb-api", "kubedb-server", "kubedb-e2e"],
+        &[
+            "kubedb-api",
+            "kubedb-server",
+            "kubedb-e2e",
+            "kubedb-cluster",
+        ],
     ),
+    ("kubedb-cluster", &["kubedb-stores", "kubedb-e2e"]),
     ("kubedb-bench", &["kubedb-engine", "kubedb-stores"]),
 ];
 

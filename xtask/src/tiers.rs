@@ -3,12 +3,12 @@
 use std::{
     env,
     ffi::OsString,
-    path::Path,
+    path::{Path, PathBuf},
     thread::{self, JoinHandle},
 };
 
 use crate::{
-    say,
+    cluster, say,
     suite::{self, Suite},
     tidy,
     tools::{self, Tools},
@@ -23,6 +23,8 @@ pub(crate) enum Tier {
     Local,
     /// The embedded API beside a real kube-apiserver.
     Contract,
+    /// A real Kubernetes with nodes, containers and volumes.
+    Cluster,
 }
 
 /// Crates whose tests start nothing, by folder and name.
@@ -37,10 +39,12 @@ const ALONE: [&str; 4] = ["clocks", "disks", "kills", "majors"];
 
 /// The crate of the contract suite.
 const CONTRACT: &str = "tests/contract";
+/// The crate of what is tried on a cluster.
+const CLUSTER: &str = "tests/cluster";
 
 impl Tier {
     /// All of them, the quick ones first.
-    pub(crate) const ALL: [Self; 3] = [Self::Unit, Self::Local, Self::Contract];
+    pub(crate) const ALL: [Self; 4] = [Self::Unit, Self::Local, Self::Contract, Self::Cluster];
 
     /// Reads a tier's name.
     pub(crate) fn parse(name: &str) -> Result<Self, String> {
@@ -48,8 +52,9 @@ impl Tier {
             "unit" => Ok(Self::Unit),
             "contract" => Ok(Self::Contract),
             "local" => Ok(Self::Local),
+            "cluster" => Ok(Self::Cluster),
             other => Err(format!(
-                "unknown tier {other:?}: one of unit, contract, local"
+                "unknown tier {other:?}: one of unit, contract, local, cluster"
             )),
         }
     }
@@ -75,6 +80,8 @@ impl Tier {
             Self::Unit
         } else if folder == Path::new(CONTRACT) {
             Self::Contract
+        } else if folder == Path::new(CLUSTER) {
+            Self::Cluster
         } else {
             Self::Local
         }
@@ -85,6 +92,7 @@ impl Tier {
 struct Installing {
     tools: Option<JoinHandle<Result<Tools, String>>>,
     kubernetes: Option<JoinHandle<Result<(), String>>>,
+    cluster: Option<JoinHandle<Result<PathBuf, String>>>,
 }
 
 impl Installing {
@@ -95,6 +103,8 @@ impl Installing {
             tools: needs(Tier::Local).then(|| thread::spawn(tools::install)),
             // Minutes of another compiler, which the tiers before have no need to wait for.
             kubernetes: needs(Tier::Contract).then(|| thread::spawn(tools::kubernetes)),
+            cluster: (needs(Tier::Cluster) && cluster::impossible().is_none())
+                .then(|| thread::spawn(cluster::prepare)),
         }
     }
 }
@@ -134,6 +144,7 @@ pub(crate) fn run(tiers: &[Tier]) -> Result<(), String> {
             Tier::Unit => all(&mine, "unit", &[]),
             Tier::Local => local(&mine, &mut installing),
             Tier::Contract => contract(&mine, &mut installing),
+            Tier::Cluster => on_cluster(&mine, &mut installing),
         });
     }
     if failures.is_empty() {
@@ -201,6 +212,29 @@ fn beside(suites: &[&Suite], environment: &[(&str, OsString)]) -> Vec<String> {
     })
 }
 
+/// Where there can be no cluster, that is said, and is no failure of what was changed.
+fn on_cluster(suites: &[&Suite], installing: &mut Installing) -> Vec<String> {
+    if let Some(reason) = cluster::impossible() {
+        say(&format!("NOTHING WAS TRIED ON A REAL KUBERNETES: {reason}"));
+        return Vec::new();
+    }
+    let up = join("the cluster's tools", installing.cluster.take()).and_then(|program| {
+        let program = program.ok_or("there is no program for the image")?;
+        cluster::Up::start(&program)
+    });
+    let (up, kubeconfig) = match up {
+        Ok(up) => up,
+        Err(reason) => return vec![reason],
+    };
+    let environment = [
+        ("KUBECONFIG", OsString::from(kubeconfig)),
+        ("KUBEDB_CLUSTER", OsString::from(cluster::OF_TESTS)),
+    ];
+    let mut failures = all(suites, "cluster", &environment);
+    failures.extend(up.end().err());
+    failures
+}
+
 fn all(suites: &[&Suite], tier: &str, environment: &[(&str, OsString)]) -> Vec<String> {
     say(&format!("== tier {tier}"));
     suites
@@ -217,6 +251,7 @@ mod tests {
     fn a_crate_that_nobody_sorted_is_tested_with_the_real_parts() {
         assert!(Tier::of(Path::new("crates/core")) == Tier::Unit);
         assert!(Tier::of(Path::new("tests/contract")) == Tier::Contract);
+        assert!(Tier::of(Path::new("tests/cluster")) == Tier::Cluster);
         assert!(Tier::of(Path::new("crates/new")) == Tier::Local);
     }
 }

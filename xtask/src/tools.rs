@@ -41,7 +41,7 @@ pub(crate) fn install() -> Result<Tools, String> {
     Ok(Tools { bin })
 }
 
-fn bin_folder() -> Result<PathBuf, String> {
+pub(crate) fn bin_folder() -> Result<PathBuf, String> {
     let bin = cache_folder()?.join("bin");
     fs::create_dir_all(&bin).map_err(|e| format!("failed to create {}: {e}", bin.display()))?;
     Ok(bin)
@@ -61,8 +61,12 @@ fn kubectl(bin: &Path) -> Result<(), String> {
     })
 }
 
+/// Two tiers want it too.
+static CONTROL_PLANE: Mutex<()> = Mutex::new(());
+
 /// A real control plane and the kubectls to ask it with; built again when their sources here change.
 pub(crate) fn kubernetes() -> Result<(), String> {
+    let _alone = CONTROL_PLANE.lock().unwrap_or_else(PoisonError::into_inner);
     let bin = bin_folder()?;
     kubectl(&bin)?;
     let (major, minor, patch) = KUBERNETES;
@@ -97,17 +101,17 @@ pub(crate) fn kubernetes() -> Result<(), String> {
 }
 
 /// A program of `tests/tools`.
-struct GoProgram<'a> {
-    folder: &'a str,
+pub(crate) struct GoProgram<'a> {
+    pub(crate) folder: &'a str,
     /// The file that pins its modules: one `main.go` is built from several.
-    modules: &'a str,
-    target: &'a Path,
-    flags: &'a str,
-    announcement: &'a str,
+    pub(crate) modules: &'a str,
+    pub(crate) target: &'a Path,
+    pub(crate) flags: &'a str,
+    pub(crate) announcement: &'a str,
 }
 
 /// Builds it where its source, beside which the binary keeps a copy, is not what it was built from.
-fn go_program(program: &GoProgram<'_>) -> Result<(), String> {
+pub(crate) fn go_program(program: &GoProgram<'_>) -> Result<(), String> {
     let source = workspace().join("tests/tools").join(program.folder);
     let mut text = String::new();
     for file in ["main.go", program.modules] {
@@ -153,7 +157,7 @@ fn postgres() -> Result<(), String> {
             )
         })
         .map_err(|e| format!("failed to write createcluster.conf: {e} (are you root?)"))?;
-    apt_install("postgresql-15")
+    apt_install(&["postgresql-15"])
 }
 
 /// Debian's pgBackRest, which we compare ourselves with.
@@ -162,7 +166,7 @@ pub(crate) fn pgbackrest() -> Result<(), String> {
         return Ok(());
     }
     say("installing pgbackrest");
-    apt_install("pgbackrest")
+    apt_install(&["pgbackrest"])
 }
 
 /// A language whose words are not sorted by their bytes.
@@ -180,12 +184,12 @@ fn locale() -> Result<(), String> {
     }
     say("making locale sv_SE.utf8");
     if !Path::new("/usr/share/i18n/locales/sv_SE").exists() {
-        apt_install("locales")?;
+        apt_install(&["locales"])?;
     }
     run(Command::new("localedef").args(["-i", "sv_SE", "-f", "UTF-8", LOCALE]))
 }
 
-fn apt_install(package: &str) -> Result<(), String> {
+pub(crate) fn apt_install(packages: &[&str]) -> Result<(), String> {
     run(Command::new("apt-get").args(["update", "-q"]))?;
     run(Command::new("apt-get")
         .args([
@@ -194,8 +198,11 @@ fn apt_install(package: &str) -> Result<(), String> {
             "--no-install-recommends",
             "-o",
             "Dpkg::Options::=--force-confold",
+            // Tiers install side by side.
+            "-o",
+            "DPkg::Lock::Timeout=600",
         ])
-        .arg(package)
+        .args(packages)
         .env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
@@ -242,4 +249,9 @@ pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     } else {
         Err(format!("{command:?} ended with {status}"))
     }
+}
+
+/// Where cargo builds.
+pub(crate) fn target_folder() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }

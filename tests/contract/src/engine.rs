@@ -17,7 +17,10 @@ use kubedb_server::{AgentGrant, ApiServer, Serving};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::control_plane::{AGENT_TOKEN, ControlPlane, Lifetime, StartError};
+use kubedb_cluster::{
+    StartError,
+    loopback::{AGENT_TOKEN, ControlPlane, Lifetime},
+};
 
 /// Whose engine it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +99,7 @@ impl Engine {
         // A build of the whole workspace holds two providers of cryptography, and kube's client asks for a choice.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().map_err(|source| StartError::Prepare {
-            what: "a folder",
+            what: "a folder".to_owned(),
             source,
         })?;
         let engine = match whose {

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::control_plane::tools;
+use kubedb_cluster::tools::tools;
 
 /// One version of kubectl.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,6 @@
 //! What the contract suite is made of: two engines, talks with them that are written down, and the comparison with what
 //! kube-apiserver answered.
 
-mod certificates;
-pub mod control_plane;
 pub mod engine;
 pub mod expected;
 pub mod kubectl;

@@ -3,9 +3,9 @@
 use std::{process::ExitCode, sync::Arc, time::Instant};
 
 use futures::{StreamExt as _, future::BoxFuture, stream};
+use kubedb_cluster::StartError;
 
 use crate::{
-    control_plane::StartError,
     engine::{Engine, EngineError, Whose},
     expected,
     kubectl::Kubectl,
@@ -157,7 +157,7 @@ async fn run(whose: Whose, cases: &[Case], kubectl: Kubectl, keep: bool) -> Vec<
     let begin = Instant::now();
     let engine = match Engine::start(whose).await {
         Ok(engine) => Arc::new(engine),
-        Err(EngineError::Start(error @ StartError::Missing(_))) if !must_run_both() => {
+        Err(EngineError::Start(error @ StartError::Missing { .. })) if !must_run_both() => {
             say(&format!(
                 "NOTHING IS COMPARED WITH A REAL kube-apiserver: {error}"
             ));

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Measured, server::Server, target};
+use super::{Measured, server::Server};
 use crate::{say, tools};
 
 /// Runs of what takes seconds, and of what takes milliseconds.
@@ -37,7 +37,7 @@ fn snapshot(name: &str, database: &str, server: &Server) -> String {
 fn release() -> Result<PathBuf, String> {
     say("building the release");
     tools::run(tools::cargo().args(["build", "--release", "-p", "kubedb"]))?;
-    Ok(target().join("release").join("kubedb"))
+    Ok(tools::target_folder().join("release").join("kubedb"))
 }
 
 /// Measures the program.

@@ -4,10 +4,7 @@ mod host;
 mod local;
 mod server;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
@@ -94,7 +91,7 @@ pub(crate) fn local(binary: Option<&Path>) -> Result<(), String> {
         "binary": binary.map_or_else(|| "release build".into(), Path::to_string_lossy),
         "measured": measured.iter().map(Measured::json).collect::<Vec<_>>(),
     });
-    let path = target().join("bench").join("local.json");
+    let path = tools::target_folder().join("bench").join("local.json");
     let text = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
     fs::create_dir_all(path.parent().unwrap_or(&path))
         .and_then(|()| fs::write(&path, text + "\n"))
@@ -120,15 +117,9 @@ pub(crate) fn backup(arguments: &[&str]) -> Result<(), String> {
             "--",
             "--out",
         ])
-        .arg(target().join("bench").join("backup.json"))
+        .arg(tools::target_folder().join("bench").join("backup.json"))
         .args(arguments);
     tools::run(&mut command)
-}
-
-/// Where cargo builds.
-fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| tools::workspace().join("target"), PathBuf::from)
 }
 
 #[cfg(test)]

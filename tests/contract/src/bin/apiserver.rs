@@ -6,7 +6,11 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use kubedb_contract::control_plane::{ControlPlane, Lifetime, tools};
+use kubedb_cluster::{
+    error::words,
+    loopback::{ControlPlane, Lifetime},
+    tools::tools,
+};
 use kubedb_e2e::left::{self, Left};
 
 fn main() -> ExitCode {
@@ -39,10 +43,11 @@ fn up() -> Result<ExitCode, String> {
     }
     left::private(&folder)
         .map_err(|error| format!("failed to make {}: {error}", folder.display()))?;
-    let mut plane = ControlPlane::start(&folder, Lifetime::UntilDown).map_err(words)?;
+    let mut plane =
+        ControlPlane::start(&folder, Lifetime::UntilDown).map_err(|error| words(&error))?;
     plane
         .start_controllers(Lifetime::UntilDown)
-        .map_err(words)?;
+        .map_err(|error| words(&error))?;
     let running: Vec<Left> = plane
         .processes()
         .into_iter()
@@ -73,10 +78,11 @@ fn run(command: &[&str]) -> Result<ExitCode, String> {
 }
 
 fn run_in(folder: &Path, command: &[&str]) -> Result<ExitCode, String> {
-    let mut plane = ControlPlane::start(folder, Lifetime::OfStarter).map_err(words)?;
+    let mut plane =
+        ControlPlane::start(folder, Lifetime::OfStarter).map_err(|error| words(&error))?;
     plane
         .start_controllers(Lifetime::OfStarter)
-        .map_err(words)?;
+        .map_err(|error| words(&error))?;
     let path = std::env::var("PATH").unwrap_or_default();
     let status = Command::new(command[0])
         .args(&command[1..])
@@ -89,13 +95,6 @@ fn run_in(folder: &Path, command: &[&str]) -> Result<ExitCode, String> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-fn words(error: impl std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 #[expect(clippy::print_stderr, reason = "it is a command")]

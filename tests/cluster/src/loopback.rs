@@ -1,18 +1,25 @@
-//! A real kube-apiserver with etcd and the two controllers that the contract needs, on loopback.
+//! A control plane alone: kube-apiserver with etcd, and the two controllers that the contract needs, on loopback.
 
 use std::{
     fs::{self, File},
-    net::TcpListener,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use kubedb_e2e::process::signal;
-use serde_json::json;
+use kubedb_stores::{
+    net,
+    process::{HelperError, signal},
+};
+use serde_json::{Value, json};
 
-use crate::certificates;
+use crate::{
+    certificates::{Authority, Holder},
+    error::StartError,
+    tools::{self, program},
+};
 
 /// The user that may do everything.
 pub const ADMIN_TOKEN: &str = "admin-of-the-contract";
@@ -27,45 +34,6 @@ const END: Duration = Duration::from_secs(20);
 const ATTEMPTS: usize = 3;
 
 const APISERVER: &str = "kube-apiserver";
-
-/// Why there is no control plane.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// It is not installed.
-    #[error("failed to find {0}: run cargo xtask apiserver install")]
-    Missing(String),
-    /// A file.
-    #[error("failed to write {what}")]
-    Prepare {
-        /// Which.
-        what: &'static str,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A certificate.
-    #[error("failed to make certificates")]
-    Certificates(#[from] rcgen::Error),
-    /// A process.
-    #[error("failed to start {program}")]
-    Start {
-        /// Which.
-        program: &'static str,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// It ended or did not answer.
-    #[error("failed to reach {program}: {why}; the end of its log:\n{log}")]
-    NotReady {
-        /// Which.
-        program: &'static str,
-        /// What happened.
-        why: String,
-        /// Last lines.
-        log: String,
-    },
-}
 
 /// Whether the processes end with the one that starts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,28 +66,6 @@ impl Drop for ControlPlane {
     }
 }
 
-/// The folder of the tests' programs.
-#[must_use]
-pub fn tools() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
-        || {
-            let home = std::env::var_os("HOME").map(PathBuf::from);
-            home.unwrap_or_default().join(".cache")
-        },
-        PathBuf::from,
-    );
-    cache.join("kubedb-test/bin")
-}
-
-fn program(name: &str) -> Result<PathBuf, StartError> {
-    let path = tools().join(name);
-    if path.exists() {
-        Ok(path)
-    } else {
-        Err(StartError::Missing(name.to_owned()))
-    }
-}
-
 impl ControlPlane {
     /// Starts everything and waits until kube-apiserver is ready.
     ///
@@ -138,23 +84,19 @@ impl ControlPlane {
     fn try_start(folder: &Path, lifetime: Lifetime) -> Result<Self, StartError> {
         // Of an attempt before.
         let _ = fs::remove_dir_all(folder.join("etcd"));
-        certificates::write(folder)?;
+        write_certificates(folder)?;
         let tokens = format!(
             "{ADMIN_TOKEN},admin,admin,system:masters\n{AGENT_TOKEN},kubedb:agent:agents:pg-0,agent\n"
         );
         write(folder, "tokens.csv", &tokens)?;
-        let (etcd_port, api_port) = (free_port("etcd")?, free_port("kube-apiserver")?);
-        write(
-            folder,
-            "kubeconfig",
-            &kubeconfig_text(folder, api_port, &json!({"token": ADMIN_TOKEN})),
-        )?;
+        let (etcd_port, api_port) = (free_port()?, free_port()?);
         let certificate = json!({"client-certificate": folder.join("tls.crt"), "client-key": folder.join("tls.key")});
-        write(
-            folder,
-            "etcd-kubeconfig",
-            &kubeconfig_text(folder, etcd_port, &certificate),
-        )?;
+        for (name, port, user) in [
+            ("kubeconfig", api_port, &json!({"token": ADMIN_TOKEN})),
+            ("etcd-kubeconfig", etcd_port, &certificate),
+        ] {
+            write(folder, name, &kubeconfig(folder, port, user))?;
+        }
         let mut plane = Self {
             folder: folder.to_path_buf(),
             kubeconfig: folder.join("kubeconfig"),
@@ -162,7 +104,8 @@ impl ControlPlane {
             apiserver: apiserver_arguments(folder, etcd_port, api_port),
             children: Vec::new(),
         };
-        plane.spawn("etcd", &etcd_arguments(folder, etcd_port)?, lifetime)?;
+        let etcd = tools::etcd_arguments(folder, &folder.join("etcd"), etcd_port, free_port()?);
+        plane.spawn("etcd", &etcd, lifetime)?;
         plane.start_apiserver(lifetime)?;
         Ok(plane)
     }
@@ -199,7 +142,7 @@ impl ControlPlane {
             "--controllers=namespace-controller,garbage-collector-controller".to_owned(),
             "--leader-elect=false".to_owned(),
             "--bind-address=127.0.0.1".to_owned(),
-            format!("--secure-port={}", free_port("kube-controller-manager")?),
+            format!("--secure-port={}", free_port()?),
             format!("--cert-dir={}", self.folder.join("controllers").display()),
         ];
         self.spawn("kube-controller-manager", &arguments, lifetime)
@@ -227,7 +170,7 @@ impl ControlPlane {
     ) -> Result<(), StartError> {
         let path = program(name)?;
         let failed = |source| StartError::Start {
-            program: name,
+            program: name.to_owned(),
             source,
         };
         let log = File::create(self.log(name)).map_err(failed)?;
@@ -269,7 +212,8 @@ impl ControlPlane {
                 .iter_mut()
                 .find_map(|(name, child)| Some((*name, child.try_wait().ok()??)));
             if let Some((name, status)) = ended {
-                return Err(self.not_ready_text(name, format!("it ended with {status}")));
+                let why = format!("it ended with {status}");
+                return Err(StartError::not_ready(name, why, &self.log(name)));
             }
             let asked = Command::new(&kubectl)
                 .args(["get", "--raw", "/readyz", "--request-timeout=2s"])
@@ -281,19 +225,9 @@ impl ControlPlane {
             }
             if Instant::now() > end {
                 let why = format!("not ready within {READY:?}");
-                return Err(self.not_ready_text(APISERVER, why));
+                return Err(StartError::not_ready(APISERVER, why, &self.log(APISERVER)));
             }
             thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    fn not_ready_text(&self, program: &'static str, why: String) -> StartError {
-        let text = fs::read_to_string(self.log(program)).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        StartError::NotReady {
-            program,
-            why,
-            log: lines[lines.len().saturating_sub(15)..].join("\n"),
         }
     }
 }
@@ -312,77 +246,42 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn write(folder: &Path, name: &'static str, text: &str) -> Result<(), StartError> {
-    fs::write(folder.join(name), text).map_err(|source| StartError::Prepare { what: name, source })
+/// One certificate serves and calls.
+fn write_certificates(folder: &Path) -> Result<(), StartError> {
+    let holder = Holder {
+        name: "localhost",
+        group: None,
+        names: &["localhost"],
+        addresses: &[Ipv4Addr::LOCALHOST.into()],
+    };
+    Authority::write(folder, "kubedb-contract")?.issue(folder, "tls", holder)
 }
 
-fn free_port(program: &'static str) -> Result<u16, StartError> {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|source| StartError::Start { program, source })
+fn write(folder: &Path, name: &str, text: &str) -> Result<(), StartError> {
+    let path = folder.join(name);
+    fs::write(&path, text).map_err(StartError::prepare(path))
 }
 
-fn etcd_arguments(folder: &Path, port: u16) -> Result<Vec<String>, StartError> {
-    let file = |name: &str| folder.join(name).display().to_string();
-    let peers = format!("https://127.0.0.1:{}", free_port("etcd")?);
-    let clients = format!("https://127.0.0.1:{port}");
-    Ok(vec![
-        format!("--data-dir={}", file("etcd")),
-        format!("--listen-client-urls={clients}"),
-        format!("--advertise-client-urls={clients}"),
-        format!("--listen-peer-urls={peers}"),
-        format!("--initial-advertise-peer-urls={peers}"),
-        format!("--initial-cluster=default={peers}"),
-        format!("--cert-file={}", file("tls.crt")),
-        format!("--key-file={}", file("tls.key")),
-        format!("--trusted-ca-file={}", file("ca.crt")),
-        "--client-cert-auth".to_owned(),
-        format!("--peer-cert-file={}", file("tls.crt")),
-        format!("--peer-key-file={}", file("tls.key")),
-        format!("--peer-trusted-ca-file={}", file("ca.crt")),
-        "--peer-client-cert-auth".to_owned(),
-        // Nothing of it outlives the run.
-        "--unsafe-no-fsync".to_owned(),
-        "--log-level=warn".to_owned(),
-    ])
+fn free_port() -> Result<u16, StartError> {
+    net::free_port().map_err(|error: HelperError| StartError::Unfit(error.to_string()))
+}
+
+fn kubeconfig(folder: &Path, port: u16, user: &Value) -> String {
+    let server = format!("https://127.0.0.1:{port}");
+    tools::kubeconfig(&server, &folder.join("ca.crt"), user)
 }
 
 fn apiserver_arguments(folder: &Path, etcd: u16, port: u16) -> Vec<String> {
-    let file = |name: &str| folder.join(name).display().to_string();
-    vec![
+    let mut arguments = tools::apiserver_arguments(folder, etcd, port);
+    arguments.extend([
         "--bind-address=127.0.0.1".to_owned(),
-        format!("--secure-port={port}"),
         "--advertise-address=127.0.0.1".to_owned(),
         // Loopback is no address for a Service's endpoints, and nobody asks for them.
         "--endpoint-reconciler-type=none".to_owned(),
-        format!("--etcd-servers=https://127.0.0.1:{etcd}"),
-        format!("--etcd-cafile={}", file("ca.crt")),
-        format!("--etcd-certfile={}", file("tls.crt")),
-        format!("--etcd-keyfile={}", file("tls.key")),
-        format!("--tls-cert-file={}", file("tls.crt")),
-        format!("--tls-private-key-file={}", file("tls.key")),
-        format!("--client-ca-file={}", file("ca.crt")),
-        format!("--token-auth-file={}", file("tokens.csv")),
-        "--anonymous-auth=false".to_owned(),
+        format!("--token-auth-file={}", folder.join("tokens.csv").display()),
         "--authorization-mode=RBAC".to_owned(),
-        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        format!("--service-account-key-file={}", file("sa.pub")),
-        format!("--service-account-signing-key-file={}", file("sa.key")),
         "--disable-admission-plugins=ServiceAccount".to_owned(),
         "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
-        format!("--cert-dir={}", file("apiserver")),
-    ]
-}
-
-fn kubeconfig_text(folder: &Path, port: u16, user: &serde_json::Value) -> String {
-    json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "contract",
-        "clusters": [{"name": "contract", "cluster": {
-            "server": format!("https://127.0.0.1:{port}"), "certificate-authority": folder.join("ca.crt"),
-        }}],
-        "users": [{"name": "admin", "user": user}],
-        "contexts": [{"name": "contract", "context": {"cluster": "contract", "user": "admin", "namespace": "default"}}],
-    })
-    .to_string()
+    ]);
+    arguments
 }

@@ -1,0 +1,119 @@
+//! Archives of images, of one layer each, in the form that every engine of containers reads.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::json;
+
+use crate::{
+    error::StartError,
+    tools::{mortal, run},
+};
+
+/// What an image says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'a> {
+    /// `name:tag`.
+    pub name: &'a str,
+    /// `uid:gid`; nothing is root.
+    pub user: &'a str,
+    /// What is started.
+    pub entrypoint: &'a [&'a str],
+    /// Variables.
+    pub environment: &'a [&'a str],
+    /// What is started where there is no entrypoint, or its arguments.
+    pub command: &'a [&'a str],
+}
+
+/// What is in it.
+#[derive(Clone, Debug)]
+pub enum Contents {
+    /// One program, under this name in `/`.
+    File(PathBuf, &'static str),
+    /// A tar of everything.
+    Tar(PathBuf),
+}
+
+/// The file beside an archive that says what it was made of.
+fn source(archive: &Path) -> PathBuf {
+    archive.with_extension("source")
+}
+
+/// Whether an archive is there that was made of this.
+pub(super) fn is_made(archive: &Path, recipe: &str) -> bool {
+    archive.exists() && fs::read_to_string(source(archive)).is_ok_and(|known| known == recipe)
+}
+
+impl Image<'_> {
+    /// Writes the archive, unless it is there already and was made of the same `recipe`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(
+        &self,
+        contents: &Contents,
+        archive: &Path,
+        recipe: &str,
+    ) -> Result<(), StartError> {
+        let recipe = format!("{recipe}\n{self:?}");
+        if is_made(archive, &recipe) {
+            return Ok(());
+        }
+        let making = archive.with_extension("making");
+        let _ = fs::remove_dir_all(&making);
+        let prepare = || StartError::prepare(&making);
+        fs::create_dir_all(&making).map_err(prepare())?;
+        let layer = making.join("layer.tar");
+        match contents {
+            Contents::File(program, name) => {
+                let copy = making.join(name);
+                fs::copy(program, &copy).map_err(prepare())?;
+                run(tar(&making, &layer).args(["--mode=0755", name]))?;
+            }
+            Contents::Tar(tar) => fs::rename(tar, &layer).map_err(prepare())?,
+        }
+        let digest = run(Command::new("sha256sum").arg(&layer))?;
+        let digest = digest.split_whitespace().next().unwrap_or_default();
+        let config = json!({
+            "architecture": architecture(), "os": "linux",
+            "config": {
+                "User": self.user, "Entrypoint": self.entrypoint, "Env": self.environment, "Cmd": self.command,
+            },
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        });
+        let manifest =
+            json!([{"Config": "config.json", "RepoTags": [self.name], "Layers": ["layer.tar"]}]);
+        for (name, value) in [("config.json", &config), ("manifest.json", &manifest)] {
+            fs::write(making.join(name), value.to_string()).map_err(prepare())?;
+        }
+        let whole = making.join("archive.tar");
+        run(tar(&making, &whole).args(["manifest.json", "config.json", "layer.tar"]))?;
+        fs::rename(&whole, archive)
+            .and_then(|()| fs::write(source(archive), &recipe))
+            .and_then(|()| fs::remove_dir_all(&making))
+            .map_err(prepare())
+    }
+}
+
+/// The same files make the same tar.
+fn tar(folder: &Path, target: &Path) -> Command {
+    let mut command = mortal("tar");
+    command
+        .args(["--create", "--owner=0", "--group=0", "--numeric-owner"])
+        .args(["--mtime=@0", "--directory"])
+        .arg(folder)
+        .arg("--file")
+        .arg(target);
+    command
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
