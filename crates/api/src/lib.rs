@@ -1,5 +1,6 @@
 //! The kinds, their defaults and validation, and the protocol between operator and agents.
 
+pub mod admission;
 pub mod agent_config;
 pub mod catalogue;
 pub mod crd;
@@ -11,6 +12,7 @@ pub mod postgres;
 pub mod postgres_version;
 pub mod protocol;
 pub mod reasons;
+mod rules;
 pub mod snapshot;
 pub mod storage;
 pub mod untyped;

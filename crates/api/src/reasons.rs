@@ -2,6 +2,8 @@
 
 /// Condition: the database accepts connections.
 pub const READY: &str = "Ready";
+/// Condition, there only while it is False: what the user wants is right. It is not when admission was passed by.
+pub const VALID: &str = "Valid";
 /// Condition: the schedule is in force.
 pub const BACKUP_SCHEDULED: &str = "BackupScheduled";
 /// Condition: how the last Snapshot ended.

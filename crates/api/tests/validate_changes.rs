@@ -27,7 +27,7 @@ fn wrong_snapshots_are_told_the_field_and_the_reason() {
     assert_eq!(validate_snapshot(&snapshot()), []);
     for (pointer, value, expected) in [
         ("metadata.name", json!("a".repeat(64)), format!("metadata.name: name \"{}\" has 64 characters, more than 63", "a".repeat(64))),
-        ("spec.databaseName", Value::Null, "spec.databaseName: object 'DatabaseName' is missing in '{\"databaseName\":null,\"gcs\":{\"bucket\":\"b\"},\"storageSecretName\":\"s\"}'".to_owned()),
+        ("spec.databaseName", Value::Null, "spec.databaseName: object 'DatabaseName' is missing in '{\"gcs\":{\"bucket\":\"b\"},\"storageSecretName\":\"s\"}'".to_owned()),
         ("spec.databaseName", json!("../pg"), "spec.databaseName: name \"../pg\" must begin with a lower-case letter, end with a letter or digit, and hold only lower-case letters, digits and hyphens".to_owned()),
         ("spec.gcs", Value::Null, "spec: no storage provider is configured (give one of s3, gcs, azure, local, swift)".to_owned()),
         ("spec.deletionPolicy", json!("Keep"), "spec.deletionPolicy: spec.deletionPolicy \"Keep\" invalid (known values: Delete, Retain)".to_owned()),

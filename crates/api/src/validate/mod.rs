@@ -47,6 +47,20 @@ impl FieldError {
         }
     }
 
+    /// What cannot be read as an object of its kind at all.
+    pub(crate) fn undecodable(why: &dyn std::fmt::Display) -> Self {
+        Self::new("", why.to_string())
+    }
+
+    /// What is wrong and, in brackets, what to do.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{} ({hint})", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     fn unbuilt(path: String) -> Self {
         let message = format!("{path} is not built yet: remove it");
         Self::new(path, message)
@@ -55,6 +69,25 @@ impl FieldError {
     fn missing(path: String) -> Self {
         let message = format!("{path} is missing");
         Self::new(path, message)
+    }
+}
+
+/// Whether the schema that the definitions publish has something against an object: then an API server refuses it by that, in words of its own.
+#[must_use]
+pub fn is_misshapen(plural: &str, raw: &Value) -> bool {
+    !shape::check(plural, raw).is_empty()
+}
+
+/// Null is as good as absent; a map of nothing but nulls is an empty map. As deep as the object is.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name.clone(), without_nulls(value)))
+            .collect(),
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        other => other.clone(),
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     FieldError, check_name, check_namespace, check_object_name, check_reference, is_given, judged,
-    quantity, shape, storage,
+    quantity, shape, storage, without_nulls,
 };
 use crate::{
     postgres::{Postgres, TerminationPolicy, UNBUILT_FIELDS},
@@ -90,7 +90,7 @@ fn version_error(spec: &Value, known_versions: &[&str]) -> Option<FieldError> {
     });
     let known = format!("known versions: {}", known.join(", "));
     if version.is_empty() {
-        let message = format!("object 'Version' is missing in '{spec}'");
+        let message = format!("object 'Version' is missing in '{}'", without_nulls(spec));
         return Some(FieldError::new(path, message).hint(known));
     }
     if known_versions.contains(&version.as_str()) {

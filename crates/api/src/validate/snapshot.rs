@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{
     FieldError, check_name, check_namespace, check_reference, is_given, judged, shape, storage,
+    without_nulls,
 };
 use crate::labels;
 
@@ -17,7 +18,10 @@ pub fn validate_snapshot(raw: &Value) -> Vec<FieldError> {
     if spec["databaseName"].as_str().is_none_or(str::is_empty) {
         errors.push(FieldError::new(
             field,
-            format!("object 'DatabaseName' is missing in '{spec}'"),
+            format!(
+                "object 'DatabaseName' is missing in '{}'",
+                without_nulls(spec)
+            ),
         ));
     } else {
         check_reference(&spec["databaseName"], field.to_owned(), &mut errors);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{FieldError, check_object_name, is_given};
+use super::{FieldError, check_object_name, is_given, without_nulls};
 
 /// Stores in the order in which the original looks for them, and the field that names the bucket.
 const STORES: [(&str, &str); 5] = [
@@ -54,7 +54,10 @@ pub(super) fn check(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
         let field = format!("{path}.storageSecretName");
         errors.push(FieldError::new(
             field,
-            format!("object 'SecretName' is missing in '{spec}'"),
+            format!(
+                "object 'SecretName' is missing in '{}'",
+                without_nulls(spec)
+            ),
         ));
     }
     if *store == "local" {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::FieldError;
+use super::{FieldError, without_nulls};
 use crate::untyped::VersionText;
 
 /// Fields of a Postgres that stay as they were created. The original lists two of them by names that they no longer
@@ -98,18 +98,5 @@ fn normal(field: &str, value: &Value) -> Value {
             storage
         }
         _ => without_nulls(value),
-    }
-}
-
-/// Null is as good as absent; a map of nothing but nulls is an empty map. As deep as the object is.
-fn without_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(fields) => fields
-            .iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(name, value)| (name.clone(), without_nulls(value)))
-            .collect(),
-        Value::Array(items) => items.iter().map(without_nulls).collect(),
-        other => other.clone(),
     }
 }

@@ -1,6 +1,7 @@
 //! An object from what was sent to what is stored: envelope, metadata, schema, generation.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+pub(crate) use kubedb_api::admission::differs;
 use rand::RngExt;
 use serde_json::{Value, json};
 
@@ -422,20 +423,6 @@ pub(crate) fn count_generation(resource: &Resource, old: &Value, new: &mut Value
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         new["metadata"]["generation"] = (generation + 1).into();
     }
-}
-
-/// Whether anything but metadata and status differs.
-pub(crate) fn differs(old: &Value, new: &Value) -> bool {
-    let fields = |object: &Value| -> Vec<(String, Value)> {
-        object
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(field, _)| !matches!(field.as_str(), "metadata" | "status"))
-            .map(|(field, value)| (field.clone(), value.clone()))
-            .collect()
-    };
-    fields(old) != fields(new)
 }
 
 fn check_finalizers(

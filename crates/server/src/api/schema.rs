@@ -88,6 +88,7 @@ fn check_value(schema: &Value, value: &mut Value, path: &str, findings: &mut Fin
     };
     if !fits {
         findings.wrong_type(path, kind, value);
+        check_choice(schema, value, path, findings);
         return;
     }
     check_limits(schema, value, path, findings);
@@ -150,7 +151,7 @@ fn is_envelope(path: &str, name: &str) -> bool {
     path.is_empty() && matches!(name, "metadata" | "apiVersion" | "kind")
 }
 
-fn check_limits(schema: &Value, value: &Value, path: &str, findings: &mut Findings) {
+fn check_choice(schema: &Value, value: &Value, path: &str, findings: &mut Findings) {
     if let Some(allowed) = schema["enum"].as_array()
         && !allowed.contains(value)
     {
@@ -168,6 +169,10 @@ fn check_limits(schema: &Value, value: &Value, path: &str, findings: &mut Findin
             ),
         });
     }
+}
+
+fn check_limits(schema: &Value, value: &Value, path: &str, findings: &mut Findings) {
+    check_choice(schema, value, path, findings);
     let Some(number) = value.as_f64() else { return };
     if let Some(least) = schema["minimum"].as_f64()
         && number < least

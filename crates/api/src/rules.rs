@@ -1,0 +1,239 @@
+//! Rules that the definitions carry in the Common Expression Language, so that an API server holds to them also when nobody of ours runs.
+//!
+//! They say again what `validate` says: they are what is left when the webhook was passed by, such as by `kubectl scale`. A rule of a field that
+//! may only be changed from absent to present has no need to look at absence: it is asked when both are there. `spec.version` and fields that are not
+//! built have no type, so no rule can look at them.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    ValidationRule,
+};
+
+/// One rule: plural, field below the object (parts joined by dots), expression, what is told.
+type Rule = (&'static str, &'static str, &'static str, &'static str);
+
+const NAME: &str =
+    "self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')";
+const NAME_TEXT: &str = "metadata.name must begin with a lower-case letter, end with a letter or digit, hold only lower-case letters, digits and hyphens, and have 63 characters at most";
+const FIXED: &str = "self == oldSelf";
+
+const RULES: &[Rule] = &[
+    ("postgreses", "", NAME, NAME_TEXT),
+    (
+        "postgreses",
+        "spec.replicas",
+        "self >= 1",
+        "Value must be greater than zero",
+    ),
+    (
+        "postgreses",
+        "spec.standbyMode",
+        "self in ['hot', 'Hot', 'warm', 'Warm']",
+        "known values: hot, warm",
+    ),
+    (
+        "postgreses",
+        "spec.streamingMode",
+        "self in ['asynchronous', 'Asynchronous']",
+        "known values: asynchronous",
+    ),
+    (
+        "postgreses",
+        "spec.storage",
+        "has(self.resources) && has(self.resources.requests) && 'storage' in self.resources.requests",
+        "missing ResourceStorage request",
+    ),
+    (
+        "postgreses",
+        "spec.init",
+        "!(has(self.scriptSource) && has(self.snapshotSource))",
+        "spec.init has several sources: keep one",
+    ),
+    (
+        "postgreses",
+        "spec.backupSchedule",
+        "has(self.cronExpression) && self.cronExpression.size() > 0",
+        "invalid cron expression",
+    ),
+    (
+        "postgreses",
+        "spec.standbyMode",
+        "self.lowerAscii() == oldSelf.lowerAscii()",
+        FIXED_TEXT,
+    ),
+    (
+        "postgreses",
+        "spec.streamingMode",
+        "self.lowerAscii() == oldSelf.lowerAscii()",
+        FIXED_TEXT,
+    ),
+    (
+        "postgreses",
+        "spec.databaseSecret.secretName",
+        FIXED,
+        FIXED_TEXT,
+    ),
+    (
+        "postgreses",
+        "spec.storage.storageClassName",
+        FIXED,
+        FIXED_TEXT,
+    ),
+    (
+        "postgreses",
+        "spec.init.snapshotSource.name",
+        FIXED,
+        FIXED_TEXT,
+    ),
+    ("snapshots", "", NAME, NAME_TEXT),
+    (
+        "snapshots",
+        "spec",
+        "has(self.databaseName) && self.databaseName.size() > 0",
+        "object 'DatabaseName' is missing",
+    ),
+    ("snapshots", "spec.databaseName", FIXED, FIXED_TEXT),
+    ("snapshots", "spec.storageSecretName", FIXED, FIXED_TEXT),
+];
+const FIXED_TEXT: &str = "it stays as it was created";
+
+/// Where the stores stand inline, and the field that names the bucket in each.
+const STORAGES: [(&str, &str); 2] = [("postgreses", "spec.backupSchedule"), ("snapshots", "spec")];
+const BUCKETS: [(&str, &str); 5] = [
+    ("s3", "bucket"),
+    ("gcs", "bucket"),
+    ("azure", "container"),
+    ("local", "mountPath"),
+    ("swift", "container"),
+];
+
+/// Writes the rules into a definition.
+pub(crate) fn add(crd: &mut CustomResourceDefinition) {
+    let plural = crd.spec.names.plural.clone();
+    for schema in schemas(crd) {
+        for (_, path, expression, message) in RULES.iter().filter(|rule| rule.0 == plural) {
+            place(
+                schema,
+                path,
+                (*expression).to_owned(),
+                (*message).to_owned(),
+            );
+        }
+        for (_, path) in STORAGES.iter().filter(|storage| storage.0 == plural) {
+            storage(schema, path);
+        }
+    }
+}
+
+/// Bounds the numbers of a definition, and takes out defaults: those are admission's, and an empty text where nothing was written would be told as
+/// if somebody had written it.
+pub(crate) fn settle(crd: &mut CustomResourceDefinition) {
+    schemas(crd).for_each(settle_schema);
+}
+
+fn schemas(crd: &mut CustomResourceDefinition) -> impl Iterator<Item = &mut JSONSchemaProps> {
+    crd.spec.versions.iter_mut().filter_map(|version| {
+        let schema = version.schema.as_mut()?;
+        schema.open_api_v3_schema.as_mut()
+    })
+}
+
+fn storage(schema: &mut JSONSchemaProps, path: &str) {
+    let given: Vec<String> = BUCKETS
+        .iter()
+        .map(|(store, _)| format!("has(self.{store})"))
+        .collect();
+    let one = format!("[{}].exists_one(given, given)", given.join(", "));
+    place(
+        schema,
+        path,
+        one,
+        "one storage provider is needed: keep one of s3, gcs, azure, local, swift".to_owned(),
+    );
+    let secret = "!(has(self.azure) || has(self.swift)) || (has(self.storageSecretName) && self.storageSecretName.size() > 0)";
+    place(
+        schema,
+        path,
+        secret.to_owned(),
+        "object 'SecretName' is missing".to_owned(),
+    );
+    for (store, bucket) in BUCKETS {
+        let path = format!("{path}.{store}");
+        let named = format!("has(self.{bucket}) && self.{bucket}.size() > 0");
+        place(schema, &path, named, format!("{path}.{bucket} is missing"));
+    }
+}
+
+/// Adds a rule to the field at a path. A path that leads nowhere adds nothing; the test of the definitions counts them.
+fn place(schema: &mut JSONSchemaProps, path: &str, rule: String, message: String) {
+    let mut schema = schema;
+    for part in path.split('.').filter(|part| !part.is_empty()) {
+        let Some(next) = schema
+            .properties
+            .as_mut()
+            .and_then(|known| known.get_mut(part))
+        else {
+            return;
+        };
+        schema = next;
+    }
+    schema
+        .x_kubernetes_validations
+        .get_or_insert_default()
+        .push(ValidationRule {
+            rule,
+            message: Some(message),
+            ..ValidationRule::default()
+        });
+}
+
+fn settle_schema(schema: &mut JSONSchemaProps) {
+    schema.default = None;
+    if schema.type_.as_deref() == Some("integer") && schema.format.as_deref() == Some("int32") {
+        // Without them a number is stored that no typed client can read.
+        schema.minimum.get_or_insert(f64::from(i32::MIN));
+        schema.maximum.get_or_insert(f64::from(i32::MAX));
+    }
+    schema
+        .properties
+        .iter_mut()
+        .flat_map(|known| known.values_mut())
+        .for_each(settle_schema);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        settle_schema(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(others)) = &mut schema.additional_properties {
+        settle_schema(others);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::crd;
+
+    fn count(schema: &Value) -> usize {
+        let own = schema["x-kubernetes-validations"].as_array();
+        let below = schema["properties"].as_object();
+        own.map_or(0, Vec::len)
+            + below
+                .into_iter()
+                .flatten()
+                .map(|(_, s)| count(s))
+                .sum::<usize>()
+    }
+
+    #[test]
+    fn every_rule_finds_its_field() {
+        for crd in crd::for_kubernetes().iter().take(2) {
+            let plural = &crd.spec.names.plural;
+            let rules = RULES.iter().filter(|rule| rule.0 == plural).count();
+            let value = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
+            let schema = &value["openAPIV3Schema"];
+            assert_eq!(count(schema), rules + 2 + BUCKETS.len(), "{plural}");
+            assert!(!schema.to_string().contains("\"default\":"), "{plural}");
+        }
+    }
+}
