@@ -9,8 +9,10 @@ pub mod leader;
 mod operator;
 pub mod platform;
 mod postgres;
+pub mod rights;
 mod seats;
 mod snapshot;
 mod superseded;
+pub mod webhook;
 
 pub use context::{Context, run, run_with};

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt as _;
 use kubedb_api::{
     Postgres, PostgresStatus, Snapshot,
-    reasons::{BACKUP_SCHEDULED, LAST_SNAPSHOT_SUCCEEDED, READY},
+    reasons::{BACKUP_SCHEDULED, LAST_SNAPSHOT_SUCCEEDED, READY, VALID, event},
     snapshot::SnapshotPhase,
 };
 
@@ -76,6 +76,27 @@ pub(crate) fn conditions(
         all.push(condition(LAST_SNAPSHOT_SUCCEEDED, is_good, reason, message));
     }
     all
+}
+
+/// The conditions there are, and one that says why the object is not what can be run.
+pub(crate) fn with_invalid(
+    postgres: &Postgres,
+    old: &PostgresStatus,
+    reason: &str,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let before = old.conditions.iter().find(|known| known.type_ == VALID);
+    let invalid = Condition {
+        type_: VALID.to_owned(),
+        status: "False".to_owned(),
+        reason: event::INVALID.to_owned(),
+        message: reason.to_owned(),
+        observed_generation: postgres.metadata.generation,
+        last_transition_time: before
+            .map_or(Time(now), |before| before.last_transition_time.clone()),
+    };
+    let others = old.conditions.iter().filter(|known| known.type_ != VALID);
+    others.cloned().chain([invalid]).collect()
 }
 
 /// The message names the next time and nothing that changes in between, so that it is written once a tick.

@@ -14,13 +14,13 @@ use std::{
 use jiff::Timestamp;
 use kube::{
     Api, ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
     runtime::controller::Action,
 };
 use kubedb_api::{
-    Postgres, PostgresStatus, Snapshot, labels,
+    Postgres, PostgresStatus, PostgresVersion, Snapshot, admission, labels,
     postgres::PostgresPhase,
-    reasons::{READY, component, event, text},
+    reasons::{READY, VALID, component, event, text},
     validate::validate_postgres,
 };
 use serde_json::{Map, Value, json};
@@ -85,15 +85,8 @@ async fn look(
         postgres = &with_finalizer;
     }
     let found = dereference(operator, postgres, now).await?;
-    if let Some(reason) = invalid(postgres, &found) {
-        let told = postgres.status.as_ref();
-        if told.and_then(|status| status.reason.as_ref()) != Some(&reason) {
-            let note = Note::warning(component::POSTGRES_OPERATOR, event::INVALID, &reason)
-                .of(format!("{:?}", postgres.metadata.generation));
-            publish(&operator.client, postgres, &note, now).await;
-            patch_status(postgres, operator, json!({ "reason": reason })).await?;
-        }
-        return Ok(RESYNC);
+    if let Some(reason) = invalid(postgres, operator, &found).await? {
+        return tell_invalid(postgres, operator, reason, now).await;
     }
     let plan = plan::plan(postgres, &found, now);
     let (current, failure) = apply::apply(operator, postgres, &plan).await?;
@@ -114,13 +107,49 @@ async fn look(
 }
 
 /// Why validation refuses it: admission may have been passed by, or the rules may have changed.
-fn invalid(postgres: &Postgres, found: &Found) -> Option<String> {
+async fn invalid(
+    postgres: &Postgres,
+    operator: &Operator,
+    found: &Found,
+) -> Result<Option<String>, ReconcileError> {
     let raw = serde_json::to_value(postgres).unwrap_or_default();
-    let text = postgres.spec.version.text();
-    let known: Vec<&str> = found.version.iter().map(|_| text.as_str()).collect();
+    let known = match found.version {
+        Some(_) => vec![postgres.spec.version.text()],
+        None => {
+            let versions: Api<PostgresVersion> = Api::all(operator.client.clone());
+            let all = versions.list(&ListParams::default()).await;
+            let all = all.map_err(request("list the known versions"))?;
+            all.iter().map(|version| version.name_any()).collect()
+        }
+    };
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
     let errors = validate_postgres(&raw, &known);
-    let error = errors.first()?;
-    Some(format!("{}: {}", error.field, error.message))
+    Ok((!errors.is_empty()).then(|| admission::list(&errors)))
+}
+
+/// Says what admission would have said, once. What runs goes on as it is.
+async fn tell_invalid(
+    postgres: &Postgres,
+    operator: &Operator,
+    reason: String,
+    now: Timestamp,
+) -> Result<Duration, ReconcileError> {
+    let empty = PostgresStatus::default();
+    let known = postgres.status.as_ref().unwrap_or(&empty);
+    let told = known
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == VALID);
+    if told.is_some_and(|told| told.message == reason) {
+        return Ok(RESYNC);
+    }
+    let note = Note::warning(component::POSTGRES_OPERATOR, event::INVALID, &reason)
+        .of(format!("{:?}", postgres.metadata.generation));
+    publish(&operator.client, postgres, &note, now).await;
+    let conditions = conditions::with_invalid(postgres, known, &reason, now);
+    let status = json!({ "reason": reason, "conditions": conditions });
+    patch_status(postgres, operator, status).await?;
+    Ok(RESYNC)
 }
 
 /// Whether a database is not begun yet and is to be restored from this Snapshot.

@@ -18,7 +18,8 @@ use kube::{
     runtime::{controller::Action, reflector::ObjectRef},
 };
 use kubedb_api::{
-    Postgres, Snapshot, labels, reasons::text, snapshot::SnapshotPhase, validate::validate_snapshot,
+    Postgres, Snapshot, admission, labels, reasons::text, snapshot::SnapshotPhase,
+    validate::validate_snapshot,
 };
 use kubedb_core::{
     snapshot::{SnapshotAction, SnapshotDecision, Stage, decide},
@@ -103,15 +104,9 @@ fn invalid(snapshot: &Snapshot) -> Option<SnapshotDecision> {
         return None;
     }
     let errors = validate_snapshot(&serde_json::to_value(snapshot).unwrap_or_default());
-    let error = errors.first()?;
-    Some(SnapshotDecision {
+    (!errors.is_empty()).then(|| SnapshotDecision {
         action: SnapshotAction::Fail,
-        reason: format!(
-            "{}: {}: {}",
-            text::INVALID_SNAPSHOT,
-            error.field,
-            error.message
-        ),
+        reason: format!("{}: {}", text::INVALID_SNAPSHOT, admission::list(&errors)),
         is_queued: false,
     })
 }
