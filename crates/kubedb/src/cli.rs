@@ -11,7 +11,7 @@ use crate::{
     client::ServerArgs,
     commands::{
         AgentArgs, ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs,
-        OperatorArgs, ServeArgs,
+        InstallArgs, OperatorArgs, ServeArgs, UninstallArgs,
     },
 };
 
@@ -64,6 +64,10 @@ pub(crate) enum Command {
     Connect(ConnectArgs),
     /// Show when a schedule fires, or say it in words
     Schedule(ScheduleArgs),
+    /// Install kubedb into a Kubernetes cluster, or bring it to this version
+    Install(InstallArgs),
+    /// Take kubedb out of a cluster; databases and Snapshots stay
+    Uninstall(UninstallArgs),
     /// Run databases on this machine: API, operator and instances in one process
     Server(ServeArgs),
     /// Run the controllers on a Kubernetes

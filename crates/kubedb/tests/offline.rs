@@ -475,6 +475,7 @@ fn documented_commands_are_understood() {
     for page in [
         "README.md",
         "docs/guides/scheduled-backup.md",
+        "docs/guides/install.md",
         "docs/reference/schedule.md",
         "docs/reference/postgresql.md",
         "docs/reference/cli.md",

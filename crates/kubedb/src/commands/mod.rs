@@ -9,6 +9,7 @@ mod demo;
 mod describe;
 mod edit;
 mod get;
+mod install;
 mod operator;
 mod schedule;
 mod selection;
@@ -30,6 +31,7 @@ pub(crate) use delete::DeleteArgs;
 pub(crate) use describe::DescribeArgs;
 pub(crate) use edit::EditArgs;
 pub(crate) use get::GetArgs;
+pub(crate) use install::{InstallArgs, UninstallArgs};
 pub(crate) use operator::OperatorArgs;
 pub(crate) use server::ServeArgs;
 
@@ -44,6 +46,8 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
         Command::Connect(arguments) => online(connect::run(arguments, &server, ui)),
         Command::Edit(arguments) => online(edit::run(arguments, &server, ui)),
         Command::Get(arguments) => online(get::run(arguments, &server, ui)),
+        Command::Install(arguments) => online(install::run(arguments, &server, ui)),
+        Command::Uninstall(arguments) => online(install::uninstall(arguments, &server, ui)),
         Command::Schedule(arguments) => schedule::run(arguments.command, ui),
         Command::Server(arguments) => self::server::run(arguments, ui),
         Command::Operator(arguments) => self::operator::run(arguments, &server),
