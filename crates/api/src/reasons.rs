@@ -48,6 +48,10 @@ pub mod text {
     pub const CREATED_STATEFUL_SET: &str = "Successfully created StatefulSet";
     /// With `Successful`.
     pub const CREATED_SERVICE: &str = "Successfully created Service";
+    /// With `Successful`.
+    pub const PATCHED_STATEFUL_SET: &str = "Successfully patched StatefulSet";
+    /// With `Successful`.
+    pub const PATCHED_SERVICE: &str = "Successfully patched Service";
     /// With `SuccessfulInitialize`.
     pub const INITIALIZED: &str = "Successfully completed initialization";
     /// With `Failed`.

@@ -40,7 +40,8 @@ impl FakeGcs {
         Self::start_at(objects, host, free_port()?)
     }
 
-    fn start_at(objects: PathBuf, host: Ipv4Addr, port: u16) -> Result<Self, HelperError> {
+    /// The same with these objects and this port, where a server ran before.
+    pub fn start_at(objects: PathBuf, host: Ipv4Addr, port: u16) -> Result<Self, HelperError> {
         let running = Running::start(
             Command::new(tool("bin/fake-gcs-server"))
                 .args(["-scheme", "http", "-host", &host.to_string()])

@@ -1,15 +1,26 @@
 //! Makes one object so, if it is not.
 
+use jiff::Timestamp;
 use kube::{
     ResourceExt as _,
     api::{Patch, PatchParams},
     core::DynamicObject,
 };
-use kubedb_api::labels;
+use kubedb_api::{
+    Postgres, labels,
+    postgres::PostgresSpec,
+    reasons::{component, event, text},
+};
 use serde_json::{Value, json};
 
-use super::{KubernetesPlatform, act, render::Object};
-use crate::platform::{DesiredDatabase, PlatformError};
+use super::{
+    KubernetesPlatform, act,
+    render::{Kind, Object, pods_service},
+};
+use crate::{
+    events::{Note, publish},
+    platform::{DesiredDatabase, PlatformError},
+};
 
 /// Who the server notes as the one that says these fields.
 const MANAGER: &str = "kubedb-operator";
@@ -52,7 +63,34 @@ impl KubernetesPlatform {
             .map_err(|error| act(doing("apply"), error))?;
         tracing::info!(kind = %place.kind, namespace = place.namespace, name = place.name, "applied");
         self.known.settle(place, &applied.metadata, digest);
+        self.tell_of(desired, object, found.is_none(), &applied)
+            .await;
         Ok(())
+    }
+
+    /// Tells of the workload and of the Services that clients use, as people look for them in the database's Events.
+    async fn tell_of(
+        &self,
+        desired: &DesiredDatabase,
+        object: &Object,
+        is_new: bool,
+        applied: &DynamicObject,
+    ) {
+        let message = match (object.place.kind, is_new) {
+            (Kind::StatefulSet, true) => text::CREATED_STATEFUL_SET,
+            (Kind::StatefulSet, false) => text::PATCHED_STATEFUL_SET,
+            (Kind::Service, _) if object.place.name == pods_service(&desired.key.name) => return,
+            (Kind::Service, true) => text::CREATED_SERVICE,
+            (Kind::Service, false) => text::PATCHED_SERVICE,
+            _ => return,
+        };
+        let mut database = Postgres::new(&desired.key.name, PostgresSpec::default());
+        database.metadata.namespace = Some(desired.key.namespace.clone());
+        database.metadata.uid = Some(desired.uid.clone());
+        let version = applied.resource_version().unwrap_or_default();
+        let note = Note::normal(component::POSTGRES_OPERATOR, event::SUCCESSFUL, message);
+        let note = note.of(format!("{} {version}", object.place.name));
+        publish(&self.client, &database, &note, Timestamp::now()).await;
     }
 
     /// The Lease that the first instance takes. Nobody can be allowed to create one of a certain name alone, so agents do not.

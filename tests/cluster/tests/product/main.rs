@@ -1,0 +1,10 @@
+//! kubedb on a Kubernetes: installed as users install it, with its guides, and with what goes wrong there.
+
+#![allow(clippy::unwrap_used)]
+
+mod access;
+mod faults;
+mod guide;
+mod standbys;
+mod steady;
+mod world;
