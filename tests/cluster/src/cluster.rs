@@ -8,8 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-
 use crate::{
     control, disk,
     error::StartError,
@@ -21,7 +19,7 @@ use crate::{
 };
 
 /// A control plane is ready in three seconds and nodes ten later, on an idle machine; others build at the same time.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 const PAUSE_BETWEEN: Duration = Duration::from_millis(100);
 
 /// How many nodes it has, in its folder: written when everything has been started.
@@ -33,10 +31,10 @@ const OF_TESTS: &str = "KUBEDB_CLUSTER";
 /// A cluster that is up, or was.
 #[derive(Clone, Debug)]
 pub struct Cluster {
-    layout: Layout,
+    pub(crate) layout: Layout,
     switch: Machine,
-    control: Machine,
-    nodes: Vec<Machine>,
+    pub(crate) control: Machine,
+    pub(crate) nodes: Vec<Machine>,
 }
 
 impl Cluster {
@@ -59,24 +57,26 @@ impl Cluster {
         Some(Self::of(Layout::new(number, nodes.trim().parse().ok()?)?))
     }
 
-    /// The cluster that tests share. None where there is none, which is said; where one was promised there must be one.
+    /// The cluster that tests share, whole: what a test before has killed is started again. None where there is none, which is said; where one was promised
+    /// there must be one.
     ///
     /// # Panics
-    /// When one was promised, and something of it does not run.
+    /// When one was promised and is not there, or does not become whole.
     #[must_use]
     pub fn of_tests() -> Option<Self> {
         let promised = std::env::var(OF_TESTS).ok();
         let number = promised.as_deref().map(str::parse);
         let cluster = Self::known(number.and_then(Result::ok).unwrap_or(0));
-        let lacking = cluster
-            .as_ref()
-            .map_or_else(|| Some("a cluster".to_owned()), |cluster| cluster.lacking());
-        let Some(lacking) = lacking else {
-            return cluster;
+        let Some(cluster) = cluster else {
+            assert!(promised.is_none(), "there is no cluster");
+            tell_nothing_is_tried();
+            return None;
         };
-        assert!(promised.is_none(), "{lacking} does not run");
-        tell_nothing_is_tried(&lacking);
-        None
+        if let Some(lacking) = cluster.lacking() {
+            let healed = cluster.heal();
+            assert!(healed.is_ok(), "{lacking} does not run: {healed:?}");
+        }
+        Some(cluster)
     }
 
     /// Brings a cluster up, from whatever is there. `tell` hears of what takes a while.
@@ -128,14 +128,7 @@ impl Cluster {
                 });
                 done.try_for_each(|one| one)
             });
-            self.power(&self.control)?;
-            for name in [control::ETCD, control::APISERVER] {
-                control::start(layout, &self.control, name)?;
-            }
-            self.wait_for_api()?;
-            for name in control::PROGRAMS {
-                control::start(layout, &self.control, name)?;
-            }
+            self.start_control()?;
             nodes
                 .join()
                 .unwrap_or_else(|_| Err(StartError::Unfit("failed to start the nodes".to_owned())))
@@ -206,23 +199,18 @@ impl Cluster {
         control::audit_log(&self.control)
     }
 
-    /// kill -9 of a node: of its kubelet, its containerd and all of its pods, at once.
-    ///
-    /// # Errors
-    /// When there is no such node, or something lives on.
-    pub fn kill_node(&self, name: &str) -> Result<(), StartError> {
-        self.node(name)?.cut_power()
+    pub(crate) fn start_control(&self) -> Result<(), StartError> {
+        self.power(&self.control)?;
+        for name in [control::ETCD, control::APISERVER] {
+            control::start(&self.layout, &self.control, name)?;
+        }
+        self.wait_for_api()?;
+        control::PROGRAMS
+            .into_iter()
+            .try_for_each(|name| control::start(&self.layout, &self.control, name))
     }
 
-    /// Starts what does not run of a node: all of it after [`Self::kill_node`], a program after [`Machine::kill`].
-    ///
-    /// # Errors
-    /// When something does not start.
-    pub fn restart_node(&self, name: &str) -> Result<(), StartError> {
-        self.start_node(self.node(name)?)
-    }
-
-    fn start_node(&self, machine: &Machine) -> Result<(), StartError> {
+    pub(crate) fn start_node(&self, machine: &Machine) -> Result<(), StartError> {
         self.power(machine)?;
         disk::mount_all(machine)?;
         for name in node::PROGRAMS {
@@ -233,81 +221,6 @@ impl Cluster {
             }
         }
         Ok(())
-    }
-
-    /// Starts what does not run of the control plane, after [`Machine::kill`] of one of its programs or a cut of its power.
-    ///
-    /// # Errors
-    /// When something does not start, or the API does not become ready.
-    pub fn restart_control(&self) -> Result<(), StartError> {
-        self.power(&self.control)?;
-        for name in [control::ETCD, control::APISERVER] {
-            control::start(&self.layout, &self.control, name)?;
-        }
-        self.wait_for_api()?;
-        for name in control::PROGRAMS {
-            control::start(&self.layout, &self.control, name)?;
-        }
-        Ok(())
-    }
-
-    /// Cuts a node off from everybody; its pods live on.
-    ///
-    /// # Errors
-    /// When there is no such node.
-    pub fn cut_off(&self, name: &str) -> Result<(), StartError> {
-        network::cut_off(self.node(name)?)
-    }
-
-    /// Ends that.
-    ///
-    /// # Errors
-    /// When it was not cut off.
-    pub fn rejoin(&self, name: &str) -> Result<(), StartError> {
-        network::rejoin(self.node(name)?)
-    }
-
-    /// Gives all nodes the image in an archive as `docker save` writes it.
-    ///
-    /// # Errors
-    /// When one of them refuses.
-    pub fn import_image(&self, archive: &Path) -> Result<(), StartError> {
-        self.nodes
-            .iter()
-            .try_for_each(|machine| images::import(machine, archive))
-    }
-
-    /// Gives a node a disk of so many bytes, which fills up as one: a volume for the one claim that asks for the StorageClass of its name.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn add_disk(&self, node: &str, name: &str, bytes: u64) -> Result<(), StartError> {
-        let path = disk::add(self.node(node)?, name, bytes)?;
-        self.kubectl()
-            .apply(&manifests::disk(node, name, &path, bytes))
-    }
-
-    /// Waits until a node is ready, or is not.
-    ///
-    /// # Errors
-    /// When that takes too long.
-    pub fn wait_until_ready(&self, node: &str, ready: bool) -> Result<(), StartError> {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let status = self.kubectl().get(&["node", node]).unwrap_or_default();
-            if is_ready(&status) == Some(ready) {
-                return Ok(());
-            }
-            if Instant::now() > end {
-                let why = format!(
-                    "ready is not {ready} within {PATIENCE:?}: {}",
-                    status["status"]["conditions"]
-                );
-                let log = self.node(node)?.log(node::KUBELET);
-                return Err(StartError::not_ready(node, why, &log));
-            }
-            thread::sleep(PAUSE_BETWEEN);
-        }
     }
 
     fn wait_for_api(&self) -> Result<(), StartError> {
@@ -369,10 +282,8 @@ impl Cluster {
 }
 
 #[expect(clippy::print_stderr, reason = "who runs tests must see it")]
-fn tell_nothing_is_tried(lacking: &str) {
-    eprintln!(
-        "NOTHING IS TRIED ON A REAL KUBERNETES: {lacking} does not run; run cargo xtask cluster up"
-    );
+fn tell_nothing_is_tried() {
+    eprintln!("NOTHING IS TRIED ON A REAL KUBERNETES: there is none; run cargo xtask cluster up");
 }
 
 /// One that begins or ends clusters at a time: they share the store of images.
@@ -391,10 +302,4 @@ fn remove(layout: &Layout) -> Result<(), StartError> {
     crate::cgroup::remove_all(&layout.prefix())?;
     network::end(layout)?;
     machine::remove(&layout.folder)
-}
-
-fn is_ready(node: &Value) -> Option<bool> {
-    let conditions = node["status"]["conditions"].as_array()?;
-    let ready = conditions.iter().find(|one| one["type"] == "Ready")?;
-    Some(ready["status"] == "True")
 }

@@ -9,6 +9,7 @@ mod cluster;
 pub mod control;
 mod disk;
 pub mod error;
+mod faults;
 pub mod images;
 mod kubectl;
 pub mod layout;
@@ -24,6 +25,7 @@ pub mod tools;
 
 pub use cluster::Cluster;
 pub use error::StartError;
+pub use faults::CutOff;
 pub use kubectl::Kubectl;
 pub use layout::Layout;
 pub use machine::Machine;

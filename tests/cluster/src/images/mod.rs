@@ -15,7 +15,7 @@ pub use archive::{Contents, Image};
 pub(crate) use store::{give, import, renew, wait};
 
 /// What every pod has: it keeps the pod's namespaces.
-pub const PAUSE_IMAGE: &str = "docker.io/kubedb-tests/pause:1";
+pub const PAUSE_IMAGE: &str = "kubedb-tests/pause:1";
 
 /// The image of a PostgreSQL of tests, as the catalogue of versions names it.
 pub const POSTGRES_IMAGES: [&str; 2] = ["postgres:9.6", "postgres:15"];
@@ -40,7 +40,7 @@ pub fn make(tell: impl Fn(&str) + Sync) -> Result<(), StartError> {
     }
     let pause_layer = Contents::File(pause(), "pause");
     Image {
-        name: "kubedb-tests/pause:1",
+        name: PAUSE_IMAGE,
         user: "65535:65535",
         entrypoint: &["/pause"],
         environment: &[],

@@ -120,7 +120,7 @@ fn a_node_that_is_cut_off_is_missed_and_taken_back() {
     let namespace = world.databases();
     let name = node_of(&world.pod(namespace, "pg15-1"));
     let before = world.sql("pg15-1", "localhost", STARTED).unwrap();
-    world.cluster.cut_off(&name).unwrap();
+    let cut_off = world.cluster.cut_off(&name).unwrap();
     let query = [
         "psql",
         "-h",
@@ -136,7 +136,7 @@ fn a_node_that_is_cut_off_is_missed_and_taken_back() {
         "nothing comes through"
     );
     world.cluster.wait_until_ready(&name, false).unwrap();
-    world.cluster.rejoin(&name).unwrap();
+    drop(cut_off);
     world.cluster.wait_until_ready(&name, true).unwrap();
     // It lived on, alone.
     let after = eventually("answer", PATIENCE, || {

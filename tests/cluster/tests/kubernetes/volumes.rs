@@ -77,8 +77,7 @@ fn a_disk_is_full_when_it_is_full_and_survives_its_node() {
     world.cluster.add_disk("node2", &class, 32 << 20).unwrap();
     let mut mine = claim("full", Some(&class), "32Mi");
     mine["metadata"]["namespace"] = namespace.clone().into();
-    let text =
-        "head -c 20M /dev/zero >/data/first; head -c 20M /dev/zero >/data/second || echo full";
+    let text = "head -c 20M /dev/zero >/data/first; head -c 20M /dev/zero 2>/dev/null >/data/second || echo full";
     let pod = script(&namespace, "filler", text, Some("full"));
     world.kubectl.apply(&[mine, pod]).unwrap();
     assert_eq!(world.printed(&namespace, "filler"), "full");
