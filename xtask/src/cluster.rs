@@ -144,8 +144,8 @@ pub(crate) struct Up {
 
 impl Up {
     /// Brings one up, with the program that was built with the tests; says where its kubeconfig is.
-    pub(crate) fn start(program: &Path) -> Result<(Self, String), String> {
-        image::write_for_tests(program)?;
+    pub(crate) fn start(ours: &Path) -> Result<(Self, String), String> {
+        image::write_for_tests(ours)?;
         let lock = tools::cache_folder()?.join("cluster/tests.lock");
         let alone = fs::File::create(&lock)
             .and_then(|file| file.lock().map(|()| file))
