@@ -146,6 +146,7 @@ fn keystone(cache: &Path) -> Result<(), String> {
 /// machine.
 pub(crate) fn unpack(cache: &Path, name: &str, packages: &[&str]) -> Result<(), String> {
     folder(cache, name, "1", |place| {
+        let _alone = tools::apt();
         let download = || {
             Command::new("apt-get")
                 .args(["download", "-q"])

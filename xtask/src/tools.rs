@@ -4,7 +4,7 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{say, stores};
@@ -189,7 +189,16 @@ fn locale() -> Result<(), String> {
     run(Command::new("localedef").args(["-i", "sv_SE", "-f", "UTF-8", LOCALE]))
 }
 
+/// Tiers install side by side, and the lists of packages are written by one at a time.
+static APT: Mutex<()> = Mutex::new(());
+
+/// Whoever has this may run apt.
+pub(crate) fn apt() -> MutexGuard<'static, ()> {
+    APT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 pub(crate) fn apt_install(packages: &[&str]) -> Result<(), String> {
+    let _alone = apt();
     run(Command::new("apt-get").args(["update", "-q"]))?;
     run(Command::new("apt-get")
         .args([
@@ -198,9 +207,6 @@ pub(crate) fn apt_install(packages: &[&str]) -> Result<(), String> {
             "--no-install-recommends",
             "-o",
             "Dpkg::Options::=--force-confold",
-            // Tiers install side by side.
-            "-o",
-            "DPkg::Lock::Timeout=600",
         ])
         .args(packages)
         .env("DEBIAN_FRONTEND", "noninteractive"))
