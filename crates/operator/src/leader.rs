@@ -14,7 +14,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 /// Name of the Lease.
-pub const LEASE: &str = "kubedb-operator";
+pub const LEASE: &str = crate::rights::LEADER_LEASE;
 /// Silence after which another may lead.
 const DURATION: Duration = Duration::from_secs(15);
 /// A leader that could not renew for this long stops, well before another begins.

@@ -135,15 +135,24 @@ pub const OPERATOR: &[Right] = &[
     ),
     right(
         "",
-        &[
-            "services",
-            "serviceaccounts",
-            "configmaps",
-            "persistentvolumeclaims",
-        ],
+        &["services", "serviceaccounts"],
         MANAGE,
         Scope::Databases,
-        "addresses, accounts, settings and volumes of databases",
+        "addresses and accounts of databases",
+    ),
+    right(
+        "",
+        &["persistentvolumeclaims"],
+        &["get", "list", "watch", "patch", "delete"],
+        Scope::Databases,
+        "volumes of databases that are wiped out; the StatefulSet makes them",
+    ),
+    right(
+        "",
+        &["configmaps"],
+        &["get"],
+        Scope::Databases,
+        "reads none, but can give only what it has",
     ),
     right(
         "",
@@ -280,7 +289,7 @@ pub const AGENT: &[Right] = &[
     right(
         "coordination.k8s.io",
         &["leases"],
-        &["get", "list", "watch", "update", "patch", "create"],
+        &["get", "update"],
         Scope::Databases,
         "who is primary",
     ),

@@ -7,6 +7,7 @@ use kubedb_operator::{
     health,
     leader::Candidate,
     platform::kubernetes::{KubernetesOptions, KubernetesPlatform},
+    webhook,
 };
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,9 @@ pub(crate) struct OperatorArgs {
     /// Address at which it says how it is
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     health: SocketAddr,
+    /// Address at which it answers API servers about objects to be stored; without it, it does not
+    #[arg(long, value_name = "ADDRESS")]
+    webhook: Option<SocketAddr>,
 }
 
 /// Variables that agents get as the operator has them. What says who somebody is in a cloud is not among them: that is for each pod's own
@@ -71,6 +75,8 @@ fn handed_on() -> Vec<(String, String)> {
 
 /// How long the controllers may take to end what they are at.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long the webhook goes on answering when the operator stops: API servers learn of its going some time later.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM, or until another leads.
 pub(super) fn run(arguments: OperatorArgs, server: &ServerArgs) -> Result<(), CommandError> {
@@ -99,16 +105,76 @@ async fn operate(arguments: OperatorArgs, server: &ServerArgs) -> Result<(), Com
     let listener = TcpListener::bind(arguments.health)
         .await
         .map_err(|source| local("listen where the operator says how it is", source))?;
-    let stop = CancellationToken::new();
     let (ready, is_ready) = watch::channel(false);
+    let stop = CancellationToken::new();
     tokio::spawn(health::serve(listener, is_ready, stop.clone()));
+    let hook = Hook::start(&arguments, &session.client, ready.clone()).await?;
+    let result = lead(arguments, session.client, &mut signals, &stop).await;
+    // First it is no longer asked, then it no longer answers.
+    ready.send_replace(false);
+    if let Some(hook) = hook {
+        hook.end().await;
+    }
+    stop.cancel();
+    result
+}
+
+/// The webhook, which every operator answers, whoever leads.
+struct Hook {
+    serving: webhook::Serving,
+    stop: CancellationToken,
+}
+
+impl Hook {
+    /// Says that the operator is ready once it has a certificate; without a webhook, at once.
+    async fn start(
+        arguments: &OperatorArgs,
+        client: &kube::Client,
+        ready: watch::Sender<bool>,
+    ) -> Result<Option<Self>, CommandError> {
+        let Some(listen) = arguments.webhook else {
+            ready.send_replace(true);
+            return Ok(None);
+        };
+        let stop = CancellationToken::new();
+        let options = webhook::Options {
+            listen,
+            ..webhook::Options::new(&arguments.namespace)
+        };
+        let serving = webhook::start(client.clone(), options, stop.clone()).await;
+        let serving = serving.map_err(|error| match error {
+            webhook::WebhookError::Listen { source, .. } => {
+                local("listen where the webhook answers", source)
+            }
+        })?;
+        let has_certificate = serving.ready();
+        tokio::spawn(async move {
+            has_certificate.await;
+            ready.send_replace(true);
+        });
+        Ok(Some(Self { serving, stop }))
+    }
+
+    async fn end(self) {
+        tokio::time::sleep(LINGER).await;
+        self.stop.cancel();
+        self.serving.ended().await;
+    }
+}
+
+/// Waits to lead, and leads until a signal or until another does.
+async fn lead(
+    arguments: OperatorArgs,
+    client: kube::Client,
+    signals: &mut StopSignals,
+    stop: &CancellationToken,
+) -> Result<(), CommandError> {
     let identity = arguments
         .identity
         .unwrap_or_else(|| format!("{}-{}", hostname(), std::process::id()));
-    let mut candidate = Candidate::new(session.client.clone(), &arguments.namespace, identity);
-    ready.send_replace(true);
+    let mut candidate = Candidate::new(client.clone(), &arguments.namespace, identity);
     let leads = tokio::select! {
-        leads = candidate.acquire(&stop) => leads,
+        leads = candidate.acquire(stop) => leads,
         () = signals.next() => false,
     };
     if !leads {
@@ -119,9 +185,11 @@ async fn operate(arguments: OperatorArgs, server: &ServerArgs) -> Result<(), Com
         namespace: arguments.watch_namespace,
         environment: handed_on(),
     };
-    let platform = KubernetesPlatform::start(session.client.clone(), options, stop.clone());
+    // The controllers end before the webhook does.
+    let stop = stop.child_token();
+    let platform = KubernetesPlatform::start(client.clone(), options, stop.clone());
     let context = kubedb_operator::Context {
-        client: session.client,
+        client,
         platform: Arc::new(platform),
     };
     let controllers = tokio::spawn(kubedb_operator::run(context, stop.clone()));

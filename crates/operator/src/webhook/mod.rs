@@ -82,10 +82,12 @@ impl Serving {
         self.ready.borrow().is_some()
     }
 
-    /// The same, for those that do not hold this.
-    pub fn readiness(&self) -> impl Fn() -> bool + Clone + Send + Sync + 'static {
-        let ready = self.ready.clone();
-        move || ready.borrow().is_some()
+    /// Until it has one.
+    pub fn ready(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut ready = self.ready.clone();
+        async move {
+            let _ = ready.wait_for(Option::is_some).await;
+        }
     }
 
     /// Until the shutdown that it was started with.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use http::StatusCode;
 use kube::Client;
-use kubedb_cluster::loopback::tools;
+use kubedb_cluster::tools::tools;
 use kubedb_contract::engine::client_of;
 use kubedb_e2e::kubedb::binary;
 use kubedb_server::ApiServer;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use http::StatusCode;
-use kubedb_cluster::loopback::tools;
+use kubedb_cluster::tools::tools;
 use serde_json::json;
 
 use crate::world::{World, call, options, run};

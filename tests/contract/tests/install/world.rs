@@ -13,7 +13,11 @@ use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use kubedb_cluster::loopback::{ControlPlane, Lifetime, StartError, tools};
+use kubedb_cluster::{
+    StartError,
+    loopback::{ControlPlane, Lifetime},
+    tools::tools,
+};
 use kubedb_operator::webhook;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -80,7 +84,7 @@ impl World {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let plane = match ControlPlane::start(folder.path(), Lifetime::OfStarter) {
-            Err(error @ StartError::Missing(_))
+            Err(error @ StartError::Missing { .. })
                 if std::env::var_os("KUBEDB_CONTRACT_BOTH").is_none() =>
             {
                 say(&format!(

@@ -54,7 +54,11 @@ fn deployment(settings: &Settings) -> Value {
 }
 
 fn container(settings: &Settings) -> Value {
-    let mut arguments = vec!["operator".to_owned(), format!("--image={}", settings.image)];
+    let mut arguments = vec![
+        "operator".to_owned(),
+        format!("--image={}", settings.image),
+        format!("--webhook=0.0.0.0:{PORT}"),
+    ];
     let watched = settings.watch.iter();
     arguments.extend(watched.map(|namespace| format!("--watch-namespace={namespace}")));
     let own = |name: &str, field: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": field}}});

@@ -92,6 +92,25 @@ fn others(desired: &DesiredDatabase) -> BTreeMap<String, Vec<String>> {
 mod tests {
     use super::*;
 
+    /// What is given here is in the table that the operator's own rights are checked against.
+    #[test]
+    fn every_rule_is_in_the_table_of_rights() {
+        for rule in rules(&super::super::tests::desired()) {
+            let verbs = rule["verbs"].as_array().unwrap();
+            let is_known = crate::rights::AGENT.iter().any(|right| {
+                rule["apiGroups"][0] == right.group
+                    && right
+                        .resources
+                        .iter()
+                        .any(|known| rule["resources"][0] == *known)
+                    && verbs
+                        .iter()
+                        .all(|verb| right.verbs.iter().any(|known| verb == known))
+            });
+            assert!(is_known, "{rule}");
+        }
+    }
+
     #[test]
     fn no_rule_is_for_all_names() {
         let mut desired = super::super::tests::desired();
