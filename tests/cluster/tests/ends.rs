@@ -174,7 +174,7 @@ fn nothing_stays_of_a_cluster_and_one_that_was_killed_is_no_hindrance() {
     eventually("pod", PATIENCE, || {
         first
             .kubectl()
-            .apply(&[pod.clone()])
+            .apply(std::slice::from_ref(&pod))
             .map_err(|error| error.to_string())
     });
     first
