@@ -4,7 +4,7 @@ use crate::{say, tools};
 
 /// Measures lists, watches and memory of both engines, in a release build.
 pub(crate) fn bench() -> Result<(), String> {
-    tools::kubernetes()?;
+    tools::kubernetes_and_kubectls()?;
     let mut command = tools::cargo();
     command.args([
         "run",
@@ -20,7 +20,7 @@ pub(crate) fn bench() -> Result<(), String> {
 
 /// Runs one of its commands; what they do is in `tests/contract/src/bin/apiserver.rs`.
 pub(crate) fn run(arguments: &[&str]) -> Result<(), String> {
-    tools::kubernetes()?;
+    tools::kubernetes_and_kubectls()?;
     if arguments == ["install"] {
         say("kube-apiserver and etcd are installed");
         return Ok(());

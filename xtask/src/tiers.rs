@@ -102,7 +102,8 @@ impl Installing {
         Self {
             tools: needs(Tier::Local).then(|| thread::spawn(tools::install)),
             // Minutes of another compiler, which the tiers before have no need to wait for.
-            kubernetes: needs(Tier::Contract).then(|| thread::spawn(tools::kubernetes)),
+            kubernetes: needs(Tier::Contract)
+                .then(|| thread::spawn(tools::kubernetes_and_kubectls)),
             cluster: (needs(Tier::Cluster) && cluster::impossible().is_none())
                 .then(|| thread::spawn(cluster::prepare)),
         }

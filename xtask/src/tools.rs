@@ -64,7 +64,7 @@ fn kubectl(bin: &Path) -> Result<(), String> {
 /// Two tiers want it too.
 static CONTROL_PLANE: Mutex<()> = Mutex::new(());
 
-/// A real control plane and the kubectls to ask it with; built again when their sources here change.
+/// Everything that Kubernetes consists of, and its kubectl; built again when their sources here change.
 pub(crate) fn kubernetes() -> Result<(), String> {
     let _alone = CONTROL_PLANE.lock().unwrap_or_else(PoisonError::into_inner);
     let bin = bin_folder()?;
@@ -81,6 +81,20 @@ pub(crate) fn kubernetes() -> Result<(), String> {
         flags: &flags,
         announcement: "building kube-apiserver and its companions (about 7 minutes)",
     })?;
+    for name in KUBERNETES_PROGRAMS {
+        let link = bin.join(name);
+        if !link.exists() {
+            std::os::unix::fs::symlink("kubernetes", &link)
+                .map_err(|e| format!("failed to link {}: {e}", link.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The same with the other kubectls that a control plane is asked with.
+pub(crate) fn kubernetes_and_kubectls() -> Result<(), String> {
+    kubernetes()?;
+    let bin = bin_folder()?;
     for version in OTHER_KUBECTLS {
         go_program(&GoProgram {
             folder: "kubectl",
@@ -89,13 +103,6 @@ pub(crate) fn kubernetes() -> Result<(), String> {
             flags: "-s -w",
             announcement: &format!("building kubectl {version} (about 2 minutes)"),
         })?;
-    }
-    for name in KUBERNETES_PROGRAMS {
-        let link = bin.join(name);
-        if !link.exists() {
-            std::os::unix::fs::symlink("kubernetes", &link)
-                .map_err(|e| format!("failed to link {}: {e}", link.display()))?;
-        }
     }
     Ok(())
 }
