@@ -38,14 +38,14 @@ fn up(rest: &[&str]) -> Result<(), String> {
     if let Some(reason) = impossible() {
         return Err(reason);
     }
-    // The Go programs take minutes, and so does the image's.
-    let preparing = std::thread::spawn(prepare);
+    // The Go programs take minutes.
+    let installing = std::thread::spawn(install);
     let built = build();
-    let program = preparing
+    installing
         .join()
         .unwrap_or_else(|_| Err("the installation panicked".to_owned()))?;
     built?;
-    image::write_for_tests(&program)?;
+    image::write_for_tests()?;
     ask(&[&["up"], rest].concat())
 }
 
@@ -54,10 +54,11 @@ fn ask(arguments: &[&str]) -> Result<(), String> {
     run(program().args(arguments))
 }
 
-/// Builds the program that does it. With the choice of the tests, so that everything else is taken as they built it.
+/// Builds the program that does it, and ours for its image. With the choice of the tests, so that everything else is taken as they built it.
 pub(crate) fn build() -> Result<(), String> {
     let mut command = tools::cargo();
-    command.args(["build", "-q", "--workspace", "--bin", "cluster"]);
+    command.args(["build", "-q", "--workspace"]);
+    command.args(["--bin", "cluster", "--bin", "kubedb"]);
     run(&mut command)
 }
 
@@ -76,14 +77,8 @@ pub(crate) fn impossible() -> Option<String> {
     (!is_root).then(|| "a cluster needs root".to_owned())
 }
 
-/// Installs what a cluster needs and builds our program for its image; says where that is.
-pub(crate) fn prepare() -> Result<PathBuf, String> {
-    install()?;
-    image::build_for_tests()
-}
-
 /// Installs what is missing; prints one line for each thing it installs.
-fn install() -> Result<(), String> {
+pub(crate) fn install() -> Result<(), String> {
     let cache = tools::cache_folder()?.join("cluster");
     fs::create_dir_all(&cache).map_err(|e| format!("failed to make {}: {e}", cache.display()))?;
     packages()?;
@@ -144,8 +139,8 @@ pub(crate) struct Up {
 
 impl Up {
     /// Brings one up, with the program that was built with the tests; says where its kubeconfig is.
-    pub(crate) fn start(ours: &Path) -> Result<(Self, String), String> {
-        image::write_for_tests(ours)?;
+    pub(crate) fn start() -> Result<(Self, String), String> {
+        image::write_for_tests()?;
         let lock = tools::cache_folder()?.join("cluster/tests.lock");
         let alone = fs::File::create(&lock)
             .and_then(|file| file.lock().map(|()| file))

@@ -21,7 +21,7 @@ pub(crate) fn target() -> String {
 
 /// The release, as an archive that `docker load` and `ctr images import` read.
 pub(crate) fn release() -> Result<(), String> {
-    let program = build(&["--release"], "release")?;
+    let program = build()?;
     cluster::build()?;
     let archive = tools::target_folder().join("kubedb-image.tar");
     write(&program, &archive)?;
@@ -29,19 +29,15 @@ pub(crate) fn release() -> Result<(), String> {
     Ok(())
 }
 
-/// Builds the program for the image that clusters of tests have.
-pub(crate) fn build_for_tests() -> Result<PathBuf, String> {
-    build(&[], "debug")
-}
-
-/// Gives it to the clusters that are brought up from now on.
-pub(crate) fn write_for_tests(program: &Path) -> Result<(), String> {
+/// Gives the program that was built with the tests to the clusters that are brought up from now on. A static one would take as long as all tests.
+pub(crate) fn write_for_tests() -> Result<(), String> {
     let images = tools::cache_folder()?.join("cluster/images");
     fs::create_dir_all(&images).map_err(|e| format!("failed to make {}: {e}", images.display()))?;
-    write(program, &images.join("kubedb.tar"))
+    let program = tools::target_folder().join("debug").join("kubedb");
+    write(&program, &images.join("kubedb.tar"))
 }
 
-fn build(profile: &[&str], built: &str) -> Result<PathBuf, String> {
+fn build() -> Result<PathBuf, String> {
     let target = target();
     // A folder of its own: who builds tests meanwhile is not kept waiting.
     let folder = tools::target_folder().join("image");
@@ -49,8 +45,15 @@ fn build(profile: &[&str], built: &str) -> Result<PathBuf, String> {
     let mut command = Command::new("nice");
     command
         .arg(cargo.get_program())
-        .args(["build", "-q", "-p", "kubedb", "--target", &target])
-        .args(profile)
+        .args([
+            "build",
+            "-q",
+            "--release",
+            "-p",
+            "kubedb",
+            "--target",
+            &target,
+        ])
         .arg("--target-dir")
         .arg(&folder)
         .current_dir(tools::workspace())
@@ -63,7 +66,7 @@ fn build(profile: &[&str], built: &str) -> Result<PathBuf, String> {
         };
     }
     run(&mut command)?;
-    Ok(folder.join(target).join(built).join("kubedb"))
+    Ok(folder.join(target).join("release").join("kubedb"))
 }
 
 fn write(program: &Path, archive: &Path) -> Result<(), String> {

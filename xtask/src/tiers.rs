@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsString,
-    path::{Path, PathBuf},
+    path::Path,
     thread::{self, JoinHandle},
 };
 
@@ -45,6 +45,9 @@ const CLUSTER: &str = "tests/cluster";
 impl Tier {
     /// All of them, the quick ones first.
     pub(crate) const ALL: [Self; 4] = [Self::Unit, Self::Local, Self::Contract, Self::Cluster];
+
+    /// Those that run when none is named. The cluster has to be asked for.
+    pub(crate) const USUAL: [Self; 3] = [Self::Unit, Self::Local, Self::Contract];
 
     /// Reads a tier's name.
     pub(crate) fn parse(name: &str) -> Result<Self, String> {
@@ -92,7 +95,7 @@ impl Tier {
 struct Installing {
     tools: Option<JoinHandle<Result<Tools, String>>>,
     kubernetes: Option<JoinHandle<Result<(), String>>>,
-    cluster: Option<JoinHandle<Result<PathBuf, String>>>,
+    cluster: Option<JoinHandle<Result<(), String>>>,
 }
 
 impl Installing {
@@ -105,7 +108,7 @@ impl Installing {
             kubernetes: needs(Tier::Contract)
                 .then(|| thread::spawn(tools::kubernetes_and_kubectls)),
             cluster: (needs(Tier::Cluster) && cluster::impossible().is_none())
-                .then(|| thread::spawn(cluster::prepare)),
+                .then(|| thread::spawn(cluster::install)),
         }
     }
 }
@@ -219,10 +222,8 @@ fn on_cluster(suites: &[&Suite], installing: &mut Installing) -> Vec<String> {
         say(&format!("NOTHING WAS TRIED ON A REAL KUBERNETES: {reason}"));
         return Vec::new();
     }
-    let up = join("the cluster's tools", installing.cluster.take()).and_then(|program| {
-        let program = program.ok_or("there is no program for the image")?;
-        cluster::Up::start(&program)
-    });
+    let up = join("the cluster's tools", installing.cluster.take());
+    let up = up.and_then(|_| cluster::Up::start());
     let (up, kubeconfig) = match up {
         Ok(up) => up,
         Err(reason) => return vec![reason],

@@ -31,8 +31,10 @@ pub struct Image<'a> {
 /// What is in it.
 #[derive(Clone, Debug)]
 pub enum Contents {
-    /// One program, under this name in `/`.
+    /// One file that may be executed, under this name in `/`.
     File(PathBuf, &'static str),
+    /// One program, under this name in `/`, without what only a debugger reads, and with the libraries that it needs.
+    Program(PathBuf, &'static str),
     /// A tar of everything.
     Tar(PathBuf),
 }
@@ -73,6 +75,22 @@ impl Image<'_> {
                 fs::copy(program, &copy).map_err(prepare())?;
                 run(tar(&making, &layer).args(["--mode=0755", name]))?;
             }
+            Contents::Program(program, name) => {
+                run(mortal("strip")
+                    .arg("-o")
+                    .arg(making.join(name))
+                    .arg(program))?;
+                let mut paths = vec![(*name).to_owned()];
+                for library in libraries(program)? {
+                    let below = library.trim_start_matches('/').to_owned();
+                    let copy = making.join(&below);
+                    fs::create_dir_all(copy.parent().unwrap_or(&making))
+                        .and_then(|()| fs::copy(&library, &copy).map(drop))
+                        .map_err(prepare())?;
+                    paths.push(below);
+                }
+                run(tar(&making, &layer).arg("--mode=0755").args(paths))?;
+            }
             Contents::Tar(tar) => fs::rename(tar, &layer).map_err(prepare())?,
         }
         let digest = run(Command::new("sha256sum").arg(&layer))?;
@@ -96,6 +114,21 @@ impl Image<'_> {
             .and_then(|()| fs::remove_dir_all(&making))
             .map_err(prepare())
     }
+}
+
+/// The libraries that a program is started with; none of a static one.
+fn libraries(program: &Path) -> Result<Vec<String>, StartError> {
+    let output = Command::new("ldd").arg(program).output();
+    let output = output.map_err(|source| StartError::Start {
+        program: "ldd".to_owned(),
+        source,
+    })?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let words = text.lines().flat_map(str::split_whitespace);
+    Ok(words
+        .filter(|word| word.starts_with('/'))
+        .map(str::to_owned)
+        .collect())
 }
 
 /// The same files make the same tar.

@@ -55,7 +55,8 @@ pub fn make(tell: impl Fn(&str) + Sync) -> Result<(), StartError> {
     })
 }
 
-/// Writes the image with our one static program.
+/// Writes the image with our one program. That of a release is static; one that was built for tests, which is not, has its libraries beside it,
+/// and runs in images of the same Debian.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -71,7 +72,7 @@ pub fn kubedb(program: &Path, name: &str, target: &Path) -> Result<(), StartErro
         command: &[],
     }
     .write(
-        &Contents::File(program.to_owned(), "kubedb"),
+        &Contents::Program(program.to_owned(), "kubedb"),
         target,
         &format!("{name} {version:?}"),
     )
