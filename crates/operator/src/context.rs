@@ -6,14 +6,16 @@ use futures::{Stream, StreamExt as _};
 use kube::{
     Api, Client, ResourceExt as _,
     runtime::{
-        Controller,
+        Controller, WatchStreamExt as _,
         controller::{Action, Config, Error as ControllerError},
-        reflector::{ObjectRef, Store},
+        reflector::{self, ObjectRef, Store},
         watcher,
     },
 };
 use kubedb_api::{Postgres, Snapshot};
 use kubedb_core::turns::{LIMITS, Limits};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -94,10 +96,14 @@ pub async fn run_with(context: Context, limits: Limits, shutdown: CancellationTo
     let snapshots: Api<Snapshot> = Api::all(context.client.clone());
     let any = watcher::Config::default;
     let config = || Config::default().concurrency(RECONCILES_MAX);
-    let databases = Controller::new(postgreses.clone(), any()).with_config(config());
-    let backups = Controller::new(snapshots.clone(), any()).with_config(config());
-    let (known, made) = (databases.store(), backups.store());
-    let operator = Arc::new(Operator::new(context, limits, known.clone(), made.clone()));
+    let (databases, known) = cached(postgreses.clone());
+    let (backups, made) = cached(snapshots.clone());
+    let (databases, backups) = (
+        databases.with_config(config()),
+        backups.with_config(config()),
+    );
+    let made_store = made.store.clone();
+    let operator = Arc::new(Operator::new(context, limits, known, made));
     let stopped = || shutdown.clone().cancelled_owned();
     let changed = changed(Arc::clone(&operator));
     let databases = databases
@@ -106,10 +112,55 @@ pub async fn run_with(context: Context, limits: Limits, shutdown: CancellationTo
         .graceful_shutdown_on(stopped())
         .run(postgres::reconcile, retry, Arc::clone(&operator));
     let backups = backups
-        .watches(postgreses, any(), concerned(made))
+        .watches(postgreses, any(), concerned(made_store))
         .graceful_shutdown_on(stopped())
         .run(snapshot::reconcile, retry, operator);
     tokio::join!(log(databases), log(backups));
+}
+
+/// A controller's cache, and whether it holds what there was at the start.
+pub(crate) struct Cache<K: kube::Resource<DynamicType = ()> + 'static> {
+    pub(crate) store: Store<K>,
+    is_whole: watch::Receiver<bool>,
+}
+
+impl<K: kube::Resource<DynamicType = ()> + 'static> Cache<K> {
+    /// Waits until it does. The store can say so itself, but to the last who asks alone: one of a controller and its reconciles would wait for
+    /// good.
+    pub(crate) async fn whole(&self) -> Result<(), ReconcileError> {
+        let mut is_whole = self.is_whole.clone();
+        let whole = is_whole.wait_for(|is_whole| *is_whole).await;
+        whole.map(drop).map_err(|_| ReconcileError::Stopping)
+    }
+}
+
+/// A controller of all objects of a kind, and its cache.
+fn cached<K>(api: Api<K>) -> (Controller<K>, Cache<K>)
+where
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    let (store, writer) = reflector::store();
+    let (told, is_whole) = watch::channel(false);
+    let objects = watcher(api, watcher::Config::default())
+        .reflect(writer)
+        .inspect(move |event| {
+            // The store has it by now.
+            if matches!(event, Ok(watcher::Event::InitDone)) {
+                told.send_replace(true);
+            }
+        })
+        .applied_objects();
+    let cache = Cache {
+        store: store.clone(),
+        is_whole,
+    };
+    (Controller::for_stream(objects, store), cache)
 }
 
 /// Databases of which the platform saw something change.

@@ -17,7 +17,7 @@ use kubedb_core::{
 };
 
 use crate::{
-    context::{Context, ReconcileError},
+    context::{Cache, Context, ReconcileError},
     failures::Failures,
     gate::Gate,
     platform::Platform,
@@ -31,6 +31,7 @@ pub(crate) struct Operator {
     pub(crate) platform: Arc<dyn Platform>,
     pub(crate) databases: Store<Postgres>,
     pub(crate) snapshots: Store<Snapshot>,
+    caches: (Cache<Postgres>, Cache<Snapshot>),
     pub(crate) seats: Seats,
     pub(crate) gate: Gate,
     pub(crate) failures: Failures,
@@ -44,14 +45,15 @@ impl Operator {
     pub(crate) fn new(
         context: Context,
         limits: Limits,
-        databases: Store<Postgres>,
-        snapshots: Store<Snapshot>,
+        databases: Cache<Postgres>,
+        snapshots: Cache<Snapshot>,
     ) -> Self {
         Self {
             client: context.client,
             platform: context.platform,
-            databases,
-            snapshots,
+            databases: databases.store.clone(),
+            snapshots: snapshots.store.clone(),
+            caches: (databases, snapshots),
             seats: Seats::new(limits),
             gate: Gate::default(),
             failures: Failures::default(),
@@ -76,9 +78,8 @@ impl Operator {
 
     /// Waits until both caches hold what there was at the start: an absent object is a deleted one from then on.
     pub(crate) async fn caches(&self) -> Result<(), ReconcileError> {
-        let ready = self.databases.wait_until_ready().await;
-        let ready = ready.and(self.snapshots.wait_until_ready().await);
-        ready.map_err(|_| ReconcileError::Stopping)
+        self.caches.0.whole().await?;
+        self.caches.1.whole().await
     }
 
     /// All Snapshots of a database, by the label that admission sets.

@@ -171,14 +171,14 @@ pub const OPERATOR: &[Right] = &[
     right(
         "",
         &["events"],
-        &["create", "patch"],
+        &["get", "create", "patch"],
         Scope::Databases,
         "tells what happens",
     ),
     right(
         "events.k8s.io",
         &["events"],
-        &["create", "patch"],
+        &["get", "create", "patch"],
         Scope::Databases,
         "tells what happens",
     ),
@@ -264,7 +264,7 @@ pub const OPERATOR: &[Right] = &[
     right(
         "",
         &["events"],
-        &["create", "patch"],
+        &["get", "create", "patch"],
         Scope::Own,
         "tells what happens",
     ),

@@ -212,3 +212,34 @@ async fn a_tick_beside_an_active_snapshot_is_skipped_with_one_event_and_instant_
     let order: Vec<_> = spans.iter().skip(1).map(|span| span.2.as_str()).collect();
     assert_eq!(order, ["a", "b", "c"]);
 }
+
+/// All of them wait for the same cache: none may be forgotten when it is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_database_is_looked_at_after_a_start_whichever_list_comes_last() {
+    let mut world = World::new().await;
+    let names: Vec<String> = (0..6).map(|number| format!("pg{number}")).collect();
+    for name in &names {
+        world
+            .database(name, json!({"cronExpression": "@every 6h"}))
+            .await;
+    }
+    let late = Duration::from_millis(300);
+    world
+        .operate_late(None, kubedb_core::turns::LIMITS, late)
+        .await;
+    eventually("a look at every database", async || {
+        let mut missed = Vec::new();
+        for name in &names {
+            let found = world.postgreses().get(name).await.unwrap();
+            if found.status.is_none_or(|status| status.phase.is_none()) {
+                missed.push(name.clone());
+            }
+        }
+        if missed.is_empty() {
+            Ok(())
+        } else {
+            Err(missed)
+        }
+    })
+    .await;
+}

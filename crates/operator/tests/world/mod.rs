@@ -48,6 +48,8 @@ pub struct Traffic {
     pub reads: usize,
     pub writes: Vec<String>,
     pub is_dead: bool,
+    /// Lists of Snapshots are answered this late.
+    pub late: Duration,
 }
 
 /// The API as an operator sees it, until it is killed.
@@ -71,6 +73,10 @@ fn through(client: Client, cut: Option<Cut>, traffic: Arc<Mutex<Traffic>>) -> Cl
             };
             if is_dead {
                 return Err(killed());
+            }
+            let late = traffic.lock().unwrap().late;
+            if request.uri().path().ends_with("/snapshots") && !late.is_zero() {
+                tokio::time::sleep(late).await;
             }
             let answer = client.send(request).await?;
             if is_write && cut == Some(Cut::After(number)) {
@@ -214,11 +220,20 @@ impl World {
     }
 
     pub async fn operate_with(&mut self, cut: Option<Cut>, limits: Limits) {
+        self.operate_late(cut, limits, Duration::ZERO).await;
+    }
+
+    /// The same, and the API takes its time for lists of Snapshots.
+    pub async fn operate_late(&mut self, cut: Option<Cut>, limits: Limits, late: Duration) {
         if let Some((operator, _)) = self.operator.take() {
             operator.abort();
             let _ = operator.await;
         }
-        let traffic = Arc::new(Mutex::new(Traffic::default()));
+        let traffic = Traffic {
+            late,
+            ..Traffic::default()
+        };
+        let traffic = Arc::new(Mutex::new(traffic));
         let client = through(self.client.clone(), cut, Arc::clone(&traffic));
         let platform: Arc<dyn Platform> = Arc::clone(&self.platform) as _;
         let context = Context { client, platform };

@@ -64,8 +64,8 @@ pub(super) fn postgres_15(folder: &Path, tell: &(impl Fn(&str) + Sync)) -> Resul
 /// A small Debian with a build of the archive that `kubedb server` fetches from too.
 pub(super) fn postgres_9_6(folder: &Path, tell: &(impl Fn(&str) + Sync)) -> Result<(), StartError> {
     let recipe = format!("{POSTGRES_9_6}{EXCLUDED:?}{AFTER_9_6}");
-    image("postgres:9.6", "9.6", folder, &recipe, || {
-        tell("making image postgres:9.6 (about a minute)");
+    image("postgres:9.6.24", "9.6", folder, &recipe, || {
+        tell("making image postgres:9.6.24 (about a minute)");
         let build = folder.join("postgres-9.6.build");
         remove(&build)?;
         fetch(POSTGRES_9_6, &build)?;

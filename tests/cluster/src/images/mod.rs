@@ -18,7 +18,7 @@ pub(crate) use store::{give, import, renew, wait};
 pub const PAUSE_IMAGE: &str = "kubedb-tests/pause:1";
 
 /// The image of a PostgreSQL of tests, as the catalogue of versions names it.
-pub const POSTGRES_IMAGES: [&str; 2] = ["postgres:9.6", "postgres:15"];
+pub const POSTGRES_IMAGES: [&str; 2] = ["postgres:9.6.24", "postgres:15"];
 
 /// Where archives lie that each cluster gets.
 pub(crate) fn archives() -> PathBuf {

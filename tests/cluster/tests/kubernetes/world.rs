@@ -67,7 +67,7 @@ impl World {
     pub(crate) fn databases(&self) -> &'static str {
         let namespace = DATABASES.get_or_init(|| {
             let namespace = self.namespace("databases");
-            let objects: Vec<Value> = [("pg15", "postgres:15"), ("pg96", "postgres:9.6")]
+            let objects: Vec<Value> = [("pg15", "postgres:15"), ("pg96", "postgres:9.6.24")]
                 .into_iter()
                 .flat_map(|(name, image)| database(&namespace, name, image))
                 .collect();

@@ -65,6 +65,17 @@ fn waits(container: &ContainerStatus) -> Option<String> {
     if matches!(reason, "ContainerCreating" | "PodInitializing" | "") {
         return None;
     }
+    // An image that cannot be had is said in two ways in turn; both quote the same cause.
+    if matches!(reason, "ImagePullBackOff" | "ErrImagePull") {
+        let words = waiting.message.as_deref().unwrap_or_default();
+        let cause = words
+            .split_once("ErrImagePull: ")
+            .map_or(words, |(_, cause)| cause);
+        return Some(format!(
+            "image of container {} cannot be pulled: {cause}",
+            container.name
+        ));
+    }
     let before = container.last_state.as_ref();
     let before = before.and_then(|state| state.terminated.as_ref());
     let words = before.and_then(|ended| ended.message.as_deref());
@@ -109,12 +120,20 @@ mod tests {
             seen.reason.as_deref(),
             Some("its pod cannot be placed: 0/3 nodes are available")
         );
-        let pulls = json!({ "waiting": { "reason": "ImagePullBackOff", "message": "Back-off pulling image \"postgres:99\"" } });
-        let seen = told(json!({ "phase": "Pending", "containerStatuses": [container(pulls)] }));
-        assert_eq!(
-            seen.reason.as_deref(),
-            Some("container postgres: ImagePullBackOff: Back-off pulling image \"postgres:99\"")
-        );
+        for (reason, message) in [
+            ("ErrImagePull", "failed to resolve postgres:99"),
+            (
+                "ImagePullBackOff",
+                "Back-off pulling image \"postgres:99\": ErrImagePull: failed to resolve postgres:99",
+            ),
+        ] {
+            let pulls = json!({ "waiting": { "reason": reason, "message": message } });
+            let seen = told(json!({ "phase": "Pending", "containerStatuses": [container(pulls)] }));
+            assert_eq!(
+                seen.reason.as_deref(),
+                Some("image of container postgres cannot be pulled: failed to resolve postgres:99")
+            );
+        }
         let creating = json!({ "waiting": { "reason": "ContainerCreating" } });
         let seen = told(json!({ "phase": "Pending", "containerStatuses": [container(creating)] }));
         assert_eq!(seen.reason, None);
