@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use futures::{Stream, StreamExt as _};
 use kube::{
     Api, Client, ResourceExt as _,
+    core::NamespaceResourceScope,
     runtime::{
         Controller, WatchStreamExt as _,
         controller::{Action, Config, Error as ControllerError},
@@ -37,6 +38,8 @@ pub struct Context {
     pub client: Client,
     /// Processes and folders, or Kubernetes.
     pub platform: Arc<dyn Platform>,
+    /// Namespace to stay within; all when absent.
+    pub namespace: Option<String>,
 }
 
 /// Why a reconcile failed. It is tried again.
@@ -92,8 +95,8 @@ pub async fn run(context: Context, shutdown: CancellationToken) {
 
 /// Runs all controllers until `shutdown`.
 pub async fn run_with(context: Context, limits: Limits, shutdown: CancellationToken) {
-    let postgreses: Api<Postgres> = Api::all(context.client.clone());
-    let snapshots: Api<Snapshot> = Api::all(context.client.clone());
+    let postgreses: Api<Postgres> = within(&context);
+    let snapshots: Api<Snapshot> = within(&context);
     let any = watcher::Config::default;
     let config = || Config::default().concurrency(RECONCILES_MAX);
     let (databases, known) = cached(postgreses.clone());
@@ -116,6 +119,17 @@ pub async fn run_with(context: Context, limits: Limits, shutdown: CancellationTo
         .graceful_shutdown_on(stopped())
         .run(snapshot::reconcile, retry, operator);
     tokio::join!(log(databases), log(backups));
+}
+
+/// All objects of a kind that this operator is for.
+fn within<K>(context: &Context) -> Api<K>
+where
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match &context.namespace {
+        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
+        None => Api::all(context.client.clone()),
+    }
 }
 
 /// A controller's cache, and whether it holds what there was at the start.

@@ -180,6 +180,7 @@ async fn lead(
     if !leads {
         return Ok(());
     }
+    let namespace = arguments.watch_namespace.clone();
     let options = KubernetesOptions {
         image: arguments.image,
         namespace: arguments.watch_namespace,
@@ -191,6 +192,7 @@ async fn lead(
     let context = kubedb_operator::Context {
         client,
         platform: Arc::new(platform),
+        namespace,
     };
     let controllers = tokio::spawn(kubedb_operator::run(context, stop.clone()));
     let lost = tokio::select! {

@@ -114,6 +114,7 @@ async fn serve(arguments: ServeArgs, ui: &Ui) -> Result<(), CommandError> {
     let context = kubedb_operator::Context {
         client: api.client(),
         platform: Arc::new(platform.clone()),
+        namespace: None,
     };
     let operator = tokio::spawn(kubedb_operator::run(context, stop_operator.clone()));
     let orphans = tokio::spawn(stop_orphans(platform.clone(), api.client()));

@@ -236,7 +236,11 @@ impl World {
         let traffic = Arc::new(Mutex::new(traffic));
         let client = through(self.client.clone(), cut, Arc::clone(&traffic));
         let platform: Arc<dyn Platform> = Arc::clone(&self.platform) as _;
-        let context = Context { client, platform };
+        let context = Context {
+            client,
+            platform,
+            namespace: None,
+        };
         let operator = tokio::spawn(run_with(context, limits, self.stop.clone()));
         self.operator = Some((operator, traffic));
     }
