@@ -65,6 +65,20 @@ pub struct Postmaster {
     child: Option<Child>,
 }
 
+/// A kubelet may open a volume to the group of its pod each time it mounts it, and PostgreSQL refuses a data folder that others may enter.
+fn close_to_others(data: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = fs::metadata(data)?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    tracing::warn!(
+        mode = format!("{:o}", mode & 0o7777),
+        "others could enter the data folder"
+    );
+    fs::set_permissions(data, fs::Permissions::from_mode(0o700))
+}
+
 impl Postmaster {
     /// Starts PostgreSQL. Its own log collector takes over soon; what it says before that goes to `startup.log`.
     /// `overrides` are settings that stand above those of every file.
@@ -79,6 +93,7 @@ impl Postmaster {
             program: program.display().to_string(),
             source,
         };
+        close_to_others(data).map_err(start)?;
         let log = fs::File::create(startup_log(paths)).map_err(start)?;
         let mut config_file = std::ffi::OsString::from("config_file=");
         config_file.push(paths.conf().join("postgresql.conf"));
@@ -253,6 +268,19 @@ fn is_postmaster_of(pid: i32, data: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_data_folder_that_was_opened_to_a_group_is_closed_again() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = || fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777;
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o2770)).unwrap();
+        close_to_others(folder.path()).unwrap();
+        assert_eq!(mode(), 0o700);
+        close_to_others(folder.path()).unwrap();
+        assert_eq!(mode(), 0o700);
+        assert!(close_to_others(&folder.path().join("absent")).is_err());
+    }
 
     #[test]
     fn only_complaints_of_this_start_count() {
