@@ -7,7 +7,13 @@ use std::{
     time::Duration,
 };
 
-use crate::process::{HelperError, Running};
+use crate::{
+    machine,
+    process::{HelperError, Running},
+};
+
+/// How long a server may take to stop its instances.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a command printed, and how it ended.
 #[derive(Clone, Debug)]
@@ -123,7 +129,7 @@ impl Server {
     /// Asks the server to stop, and waits until it has.
     pub fn stop(&mut self) -> bool {
         self.running
-            .terminate(Duration::from_secs(60))
+            .terminate(STOP_LIMIT)
             .is_some_and(|status| status.success())
     }
 
@@ -145,6 +151,17 @@ impl Server {
         self.running = running;
         self.kubeconfig = kubeconfig;
         Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // One that was killed on purpose may have a successor on the same folder; one that cannot end leaves its instances running.
+        let is_stuck =
+            self.running.ended().is_none() && self.running.terminate(STOP_LIMIT).is_none();
+        if is_stuck {
+            machine::kill_all(&self.data_folder);
+        }
     }
 }
 

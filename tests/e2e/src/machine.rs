@@ -89,29 +89,36 @@ impl Machine {
     }
 
     fn find(&self, is_wanted: impl Fn(&[String]) -> bool) -> Vec<u32> {
-        let mut found: Vec<u32> = fs::read_dir("/proc")
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter(|id| {
-                let words = words(*id);
-                words
-                    .iter()
-                    .any(|word| Path::new(word).starts_with(&self.data))
-                    && is_wanted(&words)
-            })
-            .collect();
-        found.sort_unstable();
-        found
+        find(&self.data, is_wanted)
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        for id in self.find(|_| true) {
-            signal(id, libc::SIGKILL);
-        }
+        kill_all(&self.data);
+    }
+}
+
+/// Processes that were started with something of a data folder.
+fn find(data: &Path, is_wanted: impl Fn(&[String]) -> bool) -> Vec<u32> {
+    let mut found: Vec<u32> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|id| {
+            let words = words(*id);
+            words.iter().any(|word| Path::new(word).starts_with(data)) && is_wanted(&words)
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// Kills whatever runs for a data folder.
+pub(crate) fn kill_all(data: &Path) {
+    for id in find(data, |_| true) {
+        signal(id, libc::SIGKILL);
     }
 }
 
