@@ -1,7 +1,7 @@
 //! The command line, as clap sees it.
 
 #[cfg(test)]
-mod reference;
+pub(crate) mod reference;
 
 use std::{env, ffi::OsStr, path::Path};
 

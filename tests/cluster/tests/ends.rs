@@ -7,7 +7,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -155,16 +155,47 @@ fn up() -> Cluster {
     Cluster::up(layout, Path::new(PROGRAM), |_| ()).unwrap()
 }
 
+/// The machine before a cluster, which the test has for itself and ends in any case.
+struct Before {
+    machine: Machine,
+    layout: Layout,
+    _ended: Ended,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Before {
+    /// None where there is no cluster of tests.
+    fn look() -> Option<Self> {
+        Cluster::of_tests()?;
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let layout = Layout::new(NUMBER, 1).unwrap();
+        let ended = Ended;
+        Cluster::down(NUMBER).unwrap();
+        Some(Self {
+            machine: Machine::look(&layout),
+            layout,
+            _ended: ended,
+            _alone: alone,
+        })
+    }
+
+    /// Nothing is there that was not, and nothing is gone.
+    fn is_restored(&self) {
+        let before = &self.machine;
+        eventually("the machine as it was", PATIENCE, || {
+            let after = Machine::look(&self.layout);
+            if after == *before {
+                Ok(())
+            } else {
+                Err(format!("{before:#?}\n{after:#?}"))
+            }
+        });
+    }
+}
+
 #[test]
 fn nothing_stays_of_a_cluster_and_one_that_was_killed_is_no_hindrance() {
-    if Cluster::of_tests().is_none() {
-        return;
-    }
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let layout = Layout::new(NUMBER, 1).unwrap();
-    let _ended = Ended;
-    Cluster::down(NUMBER).unwrap();
-    let before = Machine::look(&layout);
+    let Some(before) = Before::look() else { return };
 
     let first = up();
     let pod = serde_json::json!({
@@ -181,13 +212,17 @@ fn nothing_stays_of_a_cluster_and_one_that_was_killed_is_no_hindrance() {
         .kubectl()
         .run(&["wait", "--for=condition=Ready", "pod/one", "--timeout=60s"])
         .unwrap();
-    let begun = Machine::look(&layout);
+    let begun = Machine::look(&before.layout);
     for (name, before, begun) in [
-        ("processes", before.processes.len(), begun.processes.len()),
-        ("links", before.links.len(), begun.links.len()),
-        ("roads", before.roads.len(), begun.roads.len()),
-        ("groups", before.groups.len(), begun.groups.len()),
-        ("files", before.files.len(), begun.files.len()),
+        (
+            "processes",
+            before.machine.processes.len(),
+            begun.processes.len(),
+        ),
+        ("links", before.machine.links.len(), begun.links.len()),
+        ("roads", before.machine.roads.len(), begun.roads.len()),
+        ("groups", before.machine.groups.len(), begun.groups.len()),
+        ("files", before.machine.files.len(), begun.files.len()),
     ] {
         assert!(
             before < begun,
@@ -199,7 +234,7 @@ fn nothing_stays_of_a_cluster_and_one_that_was_killed_is_no_hindrance() {
     assert_eq!(first.control().id(), again.control().id());
 
     // kill -9 of everything.
-    for process in processes(&layout) {
+    for process in processes(&before.layout) {
         signal(process.split(' ').next().unwrap().parse().unwrap(), 9);
     }
     eventually("end of everything", PATIENCE, || {
@@ -212,35 +247,21 @@ fn nothing_stays_of_a_cluster_and_one_that_was_killed_is_no_hindrance() {
     second.wait_until_ready("node1", true).unwrap();
 
     Cluster::down(NUMBER).unwrap();
-    eventually("the machine as it was", PATIENCE, || {
-        let after = Machine::look(&layout);
-        if after == before {
-            Ok(())
-        } else {
-            Err(format!("{before:#?}\n{after:#?}"))
-        }
-    });
+    before.is_restored();
     // Whoever ends twice is not told off.
     Cluster::down(NUMBER).unwrap();
 }
 
 #[test]
 fn nothing_stays_of_a_beginning_that_was_killed() {
-    if Cluster::of_tests().is_none() {
-        return;
-    }
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let layout = Layout::new(NUMBER, 1).unwrap();
-    let _ended = Ended;
-    Cluster::down(NUMBER).unwrap();
-    let before = Machine::look(&layout);
+    let Some(before) = Before::look() else { return };
     let mut beginning = Command::new(PROGRAM)
         .args(["up", "--number", "2", "--nodes", "1"])
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let control_plane = kubedb_cluster::Machine::of(&layout, "control");
+    let control_plane = kubedb_cluster::Machine::of(&before.layout, "control");
     eventually("etcd", PATIENCE, || {
         let running = control_plane.running(control::ETCD);
         if running.is_empty() {
@@ -253,12 +274,5 @@ fn nothing_stays_of_a_beginning_that_was_killed() {
     beginning.wait().unwrap();
     assert!(Cluster::known(NUMBER).is_none(), "it was not whole");
     Cluster::down(NUMBER).unwrap();
-    eventually("the machine as it was", PATIENCE, || {
-        let after = Machine::look(&layout);
-        if after == before {
-            Ok(())
-        } else {
-            Err(format!("{before:#?}\n{after:#?}"))
-        }
-    });
+    before.is_restored();
 }

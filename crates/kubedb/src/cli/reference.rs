@@ -49,17 +49,24 @@ fn add(command: &mut Command, text: &mut String) {
     }
 }
 
-#[test]
-fn the_reference_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/cli.md");
+/// A page of docs/reference that is made from the program is what the program says; `UPDATE` writes it.
+pub(crate) fn assert_current(page: &str, wanted: &str, test: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../docs/reference")
+        .join(page);
     if env::var_os("UPDATE").is_some() {
-        fs::write(&path, reference()).unwrap();
+        fs::write(&path, wanted).unwrap();
     }
     let kept = fs::read_to_string(&path).unwrap_or_default();
     assert!(
-        kept == reference(),
-        "docs/reference/cli.md is old: UPDATE=1 cargo test -p kubedb reference"
+        kept == wanted,
+        "docs/reference/{page} is old: UPDATE=1 cargo test -p kubedb {test}"
     );
+}
+
+#[test]
+fn the_reference_is_current() {
+    assert_current("cli.md", &reference(), "reference");
 }
 
 /// Every command that people type has examples: a command without them is learned by failing.

@@ -1,8 +1,8 @@
 //! `docs/reference/rights.md`, from the table of rights. Only the test makes it.
 
-use std::{env, fs, path::Path};
-
 use kubedb_operator::rights::{AGENT, OPERATOR, Right, Scope, USERS};
+
+use crate::cli::reference::assert_current;
 
 const HEAD: &str = "\
 # Rights
@@ -57,13 +57,5 @@ fn line(right: &Right) -> String {
 
 #[test]
 fn the_page_of_rights_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/rights.md");
-    if env::var_os("UPDATE").is_some() {
-        fs::write(&path, page()).unwrap();
-    }
-    let kept = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        kept == page(),
-        "docs/reference/rights.md is old: UPDATE=1 cargo test -p kubedb rights"
-    );
+    assert_current("rights.md", &page(), "rights");
 }
