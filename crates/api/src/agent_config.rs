@@ -50,6 +50,19 @@ impl AgentConfig {
     }
 }
 
+/// Variables that lead out of a machine or a cluster: agents have them as whoever starts them has.
+pub const WAYS_OUT: [&str; 9] = [
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "https_proxy",
+    "http_proxy",
+    "all_proxy",
+    "no_proxy",
+    "STORAGE_EMULATOR_HOST",
+];
+
 /// Name of the variable that holds a `PodConfig`.
 pub const POD_CONFIG: &str = "KUBEDB_POD";
 /// Name of the variable that holds the pod's name, which is the instance's.

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::Args;
+use kubedb_api::agent_config::WAYS_OUT;
 use kubedb_operator::{
     health,
     leader::Candidate,
@@ -53,20 +54,8 @@ pub(crate) struct OperatorArgs {
 
 /// Variables that agents get as the operator has them. What says who somebody is in a cloud is not among them: that is for each pod's own
 /// service account to say.
-const HANDED_ON: [&str; 8] = [
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "https_proxy",
-    "http_proxy",
-    "no_proxy",
-    "STORAGE_EMULATOR_HOST",
-];
-
-/// Those that are set.
 fn handed_on() -> Vec<(String, String)> {
-    let set = HANDED_ON.iter().filter_map(|name| {
+    let set = WAYS_OUT.iter().filter_map(|name| {
         let value = std::env::var(name).ok().filter(|value| !value.is_empty());
         value.map(|value| ((*name).to_owned(), value))
     });

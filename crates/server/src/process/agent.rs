@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kubedb_api::agent_config::WAYS_OUT;
 use nix::{
     fcntl::OFlag,
     sys::signal::{Signal, kill},
@@ -37,23 +38,14 @@ const FORCE_LIMIT: Duration = Duration::from_secs(150);
 const UNFINISHED_LIMIT: Duration = Duration::from_secs(5);
 /// Looking through all processes costs some milliseconds.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Variables that agents need of the server's environment; everything else stays out. Beside ways out of the machine they say where its
+/// Variables that agents need of the server's environment, beside the ways out of the machine; everything else stays out. Most say where its
 /// own identity in a cloud is asked for.
-const PASSED: [&str; 29] = [
+const PASSED: [&str; 20] = [
     "PATH",
     "RUST_LOG",
     "TMPDIR",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "https_proxy",
-    "http_proxy",
-    "all_proxy",
-    "no_proxy",
-    "STORAGE_EMULATOR_HOST",
     "GCE_METADATA_HOST",
     "AWS_ROLE_ARN",
     "AWS_ROLE_SESSION_NAME",
@@ -278,6 +270,7 @@ impl Launch {
             .envs(
                 PASSED
                     .iter()
+                    .chain(&WAYS_OUT)
                     .filter_map(|name| Some((name, std::env::var_os(name)?))),
             )
             .stdin(Stdio::null())
