@@ -35,7 +35,7 @@ pub(crate) async fn deletes(talk: &mut Talk) {
         json!(["example.com/hold"]),
     );
     talk.ask(&Call::post(&talk.core("configmaps"), &held)).await;
-    talk.kubectl("held", &["delete", "cm", "h", "--timeout=1s"], "");
+    talk.kubectl("held", &["delete", "cm", "h", "--timeout=2s"], "");
     let none = json!({"metadata": {"finalizers": null}});
     talk.ask(&Call::patch(&talk.core("configmaps/h"), "merge", &none))
         .await;
@@ -73,7 +73,7 @@ pub(crate) async fn waits_and_watches(talk: &mut Talk) {
         ),
         (
             "for what does not come",
-            &["wait", "pg/p", "--for=condition=Never", "--timeout=1s"],
+            &["wait", "pg/p", "--for=condition=Never", "--timeout=2s"],
         ),
         (
             "for a creation",
@@ -85,7 +85,7 @@ pub(crate) async fn waits_and_watches(talk: &mut Talk) {
         ),
         (
             "for an absent object",
-            &["wait", "pg/none", "--for=condition=Ready", "--timeout=1s"],
+            &["wait", "pg/none", "--for=condition=Ready", "--timeout=2s"],
         ),
         (
             "a watch that ends",
