@@ -24,5 +24,7 @@ pub const FINALIZER: &str = "kubedb.com";
 pub const TICK: &str = "kubedb.com/scheduled-for";
 /// Annotation of a scheduled Snapshot: it starts no earlier, so that not all start on the tick.
 pub const START_AFTER: &str = "kubedb.com/start-after";
+/// Annotation of a Snapshot that retention never deletes.
+pub const PINNED: &str = "kubedb.com/pinned";
 /// Annotation of an Event: what it tells of, so that the same occurrence is told once.
 pub const OCCURRENCE: &str = "kubedb.com/occurrence";

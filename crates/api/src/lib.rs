@@ -12,6 +12,7 @@ pub mod postgres;
 pub mod postgres_version;
 pub mod protocol;
 pub mod reasons;
+pub mod retention;
 mod rules;
 pub mod snapshot;
 pub mod storage;

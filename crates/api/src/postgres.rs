@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::{InstanceStatus, RestoreSource, SnapshotTask};
+use crate::retention::Retention;
 use crate::storage::SnapshotStorage;
 use crate::untyped::{Unbuilt, VersionText};
 
@@ -246,7 +247,7 @@ pub struct BackupSchedule {
     pub suspend: Option<bool>,
     /// Which Snapshots are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub retention: Option<Unbuilt>,
+    pub retention: Option<Retention>,
     /// How Snapshots are taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<Unbuilt>,

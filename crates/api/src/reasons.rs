@@ -36,6 +36,8 @@ pub mod event {
     pub const SUCCESSFUL_WIPE_OUT: &str = "SuccessfulWipeOut";
     /// A Snapshot is deleted, and its data stays.
     pub const DATA_RETAINED: &str = "DataRetained";
+    /// Retention deletes a Snapshot.
+    pub const EXPIRED: &str = "Expired";
     /// A tick was skipped.
     pub const IGNORED_SNAPSHOT: &str = "IgnoredSnapshot";
 }

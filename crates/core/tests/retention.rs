@@ -20,6 +20,7 @@ fn good(time: &str) -> Candidate {
         is_scheduled: true,
         is_pinned: false,
         is_in_use: false,
+        is_own: true,
     }
 }
 
@@ -44,7 +45,7 @@ const NOW: &str = "2026-11-24T12:00:00Z";
 #[test]
 fn an_empty_policy_keeps_everything() {
     let candidates = [good("2020-01-01T00:00:00Z"), good("2026-01-01T00:00:00Z")];
-    let verdicts = plan(&Policy::default(), &TimeZone::UTC, at(NOW), &candidates);
+    let verdicts = plan(&Policy::default(), &TimeZone::UTC, &candidates);
     assert_eq!(kept(&verdicts).len(), 2);
     assert_eq!(reason(&verdicts, "2020-01-01T00:00:00Z"), "no rule is set");
 }
@@ -64,7 +65,7 @@ fn each_rule_keeps_the_newest_of_its_period_and_says_so() {
         good("2026-11-22T18:00:00Z"),
         good("2026-11-20T18:00:00Z"),
     ];
-    let verdicts = plan(&policy, &TimeZone::UTC, at(NOW), &candidates);
+    let verdicts = plan(&policy, &TimeZone::UTC, &candidates);
     assert_eq!(
         reason(&verdicts, "2026-11-24T06:00:00Z"),
         "the newest good one, last #1, daily #1 (2026-11-24), weekly #1 (2026-W48)"
@@ -96,14 +97,8 @@ fn days_are_those_of_the_zone() {
     // 23:30 and 00:30 in Kolkata: two days there, one in UTC.
     let candidates = [good("2026-11-23T18:00:00Z"), good("2026-11-23T19:00:00Z")];
     let kolkata = TimeZone::get("Asia/Kolkata").unwrap();
-    assert_eq!(
-        kept(&plan(&policy, &kolkata, at(NOW), &candidates)).len(),
-        2
-    );
-    assert_eq!(
-        kept(&plan(&policy, &TimeZone::UTC, at(NOW), &candidates)).len(),
-        1
-    );
+    assert_eq!(kept(&plan(&policy, &kolkata, &candidates)).len(), 2);
+    assert_eq!(kept(&plan(&policy, &TimeZone::UTC, &candidates)).len(), 1);
 }
 
 #[test]
@@ -114,7 +109,7 @@ fn the_hour_that_comes_twice_is_two_hours() {
     };
     let berlin = TimeZone::get("Europe/Berlin").unwrap();
     let candidates = [good("2026-10-25T00:30:00Z"), good("2026-10-25T01:30:00Z")];
-    assert_eq!(kept(&plan(&policy, &berlin, at(NOW), &candidates)).len(), 2);
+    assert_eq!(kept(&plan(&policy, &berlin, &candidates)).len(), 2);
 }
 
 #[test]
@@ -139,7 +134,7 @@ fn failed_unfinished_pinned_used_and_made_by_hand_have_rules_of_their_own() {
         with("2026-11-24T05:00:00Z", |c| c.is_scheduled = false),
         good("2026-11-24T04:00:00Z"),
     ];
-    let verdicts = plan(&policy, &TimeZone::UTC, at(NOW), &candidates);
+    let verdicts = plan(&policy, &TimeZone::UTC, &candidates);
     let reasons: Vec<String> = verdicts.iter().map(Verdict::reason).collect();
     assert_eq!(
         reasons,
@@ -169,12 +164,59 @@ fn i06_many_failures_do_not_push_out_the_last_good_one() {
         failed.outcome = Outcome::Failed;
         candidates.push(failed);
     }
-    let verdicts = plan(&policy, &TimeZone::UTC, at(NOW), &candidates);
+    let verdicts = plan(&policy, &TimeZone::UTC, &candidates);
     assert_eq!(
         kept(&verdicts),
         BTreeSet::from(["db-2024-01-01T00:00:00Z".to_owned()])
     );
-    assert!(verdicts.iter().any(|v| v.keep == [Keep::NewestGood]));
+    assert!(
+        verdicts
+            .iter()
+            .any(|v| v.keep.first() == Some(&Keep::NewestGood))
+    );
+}
+
+/// Backups that fail for a month must not cost those of before: age is counted from the newest good one.
+#[test]
+fn what_is_recent_is_told_by_the_newest_good_one_and_not_by_a_clock() {
+    let policy = Policy {
+        within: Some(SignedDuration::from_hours(24)),
+        ..Policy::default()
+    };
+    let candidates = [
+        good("2024-01-02T00:00:00Z"),
+        good("2024-01-01T00:00:00Z"),
+        good("2023-12-31T00:00:00Z"),
+    ];
+    let verdicts = plan(&policy, &TimeZone::UTC, &candidates);
+    assert_eq!(kept(&verdicts).len(), 2);
+    assert_eq!(reason(&verdicts, "2024-01-01T00:00:00Z"), "recent enough");
+}
+
+/// A database that was made anew under an old name must not outlive the Snapshots of the first, which are all that is left of it.
+#[test]
+fn snapshots_of_another_database_of_the_name_neither_go_nor_count() {
+    let policy = Policy {
+        last: 1,
+        ..Policy::default()
+    };
+    let mut other = good("2026-11-24T11:00:00Z");
+    other.is_own = false;
+    let candidates = [
+        other,
+        good("2026-11-24T10:00:00Z"),
+        good("2026-11-24T09:00:00Z"),
+    ];
+    let verdicts = plan(&policy, &TimeZone::UTC, &candidates);
+    let reasons: Vec<String> = verdicts.iter().map(Verdict::reason).collect();
+    assert_eq!(
+        reasons,
+        [
+            "not known to be of this database's data",
+            "the newest good one, last #1",
+            "no rule keeps it",
+        ]
+    );
 }
 
 #[test]
@@ -243,12 +285,19 @@ fn policies() -> impl Strategy<Value = Policy> {
 }
 
 fn histories() -> impl Strategy<Value = Vec<Candidate>> {
-    let one = (0_i64..3_000, 0_u8..10, 0_u8..10, 0_u8..10, 0_u8..10);
+    let one = (
+        0_i64..3_000,
+        0_u8..10,
+        0_u8..10,
+        0_u8..10,
+        0_u8..10,
+        0_u8..10,
+    );
     proptest::collection::vec(one, 0..40).prop_map(|rows| {
         rows.into_iter()
             .enumerate()
             .map(
-                |(index, (hours, outcome, scheduled, pinned, used))| Candidate {
+                |(index, (hours, outcome, scheduled, pinned, used, foreign))| Candidate {
                     name: format!("s{index:03}"),
                     time: at(NOW) - SignedDuration::from_hours(hours - 10),
                     outcome: match outcome {
@@ -259,6 +308,7 @@ fn histories() -> impl Strategy<Value = Vec<Candidate>> {
                     is_scheduled: scheduled > 1,
                     is_pinned: pinned == 0,
                     is_in_use: used == 0,
+                    is_own: foreign > 0,
                 },
             )
             .collect()
@@ -270,18 +320,18 @@ proptest! {
 
     #[test]
     fn the_promises_hold(policy in policies(), history in histories(), shuffle in any::<u64>()) {
-        let now = at(NOW);
-        let verdicts = plan(&policy, &TimeZone::UTC, now, &history);
+        let verdicts = plan(&policy, &TimeZone::UTC, &history);
         prop_assert_eq!(verdicts.len(), history.len());
         let stays = kept(&verdicts);
-        let goods = || history.iter().filter(|c| c.outcome == Outcome::Good);
+        let goods = || history.iter().filter(|c| c.outcome == Outcome::Good && c.is_own);
         // The newest good one stays.
         if let Some(newest) = goods().max_by_key(|c| (c.time, c.name.clone())) {
             prop_assert!(stays.contains(&newest.name));
         }
         // What is pinned, in use, made by hand or unfinished stays.
         for c in &history {
-            if c.is_pinned || c.is_in_use || !c.is_scheduled || c.outcome == Outcome::Unfinished {
+            let is_foreign = c.outcome == Outcome::Good && !c.is_own;
+            if is_foreign || c.is_pinned || c.is_in_use || !c.is_scheduled || c.outcome == Outcome::Unfinished {
                 prop_assert!(stays.contains(&c.name));
             }
         }
@@ -291,7 +341,7 @@ proptest! {
         prop_assert!(good_stays >= scheduled.min(policy.last as usize));
         // A second run deletes nothing more.
         let rest: Vec<Candidate> = history.iter().filter(|c| stays.contains(&c.name)).cloned().collect();
-        prop_assert_eq!(kept(&plan(&policy, &TimeZone::UTC, now, &rest)), stays.clone());
+        prop_assert_eq!(kept(&plan(&policy, &TimeZone::UTC, &rest)), stays.clone());
         // The order of the list does not matter.
         let mut other = history.clone();
         if !other.is_empty() {
@@ -299,11 +349,11 @@ proptest! {
             other.rotate_left(middle);
             other.reverse();
         }
-        prop_assert_eq!(plan(&policy, &TimeZone::UTC, now, &other), verdicts);
+        prop_assert_eq!(plan(&policy, &TimeZone::UTC, &other), verdicts);
         // A policy that keeps more of each keeps all that the smaller one kept.
         let wider = Policy { last: policy.last + 1, daily: policy.daily + 1, ..policy };
         if !policy.is_empty() {
-            prop_assert!(kept(&plan(&wider, &TimeZone::UTC, now, &history)).is_superset(&stays));
+            prop_assert!(kept(&plan(&wider, &TimeZone::UTC, &history)).is_superset(&stays));
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     client::ServerArgs,
     commands::{
         AgentArgs, ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs,
-        InstallArgs, OperatorArgs, ServeArgs, UninstallArgs,
+        InstallArgs, OperatorArgs, ServeArgs, SnapshotArgs, UninstallArgs,
     },
 };
 
@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Connect(ConnectArgs),
     /// Show when a schedule fires, or say it in words
     Schedule(ScheduleArgs),
+    /// Say which Snapshots stay and why; pin one
+    Snapshot(SnapshotArgs),
     /// Install kubedb into a Kubernetes cluster, or bring it to this version
     Install(InstallArgs),
     /// Take kubedb out of a cluster; databases and Snapshots stay

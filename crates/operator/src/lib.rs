@@ -16,3 +16,4 @@ mod superseded;
 pub mod webhook;
 
 pub use context::{Context, run, run_with};
+pub use postgres::retention;

@@ -12,7 +12,7 @@ use kubedb_core::names;
 use serde_json::Value;
 
 pub use self::{
-    postgres::{validate_delete, validate_postgres},
+    postgres::{check_retention, validate_delete, validate_postgres},
     snapshot::validate_snapshot,
     update::{validate_postgres_update, validate_snapshot_update},
 };

@@ -1,6 +1,6 @@
 //! A Postgres as it was sent.
 
-use kubedb_core::schedule::Schedule;
+use kubedb_core::{retention::parse_within, schedule::Schedule};
 use serde_json::Value;
 
 use super::{
@@ -13,8 +13,7 @@ use crate::{
 };
 
 /// Fields of `backupSchedule` that are known and not built.
-const UNBUILT_SCHEDULE_FIELDS: [&str; 7] = [
-    "retention",
+const UNBUILT_SCHEDULE_FIELDS: [&str; 6] = [
     "method",
     "encryption",
     "target",
@@ -222,10 +221,49 @@ fn check_schedule(schedule: &Value, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::new(format!("{path}.cronExpression"), message).hint(hint));
     }
     storage::check(schedule, path, errors);
+    errors.extend(check_retention(
+        &schedule["retention"],
+        &format!("{path}.retention"),
+    ));
     let unbuilt = UNBUILT_SCHEDULE_FIELDS
         .iter()
         .filter(|field| is_given(schedule, field));
     errors.extend(unbuilt.map(|field| FieldError::unbuilt(format!("{path}.{field}"))));
+}
+
+/// Rules of `retention` that count, and the least that each may count to.
+const RETENTION_COUNTS: [(&str, i64); 7] = [
+    ("keepLast", 1),
+    ("keepHourly", 1),
+    ("keepDaily", 1),
+    ("keepWeekly", 1),
+    ("keepMonthly", 1),
+    ("keepYearly", 1),
+    ("failedHistoryLimit", 0),
+];
+
+/// Checks the rules of a retention, told as those of `path`.
+#[must_use]
+pub fn check_retention(retention: &Value, path: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (field, least) in RETENTION_COUNTS {
+        if let Some(count) = retention[field].as_i64()
+            && count < least
+        {
+            let path = format!("{path}.{field}");
+            let message = format!("{path} \"{count}\" invalid. Value must be at least {least}");
+            let error = FieldError::new(path, message);
+            errors.push(error.hint("leave a rule out that is to keep nothing"));
+        }
+    }
+    if let Some(text) = retention["keepWithin"].as_str()
+        && let Err(reason) = parse_within(text)
+    {
+        let path = format!("{path}.keepWithin");
+        let message = format!("{path} {reason}");
+        errors.push(FieldError::new(path, message));
+    }
+    errors
 }
 
 /// Refuses the deletion of a locked database.

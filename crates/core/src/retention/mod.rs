@@ -30,7 +30,7 @@ pub struct Policy {
     pub monthly: u32,
     /// The same by year.
     pub yearly: u32,
-    /// All that are not older than this.
+    /// All that are at most this much older than the newest good one: while backups fail, the ones there are do not run out.
     pub within: Option<SignedDuration>,
     /// Failed ones, the newest first; they hold no data, only the reason of the failure.
     pub failed: Option<u32>,
@@ -67,6 +67,8 @@ pub struct Candidate {
     pub is_pinned: bool,
     /// A database is being restored from it.
     pub is_in_use: bool,
+    /// Known to hold the data of this database, and not of another one that had its name.
+    pub is_own: bool,
 }
 
 /// How a Snapshot ended.
@@ -89,6 +91,8 @@ pub enum Keep {
     Pinned,
     /// A restore reads it.
     InUse,
+    /// Nobody knows that it holds this database's data.
+    Foreign,
     /// It has not ended.
     Unfinished,
     /// No rule says what is kept.
@@ -173,6 +177,7 @@ impl fmt::Display for Keep {
             Self::MadeByHand => f.write_str("made by hand"),
             Self::Pinned => f.write_str("pinned"),
             Self::InUse => f.write_str("a restore reads it"),
+            Self::Foreign => f.write_str("not known to be of this database's data"),
             Self::Unfinished => f.write_str("not finished"),
             Self::NoRule => f.write_str("no rule is set"),
             Self::NewestGood => f.write_str("the newest good one"),

@@ -7,35 +7,32 @@ use super::{Candidate, Keep, Outcome, Period, Policy, Verdict, calendar};
 /// Decides about all Snapshots of one database, newest first. The order of `candidates` does not matter.
 ///
 /// Periods without a Snapshot are not counted: three daily ones are kept also when the database rested for a year. So applying
-/// the plan twice deletes nothing more.
+/// the plan twice deletes nothing more. No clock is read: only a newer good Snapshot makes an older one go.
 #[must_use]
-pub fn plan(
-    policy: &Policy,
-    zone: &TimeZone,
-    now: Timestamp,
-    candidates: &[Candidate],
-) -> Vec<Verdict> {
+pub fn plan(policy: &Policy, zone: &TimeZone, candidates: &[Candidate]) -> Vec<Verdict> {
     let mut sorted: Vec<&Candidate> = candidates.iter().collect();
     // The name decides between two of one second, so that the same input gives the same answer everywhere.
     sorted.sort_by(|a, b| (b.time, &b.name).cmp(&(a.time, &a.name)));
     let mut counters = Counters::new(policy, zone);
-    let mut is_newest_good = true;
+    let mut newest_good = None;
     let mut failures = 0;
     sorted
         .into_iter()
         .map(|candidate| {
             let mut keep = standing(candidate);
             match candidate.outcome {
+                // It neither goes nor keeps one of our own from counting.
+                Outcome::Good if !candidate.is_own => keep.push(Keep::Foreign),
                 Outcome::Good => {
-                    if is_newest_good {
+                    if newest_good.is_none() {
                         keep.push(Keep::NewestGood);
-                        is_newest_good = false;
                     }
+                    let newest = *newest_good.get_or_insert(candidate.time);
                     if policy.is_empty() {
                         keep.push(Keep::NoRule);
                     } else if candidate.is_scheduled {
                         keep.extend(counters.count(candidate.time));
-                        keep.extend(within(policy, now, candidate.time));
+                        keep.extend(within(policy, newest, candidate.time));
                     }
                 }
                 Outcome::Failed => {
@@ -69,9 +66,8 @@ fn standing(candidate: &Candidate) -> Vec<Keep> {
     keep
 }
 
-/// A Snapshot from the future, which a clock that was put back leaves behind, counts as recent.
-fn within(policy: &Policy, now: Timestamp, time: Timestamp) -> Option<Keep> {
-    let age = now.duration_since(time);
+fn within(policy: &Policy, newest: Timestamp, time: Timestamp) -> Option<Keep> {
+    let age = newest.duration_since(time);
     policy
         .within
         .is_some_and(|limit| age <= limit)

@@ -110,6 +110,12 @@ impl Schedule {
         &self.identity
     }
 
+    /// The zone that its fields, and the days of a calendar, are those of.
+    #[must_use]
+    pub fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
     /// The expression as it was given.
     #[must_use]
     pub fn expression(&self) -> &str {

@@ -15,6 +15,7 @@ mod schedule;
 mod selection;
 mod server;
 mod signals;
+mod snapshot;
 
 use std::{future::Future, io};
 
@@ -34,6 +35,7 @@ pub(crate) use get::GetArgs;
 pub(crate) use install::{InstallArgs, UninstallArgs};
 pub(crate) use operator::OperatorArgs;
 pub(crate) use server::ServeArgs;
+pub(crate) use snapshot::SnapshotArgs;
 
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
@@ -49,6 +51,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
         Command::Install(arguments) => online(install::run(arguments, &server, ui)),
         Command::Uninstall(arguments) => online(install::uninstall(arguments, &server, ui)),
         Command::Schedule(arguments) => schedule::run(arguments.command, ui),
+        Command::Snapshot(arguments) => online(self::snapshot::run(arguments, &server, ui)),
         Command::Server(arguments) => self::server::run(arguments, ui),
         Command::Operator(arguments) => self::operator::run(arguments, &server),
         Command::Agent(arguments) => self::agent::run(arguments),

@@ -4,6 +4,7 @@ mod apply;
 mod conditions;
 mod dereference;
 mod plan;
+pub mod retention;
 pub(crate) mod schedule;
 
 use std::{
@@ -98,6 +99,7 @@ async fn look(
         apply::make_snapshot(operator, &current, tick, plan.schedule.is_first, now).await?;
         patch_status(&current, operator, json!({ "pendingScheduleTime": null })).await?;
     }
+    retention::apply(operator, &current, &found.snapshots, now).await?;
     let longest = if can_run { RESYNC } else { REFUSED_RETRY };
     let pause = match plan.next {
         Some(next) => Duration::try_from(next.duration_since(Timestamp::now())).unwrap_or_default(),

@@ -411,7 +411,7 @@ impl Agent {
     async fn tell(&self, now: Timestamp, tasks: Value) {
         let report = json!({
             "role": "primary", "phase": "Running", "ready": true, "session": "s", "heartbeatTime": now,
-            "lsn": "0/3000060", "tasks": tasks,
+            "lsn": "0/3000060", "lineage": "l", "tasks": tasks,
         });
         let patch = json!({"status": {"instances": {&self.instance: report}}});
         let patch = Patch::Merge(patch);
