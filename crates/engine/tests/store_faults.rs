@@ -375,6 +375,51 @@ async fn t01_an_upload_answered_by_200_with_an_error_is_no_snapshot() {
     }
 }
 
+/// What changes on its way up is noticed before the Snapshot counts, whichever request carried it.
+async fn whatever_changes(kind: Kind) {
+    let scene = Scene::new(kind).await;
+    let Scene { place, server, .. } = &scene;
+    place.proxy.relent();
+    take(request(server, &place.store, "snap")).await.unwrap();
+    let seen = place.proxy.take_seen();
+    let writes = seen.iter().enumerate();
+    let writes = writes.filter(|(_, (method, _))| matches!(method.as_str(), "PUT" | "POST"));
+    let writes: Vec<usize> = writes.map(|(point, _)| point).collect();
+    assert!(writes.len() >= 4, "{seen:?}");
+    scene.clear("a Snapshot without a fault").await;
+    for point in writes {
+        let what = format!("{kind:?}: a byte of request {point} changes");
+        place.proxy.strike("", point, Fault::GarbleRequest);
+        let taken = take(request(server, &place.store, "snap")).await;
+        place.proxy.relent();
+        match taken {
+            Ok(outcome) => assert_whole(&place.plain, &outcome.manifest, &what).await,
+            Err(error) => assert_told(&error, place, &what),
+        }
+        scene.clear(&what).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t02_t33_a_byte_that_changes_on_its_way_to_gcs_is_not_stored_unseen() {
+    whatever_changes(Kind::Gcs).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t02_t33_a_byte_that_changes_on_its_way_to_s3_is_not_stored_unseen() {
+    whatever_changes(Kind::S3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t02_t33_a_byte_that_changes_on_its_way_to_azure_is_not_stored_unseen() {
+    whatever_changes(Kind::Azure).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t02_t33_a_byte_that_changes_on_its_way_to_swift_is_not_stored_unseen() {
+    whatever_changes(Kind::Swift).await;
+}
+
 /// A request that stands still is given up after 20 s and sent again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t34_a_store_that_stands_still_is_asked_again() {

@@ -11,7 +11,7 @@ use crate::{
     client::ServerArgs,
     commands::{
         AgentArgs, ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs,
-        InstallArgs, OperatorArgs, ServeArgs, SnapshotArgs, UninstallArgs,
+        InstallArgs, OperatorArgs, RepoArgs, ServeArgs, SnapshotArgs, UninstallArgs,
     },
 };
 
@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Schedule(ScheduleArgs),
     /// Say which Snapshots stay and why; pin one
     Snapshot(SnapshotArgs),
+    /// Look into a bucket and restore from it, without any server
+    Repo(RepoArgs),
     /// Install kubedb into a Kubernetes cluster, or bring it to this version
     Install(InstallArgs),
     /// Take kubedb out of a cluster; databases and Snapshots stay

@@ -4,6 +4,7 @@ use std::{error::Error, io, net::SocketAddr, process::ExitCode};
 
 use kube::core::Status;
 use kubedb_core::schedule::ScheduleError;
+use kubedb_engine::{restore::RestoreError, store::StoreError};
 
 use crate::client::kinds;
 
@@ -160,6 +161,30 @@ pub(crate) enum CommandError {
         message: String,
         /// What to run.
         hint: Option<String>,
+    },
+    /// A store did not do what it was asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A Snapshot was not restored out of a store.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// A store was asked, and has it not.
+    #[error("{what} in {store}")]
+    NotInStore {
+        /// What is not there: `no complete Snapshot "x"`.
+        what: String,
+        /// The store, as users know it.
+        store: String,
+    },
+    /// Snapshots are not whole; what is wrong was printed.
+    #[error("{damaged} of {checked} Snapshots in {store} cannot be restored as they were")]
+    Damaged {
+        /// So many are not.
+        damaged: usize,
+        /// Out of so many.
+        checked: usize,
+        /// The store.
+        store: String,
     },
     /// Time ran out; the work goes on in the server.
     #[error("timed out waiting for {what}")]
@@ -321,6 +346,7 @@ impl CommandError {
             {
                 code::NOT_FOUND
             }
+            Self::NotInStore { .. } => code::NOT_FOUND,
             Self::TimedOut { .. } => code::TIMED_OUT,
             Self::Interrupted => code::INTERRUPTED,
             Self::Reported { code } => *code,
@@ -367,6 +393,12 @@ impl CommandError {
             }
             Self::Refused { status, .. } => return refusal_hint(status),
             Self::State { hint, .. } => return hint.clone(),
+            Self::NotInStore { .. } => {
+                "kubedb repo list BUCKET shows what there is; the prefix of the storage belongs to the address, as in gs://BUCKET/PREFIX"
+            }
+            Self::Damaged { .. } => {
+                "make another Snapshot while the database runs (kubectl create -f, kind Snapshot); kubedb repo list BUCKET shows those of before"
+            }
             Self::TimedOut { .. } => "the server goes on; kubedb get --watch follows it",
             _ => return None,
         };

@@ -1,6 +1,8 @@
 //! What lies in a bucket, and how it is named, read and deleted. The format is described in
 //! `docs/reference/repository-format.md`.
 
+pub mod catalogue;
+pub mod check;
 pub mod delete;
 pub mod keys;
 pub mod libc;

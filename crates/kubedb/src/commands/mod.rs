@@ -11,6 +11,7 @@ mod edit;
 mod get;
 mod install;
 mod operator;
+mod repo;
 mod schedule;
 mod selection;
 mod server;
@@ -34,6 +35,7 @@ pub(crate) use edit::EditArgs;
 pub(crate) use get::GetArgs;
 pub(crate) use install::{InstallArgs, UninstallArgs};
 pub(crate) use operator::OperatorArgs;
+pub(crate) use repo::RepoArgs;
 pub(crate) use server::ServeArgs;
 pub(crate) use snapshot::SnapshotArgs;
 
@@ -51,6 +53,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
         Command::Install(arguments) => online(install::run(arguments, &server, ui)),
         Command::Uninstall(arguments) => online(install::uninstall(arguments, &server, ui)),
         Command::Schedule(arguments) => schedule::run(arguments.command, ui),
+        Command::Repo(arguments) => online(repo::run(arguments, ui)),
         Command::Snapshot(arguments) => online(self::snapshot::run(arguments, &server, ui)),
         Command::Server(arguments) => self::server::run(arguments, ui),
         Command::Operator(arguments) => self::operator::run(arguments, &server),

@@ -15,6 +15,7 @@ use kube::{
 use kubedb_api::Snapshot;
 
 use self::text::Description;
+pub(super) use self::text::size;
 use super::selection::{self, NamespaceArgs, Selection};
 use crate::{
     client::{

@@ -1,0 +1,200 @@
+//! A bucket and nothing else: what it holds is listed, verified and brought to life without a server of ours.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use kubedb_e2e::{
+    instance::Instance,
+    kubedb::{Ran, binary, run, scratch},
+    world::{World, postgres, snapshot},
+};
+use serde_json::Value;
+
+const BIN: &str = "/usr/lib/postgresql/15/bin";
+
+/// The command alone: no kubeconfig, no home, no server.
+fn repo(arguments: &[&str], endpoint: &str) -> Ran {
+    let mut command = Command::new(binary());
+    command
+        .arg("repo")
+        .args(arguments)
+        .args(["--endpoint", endpoint])
+        .env_remove("KUBECONFIG")
+        .env_remove("HOME");
+    run(&mut command, "").unwrap()
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// PostgreSQL refuses to run as root, which tests may be.
+fn as_postgres(program: &str) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--reuid=postgres",
+        "--regid=postgres",
+        "--clear-groups",
+        program,
+    ]);
+    command
+}
+
+/// A server on a restored folder; stopped when the test ends, however it does.
+struct Rescued(PathBuf);
+
+impl Rescued {
+    fn start(data: &Path) -> Self {
+        if is_root() {
+            let mut chown = Command::new("chown");
+            chown.args(["-R", "postgres:postgres"]).arg(data);
+            assert_eq!(run(&mut chown, "").unwrap().code, 0);
+        }
+        let log = data.join("rescue.log");
+        let mut start = as_postgres(&format!("{BIN}/pg_ctl"));
+        let socket = data.display();
+        start
+            .args(["-D", &data.display().to_string(), "-w", "-t", "60", "-l"])
+            .arg(&log)
+            .args([
+                "-o",
+                &format!("-c listen_addresses= -p 5432 -k {socket}"),
+                "start",
+            ]);
+        let ran = run(&mut start, "").unwrap();
+        let told = fs::read_to_string(&log).unwrap_or_default();
+        assert_eq!(ran.code, 0, "{} {} {told}", ran.stdout, ran.stderr);
+        Self(data.to_owned())
+    }
+
+    fn sql(&self, statement: &str) -> String {
+        let mut psql = as_postgres("psql");
+        psql.args(["-AtXq", "-h"]).arg(&self.0);
+        psql.args(["-U", "postgres", "-c", statement]);
+        let ran = run(&mut psql, "").unwrap();
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        ran.stdout.trim().to_owned()
+    }
+}
+
+impl Drop for Rescued {
+    fn drop(&mut self) {
+        let mut stop = as_postgres(&format!("{BIN}/pg_ctl"));
+        stop.arg("-D")
+            .arg(&self.0)
+            .args(["-m", "immediate", "-w", "stop"]);
+        let _ = run(&mut stop, "");
+    }
+}
+
+#[test]
+fn a_bucket_is_enough_to_get_a_database_back() {
+    let place = scratch().unwrap();
+    let mut world = World::new();
+    world.create(&postgres("pg", "15", 1, ""));
+    let primary = Instance::of(&world, "pg", 0);
+    primary
+        .sql("CREATE TABLE kept AS SELECT i, md5(i::text) FROM generate_series(1, 20000) i")
+        .unwrap();
+    let rows = "SELECT count(*), md5(string_agg(k::text, ',' ORDER BY i)) FROM kept k";
+    let wanted = primary.sql(rows).unwrap();
+    for name in ["snap", "snap-2"] {
+        world.create(&snapshot(name, "pg"));
+        world.status("snap", name, "Succeeded", 120);
+    }
+    // Nothing of ours runs from here on.
+    assert!(world.server.stop(), "the server must stop cleanly");
+    let (bucket, endpoint) = ("gs://kubedb", world.gcs.endpoint());
+    let repo = |arguments: &[&str]| repo(arguments, &endpoint);
+    let good = |arguments: &[&str]| {
+        let ran = repo(arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}: {} {}", ran.stdout, ran.stderr);
+        ran.stdout
+    };
+
+    let listed: Vec<Value> = serde_json::from_str(&good(&["list", bucket, "-o", "json"])).unwrap();
+    let names: Vec<_> = listed.iter().map(|one| one["snapshot"].clone()).collect();
+    assert_eq!(names, ["snap", "snap-2"], "{listed:?}");
+    assert!(
+        listed.iter().all(|one| one["status"] == "Complete"),
+        "{listed:?}"
+    );
+    let table = good(&["list", bucket]);
+    assert!(
+        table.starts_with("NAMESPACE   DATABASE   SNAPSHOT   STATUS"),
+        "{table}"
+    );
+    let stats: Vec<Value> = serde_json::from_str(&good(&["stats", bucket, "-o", "json"])).unwrap();
+    assert_eq!(
+        (&stats[0]["snapshots"], &stats[0]["damaged"]),
+        (&2.into(), &0.into())
+    );
+    for depth in [&["check", bucket][..], &["check", bucket, "--read-data"]] {
+        let told = good(depth);
+        assert_eq!(told, "demo/pg/snap: whole\ndemo/pg/snap-2: whole\n");
+    }
+
+    // What is meant must be said, and is said before anything is written.
+    let target = place.path().join("rescued");
+    let to = target.to_str().unwrap();
+    let ran = repo(&["restore", bucket, "other", "--to", to]);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(ran.stderr.contains("kubedb repo list"), "{}", ran.stderr);
+    good(&["restore", bucket, "pg/snap-2", "--to", to, "--dry-run"]);
+    assert!(!target.exists());
+    good(&["restore", bucket, "pg/snap-2", "--to", to]);
+    // Never over what is there.
+    let ran = repo(&["restore", bucket, "snap", "--to", to]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("it is not empty"), "{}", ran.stderr);
+    let rescued = Rescued::start(&target);
+    assert_eq!(rescued.sql(rows), wanted);
+    drop(rescued);
+
+    damage(&world.gcs.objects());
+    let ran = repo(&["check", bucket]);
+    assert_eq!(
+        ran.code, 0,
+        "a changed byte shows only when it is read: {}",
+        ran.stdout
+    );
+    let ran = repo(&["check", bucket, "--read-data"]);
+    assert_eq!(ran.code, 1, "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("its content is not what was written"),
+        "{}",
+        ran.stdout
+    );
+    assert!(ran.stdout.contains("/packs/"), "{}", ran.stdout);
+}
+
+/// Changes a byte in the middle of one pack.
+fn damage(store: &Path) {
+    let packs = store.join("kubedb/kubedb/demo/pg/packs");
+    let mut folders = fs::read_dir(packs).unwrap();
+    let folder = folders.next().unwrap().unwrap().path();
+    let pack = fs::read_dir(folder)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let file = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(pack)
+        .unwrap();
+    let at = file.metadata().unwrap().len() / 2;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
