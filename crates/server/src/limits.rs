@@ -18,6 +18,8 @@ pub struct Limits {
     pub head: Duration,
     /// Time for the body of a request.
     pub body: Duration,
+    /// Time that a client may leave an answer unread with all buffers between full; HTTP/2 asks it meanwhile whether it is there.
+    pub unread: Duration,
     /// Requests at once that change something; each holds a body.
     pub changes: usize,
 }
@@ -34,6 +36,8 @@ impl Default for Limits {
             head: Duration::from_secs(30),
             // As long as a whole request may take in kube-apiserver.
             body: Duration::from_secs(60),
+            // As long again: a reader that takes nothing for so long holds a list in memory for nobody.
+            unread: Duration::from_secs(60),
             // As in kube-apiserver.
             changes: 200,
         }

@@ -17,6 +17,7 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -204,7 +205,10 @@ impl ApiServer {
     ) {
         // Small answers should not wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
-        let handshake = tokio::time::timeout(self.limits.handshake, acceptor.accept(stream));
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.limits.unread));
+        let handshake =
+            tokio::time::timeout(self.limits.handshake, acceptor.accept(Box::pin(stream)));
         let Ok(Ok(stream)) = handshake.await else {
             return;
         };

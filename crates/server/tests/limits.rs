@@ -238,6 +238,34 @@ async fn connections_and_changes_are_counted() {
     tokio::time::timeout(PATIENCE, next).await.unwrap();
 }
 
+/// A place is all that tells: nothing is read of the connection that is to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_nobody_reads_is_not_kept_for_ever() {
+    let server = wired(Limits {
+        connections: 1,
+        unread: Duration::from_millis(300),
+        ..Limits::default()
+    })
+    .await;
+    let mut deaf = server.known().await;
+    let body = format!(
+        r#"{{"metadata": {{"name": "large"}}, "data": {{"a": "{}"}}}}"#,
+        "x".repeat(1_000_000)
+    );
+    let head = server.head(&format!("POST {MAPS}"));
+    let length = body.len();
+    let request =
+        format!("{head}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
+    send(&mut deaf, &request).await;
+    assert_eq!(answer(&mut deaf).await.unwrap().code, 201);
+    // More than the buffers of a loopback connection hold.
+    let reads = format!("{}\r\n", server.head(&format!("GET {MAPS}/large"))).repeat(60);
+    send(&mut deaf, &reads).await;
+    let next = tokio::time::timeout(PATIENCE, server.known()).await;
+    assert!(next.is_ok(), "the place of who does not read is not free");
+    drop(deaf);
+}
+
 /// Asks until the two unfinished changes have begun and a third is turned away.
 async fn busy(server: &Wired, request: &str) {
     let end = Instant::now() + PATIENCE;
