@@ -110,6 +110,8 @@ pub(super) fn map_seeds() -> Vec<Vec<u8>> {
         stored: 100,
         codec: Codec::Zstd,
         blake3: "00".repeat(32),
+        from: 0,
+        of: None,
     };
     let file = |path: &str, is_folder: bool, units: Vec<Unit>| FileEntry {
         path: path.to_owned(),
