@@ -275,7 +275,6 @@ impl Job {
                 .map_or(1, usize::from)
                 .min(4),
             started: Timestamp::now(),
-            wal_reset: None,
         };
         let (sender, mut receiver) = watch::channel(BackupProgress::default());
         let work = take(request, sender, self.cancel.clone());

@@ -4,9 +4,9 @@
 
 use std::{fs, path::Path};
 
-use kubedb_core::lsn::Lsn;
 use kubedb_engine::{
     backup::{BackupOutcome, BackupRequest, Extent},
+    postgres::reset,
     repository::manifest,
     store::Store,
 };
@@ -103,7 +103,7 @@ fn object(folder: &Path, kind: &str, snapshot: &str) -> std::path::PathBuf {
 async fn t16_a_base_that_is_spoilt_or_of_another_history_is_not_referred_to() {
     let server = small_server().await;
     type Change = fn(&Path, &mut BackupRequest);
-    let changes: [(&str, Change, &str); 6] = [
+    let changes: [(&str, Change, &str); 5] = [
         (
             "a pack is gone",
             |folder, _| fs::remove_file(object(folder, "packs", "one")).unwrap(),
@@ -133,11 +133,6 @@ async fn t16_a_base_that_is_spoilt_or_of_another_history_is_not_referred_to() {
             "another lineage",
             |_, request| request.lineage = "another".to_owned(),
             "it is of an earlier database of this name",
-        ),
-        (
-            "pg_resetwal",
-            |_, request| request.wal_reset = Some(Lsn(u64::MAX)),
-            "pg_resetwal was run since",
         ),
     ];
     for (name, change, reason) in changes {
@@ -336,4 +331,41 @@ async fn i05_what_nobody_answers_for_goes_after_a_day() {
     restores(&store, &kept).await;
     delete(&store, "kept").await.unwrap();
     assert_eq!(store.list("kubedb").await.unwrap(), []);
+}
+
+/// PostgreSQL's own tool, which nobody should need: what it lost may be in an earlier Snapshot and not in the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t16_after_pg_resetwal_nothing_from_before_is_referred_to() {
+    let mut server = small_server().await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = local(folder.path());
+    let dialect = snapshots::dialect(Version::New);
+    take(request(&server, &store, "one")).await.unwrap();
+    // A stop, a crash and a switch of segments are no reset.
+    for mode in ["fast", "immediate"] {
+        server.value("SELECT pg_switch_wal()").await;
+        server.stop(mode);
+        assert_eq!(reset::note(&server.data, dialect).unwrap(), None, "{mode}");
+        server.start().await;
+    }
+    let two = take(request(&server, &store, "two")).await.unwrap();
+    assert_eq!(since(&two), "one");
+    server.stop("immediate");
+    server.reset_wal();
+    let began = reset::note(&server.data, dialect).unwrap().unwrap();
+    assert_eq!(reset::read(&server.data), Some(began));
+    server.start().await;
+    server.sql_by_socket("CHECKPOINT").await;
+    server.stop("fast");
+    assert_eq!(reset::note(&server.data, dialect).unwrap(), None);
+    server.start().await;
+    let three = take(request(&server, &store, "three")).await.unwrap();
+    assert!(why_whole(&three).contains("pg_resetwal was run since"));
+    let four = take(request(&server, &store, "four")).await.unwrap();
+    assert_eq!(since(&four), "three");
+    assert_kept(&primary_of(&store, &four, Version::New).await).await;
+    // A note that says nothing speaks against all.
+    fs::write(server.data.join(reset::RESET_FILE), "?").unwrap();
+    let five = take(request(&server, &store, "five")).await.unwrap();
+    assert!(why_whole(&five).contains("pg_resetwal was run since"));
 }

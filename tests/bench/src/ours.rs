@@ -146,7 +146,6 @@ async fn carry_out(work: Work, store: Store) -> Result<(), String> {
         minimum_lsn: None,
         threads: THREADS,
         started: Timestamp::now(),
-        wal_reset: None,
     };
     let taken = backup::take(request, progress, cancel)
         .await

@@ -274,7 +274,6 @@ async fn take(
         minimum_lsn: None,
         threads: 1,
         started: Timestamp::UNIX_EPOCH,
-        wal_reset: None,
     };
     let attempt = Attempt {
         request: &request,

@@ -68,8 +68,6 @@ pub struct BackupRequest {
     pub threads: usize,
     /// When the Snapshot was begun.
     pub started: Timestamp,
-    /// Where the server's WAL began anew after the last pg_resetwal that is known of: no Snapshot from before is referred to.
-    pub wal_reset: Option<Lsn>,
 }
 
 /// How far a backup or a restore is. All in bytes.

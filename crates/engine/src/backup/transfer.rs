@@ -32,6 +32,7 @@ use crate::{
     postgres::{
         control::{CONTROL_FILE, ControlFile},
         page::PAGE_BYTES,
+        reset,
     },
     repository::{
         libc,
@@ -176,12 +177,14 @@ impl Attempt<'_> {
             Ok(history) => history,
             Err(error) => return Ok(Found::Whole(error.to_string())),
         };
+        let data_folder = self.request.data_folder.clone();
+        let reset = spawn_blocking(move || reset::read(&data_folder)).await;
         let now = Now {
             make: base::make_of(&facts.control, &self.request.lineage),
             timeline: facts.timeline,
             history,
             reached: facts.reached,
-            reset: self.request.wal_reset,
+            reset: reset.map_err(|_| BackupError::Worker)?,
         };
         base::find(&self.request.store, &self.folder, &self.id, &now).await
     }

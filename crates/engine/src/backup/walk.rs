@@ -30,12 +30,14 @@ const EMPTIED: [&str; 7] = [
 ];
 
 /// Files of the running server, of an earlier backup or recovery, of this very walk, or of the agent. At the top only.
-const LEFT_OUT: [&str; 15] = [
+const LEFT_OUT: [&str; 17] = [
     "backup_label",
     "backup_label.old",
     "backup_manifest",
     "current_logfiles.tmp",
     "kubedb-instance.json",
+    "kubedb-wal-reset",
+    "kubedb-wal-reset.new",
     "postgresql.auto.conf.tmp",
     "postmaster.opts",
     "postmaster.pid",

@@ -255,6 +255,16 @@ impl Server {
         let _ = child.wait();
     }
 
+    /// Throws the WAL away, as pg_resetwal does. Only packaged versions have it.
+    pub(crate) fn reset_wal(&self) {
+        let status = command(&self.bin.join("pg_resetwal"))
+            .args(["-f", "-D"])
+            .arg(&self.data)
+            .stdout(Stdio::null())
+            .status();
+        assert!(status.unwrap().success());
+    }
+
     fn log_file(&self) -> PathBuf {
         self.folder().join("server.log")
     }

@@ -48,7 +48,6 @@ pub(crate) fn request(server: &Server, store: &Store, snapshot: &str) -> BackupR
         minimum_lsn: None,
         threads: 2,
         started: Timestamp::now(),
-        wal_reset: None,
     }
 }
 
