@@ -8,7 +8,7 @@ use kubedb_api::protocol::{
 };
 use kubedb_core::lsn::Lsn;
 use kubedb_engine::{
-    backup::{BackupError, BackupOutcome, BackupProgress, BackupRequest, take},
+    backup::{BackupError, BackupOutcome, BackupProgress, BackupRequest, Extent, take},
     repository::delete::delete_snapshot,
     store::{Credentials, Store},
     walsender::{WalSender, WalSenderConfig, WalSenderError},
@@ -126,6 +126,10 @@ impl Job {
     }
 
     fn result(&self, outcome: BackupOutcome) -> SnapshotResult {
+        let (base, whole_reason) = match outcome.extent {
+            Extent::Since { snapshot } => (Some(snapshot), None),
+            Extent::Whole { reason } => (None, Some(reason)),
+        };
         SnapshotResult {
             manifest: outcome.manifest,
             lineage: self.lineage.clone(),
@@ -138,6 +142,8 @@ impl Job {
             read_bytes: bytes(outcome.read_bytes),
             uploaded_bytes: bytes(outcome.uploaded_bytes),
             stored_bytes: bytes(outcome.stored_bytes),
+            base,
+            whole_reason,
         }
     }
 

@@ -8,7 +8,7 @@ use kubedb_api::{
     protocol::{InstancePhase, InstanceRole},
 };
 use kubedb_core::instance::Action;
-use kubedb_engine::postgres::control::ControlFile;
+use kubedb_engine::postgres::{control::ControlFile, reset};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -171,6 +171,7 @@ impl Agent {
         self.prepared = None;
         self.remember_primary(primary.as_deref())?;
         self.follows = primary;
+        self.note_reset().await;
         let (bin, paths) = (&self.place.bin_directory, &self.place.paths);
         // An agent that was killed right after it had started one left it before its lock file could be found.
         self.postmaster = match Postmaster::adopt(&paths.data()) {
@@ -179,6 +180,20 @@ impl Agent {
         };
         self.started = Some(Timestamp::now());
         Ok(())
+    }
+
+    /// Once it has started, nothing tells any more whether somebody has run pg_resetwal.
+    async fn note_reset(&self) {
+        let (data, dialect) = (self.place.paths.data(), self.place.dialect);
+        let noted = tokio::task::spawn_blocking(move || reset::note(&data, dialect)).await;
+        match noted {
+            Ok(Ok(Some(at))) => {
+                tracing::info!(%at, "the WAL begins anew; the next Snapshot refers to none from before")
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "cannot tell whether pg_resetwal was run"),
+            Err(error) => tracing::warn!(%error, "cannot tell whether pg_resetwal was run"),
+        }
     }
 
     async fn configure(

@@ -219,4 +219,10 @@ pub struct SnapshotResult {
     pub uploaded_bytes: i64,
     /// Bytes this Snapshot needs in the store, shared ones included.
     pub stored_bytes: i64,
+    /// The Snapshot that this one was compared with: what had not changed since was not sent again. Either can be deleted without the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Why everything was sent, where it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub whole_reason: Option<String>,
 }

@@ -1,5 +1,8 @@
 //! Repository, base backup and restore of PostgreSQL. Knows no Kubernetes. See ARCHITECTURE.md.
 
+#[cfg(test)]
+extern crate self as kubedb_engine;
+
 pub mod backup;
 pub mod postgres;
 #[doc(hidden)]

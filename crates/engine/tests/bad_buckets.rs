@@ -465,6 +465,22 @@ fn maps() -> Vec<Case> {
         unit("a unit that is said to be plain", |parts| {
             parts.unit("base/1").codec = Codec::Plain
         }),
+        unit("a part that goes beyond its whole", |parts| {
+            let unit = parts.unit("base/1");
+            (unit.from, unit.of) = (1, Some(unit.raw));
+        }),
+        unit("a part of something smaller than itself", |parts| {
+            parts.unit("base/1").of = Some(1)
+        }),
+        unit("a part of another length than it has", |parts| {
+            parts.unit("base/1").of = Some(1 << 20)
+        }),
+        unit("two files that disagree on what they share", |parts| {
+            let shared = parts.unit("base/1").clone();
+            let other = parts.unit("global/pg_control");
+            *other = shared;
+            (other.raw, other.of) = (8_192, Some(8_192));
+        }),
         unit("a unit of no bytes", |parts| {
             parts.unit("base/1").stored = 0
         }),

@@ -170,6 +170,24 @@ pub enum BackupError {
         /// The store.
         label: String,
     },
+    /// A list of files of the Snapshot that this one is compared with was spoilt since it was looked at, or is gone with it.
+    #[error("failed to compare with an earlier Snapshot: {object}: {reason}")]
+    Base {
+        /// Its key.
+        object: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The Snapshot that this one refers to was deleted, and with it perhaps what this one needs.
+    #[error(
+        "failed to complete {attempt}: Snapshot {base}, which it refers to, was deleted meanwhile"
+    )]
+    BaseDeleted {
+        /// Snapshot and attempt.
+        attempt: String,
+        /// Name of the other Snapshot.
+        base: String,
+    },
     /// The manifest was stored and reads differently.
     #[error("failed to verify {object}: the store gives back other content than it was given")]
     ReadBackDiffers {
@@ -213,6 +231,9 @@ impl BackupError {
             // Nobody hands out another attempt at a Snapshot that was deleted.
             | Self::Deleted { .. }
             | Self::Lost { .. }
+            | Self::Base { .. }
+            // The next one finds another base, or does without.
+            | Self::BaseDeleted { .. }
             | Self::ReadBackDiffers { .. }
             | Self::Worker => true,
             Self::Name(_)

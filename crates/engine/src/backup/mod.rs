@@ -1,8 +1,14 @@
 //! Taking a Snapshot: a base backup of a running server, primary or standby, with the WAL that makes it consistent.
 
+mod assemble;
+mod base;
 mod commit;
+mod compare;
 mod error;
+#[cfg(test)]
+mod histories;
 mod pack;
+mod plan;
 mod read;
 mod session;
 mod transfer;
@@ -75,6 +81,21 @@ pub struct BackupProgress {
     pub uploaded_bytes: u64,
 }
 
+/// Whether a Snapshot was stored as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// What has not changed since this Snapshot is referred to where that has it.
+    Since {
+        /// Name of the Snapshot.
+        snapshot: String,
+    },
+    /// Everything was stored.
+    Whole {
+        /// Why.
+        reason: String,
+    },
+}
+
 /// A complete Snapshot. Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupOutcome {
@@ -96,6 +117,8 @@ pub struct BackupOutcome {
     pub uploaded_bytes: u64,
     /// Size of all objects that the Snapshot refers to.
     pub stored_bytes: u64,
+    /// What of it was stored.
+    pub extent: Extent,
 }
 
 /// Takes a Snapshot. It exists once this returns `Ok`: its manifest was written last, and read back. `progress` is told as it goes.

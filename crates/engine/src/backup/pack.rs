@@ -30,10 +30,10 @@ const DELETIONS: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Begun(Arc<Mutex<Vec<String>>>);
 
-/// Where a stretch was put: number of the pack, and offset within.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a stretch was put: name of the pack, and offset within.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    pub(super) pack: usize,
+    pub(super) pack: Arc<str>,
     pub(super) offset: u64,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Packer {
     /// Memory of packs that were sent, to be filled again: taken from the system once, it does not fragment the heap.
     empty: Vec<BytesMut>,
     uploaded: u64,
-    key: String,
+    key: Arc<str>,
 }
 
 impl Begun {
@@ -111,7 +111,7 @@ impl Packer {
     /// Puts a stretch into the pack that is being filled, and sends the pack when it is full.
     pub(super) async fn add(&mut self, stored: &[u8]) -> Result<Place, BackupError> {
         let place = Place {
-            pack: self.closed.len(),
+            pack: self.key.clone(),
             offset: self.filling.len() as u64,
         };
         if self.filling.is_empty() {
@@ -126,15 +126,21 @@ impl Packer {
         Ok(place)
     }
 
-    /// Sends the last pack and waits for all. Gives the packs by their numbers.
+    /// Sends the last pack and waits for all. Gives the packs in order.
     pub(super) async fn finish(mut self) -> Result<(Vec<ObjectRef>, u64), BackupError> {
-        if !self.filling.is_empty() {
-            self.close().await?;
-        }
+        self.cut().await?;
         while !self.uploads.is_empty() {
             self.join().await?;
         }
         Ok((self.closed, self.uploaded))
+    }
+
+    /// Begins another pack: what follows lives for another time than what was added until now.
+    pub(super) async fn cut(&mut self) -> Result<(), BackupError> {
+        if self.filling.is_empty() {
+            return Ok(());
+        }
+        self.close().await
     }
 
     async fn close(&mut self) -> Result<(), BackupError> {
@@ -146,7 +152,7 @@ impl Packer {
         let key = self.folder.key(&relative);
         self.begun.note(&key);
         self.closed.push(ObjectRef {
-            key: relative,
+            key: relative.to_string(),
             bytes: content.len() as u64,
             blake3: std::mem::take(&mut self.hasher)
                 .finalize()
@@ -179,6 +185,6 @@ impl Packer {
 }
 
 /// The name is random and not the content's hash, so that a pack can be sent before it is whole, and encrypted under its name.
-fn new_key(uid: &str) -> String {
-    format!("{}/{}", keys::packs(uid), uuid::Uuid::new_v4().simple())
+fn new_key(uid: &str) -> Arc<str> {
+    format!("{}/{}", keys::packs(uid), uuid::Uuid::new_v4().simple()).into()
 }

@@ -1,21 +1,20 @@
-//! Readers: they take stretches of files, check their pages, and compress them.
+//! Readers: they take stretches of files, check their pages, and compress what an earlier Snapshot does not have.
 
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::unix::fs::FileExt as _,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    compare::{Choice, Run, Tells, choose},
     error::BackupError,
     walk::{Entry, Kind},
 };
@@ -40,35 +39,58 @@ const STABLE_READS: u32 = 3;
 /// Between two reads of a page.
 const REREAD: Duration = Duration::from_millis(20);
 
-/// A stretch of a file, to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stretch {
-    entry: usize,
-    at: u64,
-    length: usize,
+/// A stretch of a file, to be read and compared.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// Number of the file's entry.
+    pub(super) entry: usize,
+    /// Where it begins in the file. It has [`UNIT`] bytes, or less at the file's end.
+    pub(super) at: u64,
+    /// What an earlier Snapshot has of it.
+    pub(super) base: Vec<Run>,
+    /// How to compare the two.
+    pub(super) tells: Tells,
 }
 
-/// All stretches of all files, which readers take one after another.
-pub(super) struct Work {
-    entries: Arc<Vec<Entry>>,
-    stretches: Vec<Stretch>,
-    next: AtomicUsize,
+/// Readers, which take jobs one after another.
+pub(super) struct Readers {
+    pub(super) entries: Arc<Vec<Entry>>,
+    pub(super) jobs: Mutex<Receiver<Job>>,
     /// Pages in one file of a relation; `None` where pages carry no checksums.
-    checked_segment_pages: Option<u32>,
-    stop: CancellationToken,
+    pub(super) checked_segment_pages: Option<u32>,
+    pub(super) stop: CancellationToken,
 }
 
-/// A stretch that was read.
+/// What became of a job.
 #[derive(Debug)]
 pub(super) struct Piece {
-    /// Number of its entry.
+    /// Number of the file's entry.
     pub(super) entry: usize,
     /// Where it begins in the file.
     pub(super) at: u64,
+    /// Absent when the file is gone.
+    pub(super) read: Option<Read>,
+}
+
+/// A stretch that was read. What is neither kept nor fresh is zero.
+#[derive(Debug)]
+pub(super) struct Read {
     /// Its length, which is less than planned where the file ended.
     pub(super) raw: usize,
-    /// Absent where all of it is zero.
-    pub(super) content: Option<Content>,
+    /// Taken from earlier Snapshots.
+    pub(super) kept: Vec<Run>,
+    /// To be stored.
+    pub(super) fresh: Option<Fresh>,
+}
+
+/// Parts of a stretch that are stored together.
+#[derive(Debug)]
+pub(super) struct Fresh {
+    pub(super) content: Content,
+    /// Their length together.
+    pub(super) whole: usize,
+    /// Where they lie in the stretch.
+    pub(super) ranges: Vec<Range<usize>>,
 }
 
 /// Compressed bytes.
@@ -79,47 +101,13 @@ pub(super) struct Content {
     pub(super) blake3: blake3::Hash,
 }
 
-impl Work {
-    /// Plans to read the entries that are files. Each file has a stretch, also an empty one: reading it shows that it is there.
-    pub(super) fn plan(
-        entries: Arc<Vec<Entry>>,
-        checked_segment_pages: Option<u32>,
-        stop: CancellationToken,
-    ) -> Self {
-        let mut stretches = Vec::new();
-        for (entry, found) in entries.iter().enumerate() {
-            let Kind::File { bytes, .. } = found.kind else {
-                continue;
-            };
-            let mut at = 0;
-            loop {
-                let length = UNIT;
-                stretches.push(Stretch { entry, at, length });
-                at += UNIT as u64;
-                if at >= bytes {
-                    break;
-                }
-            }
-        }
-        Self {
-            entries,
-            stretches,
-            next: AtomicUsize::new(0),
-            checked_segment_pages,
-            stop,
-        }
-    }
+/// Number of stretches of a file of this length. An empty file has one: reading it shows that it is there.
+pub(super) fn stretches(bytes: u64) -> u64 {
+    bytes.div_ceil(UNIT as u64).max(1)
+}
 
-    /// Bytes that are planned.
-    pub(super) fn bytes(&self) -> u64 {
-        let size = |entry: &Entry| match entry.kind {
-            Kind::File { bytes, .. } => bytes,
-            Kind::Folder => 0,
-        };
-        self.entries.iter().map(size).sum()
-    }
-
-    /// Takes stretches until none is left, nobody wants them any more, or one fails. Blocks.
+impl Readers {
+    /// Takes jobs until none is left, nobody wants them any more, or one fails. Blocks.
     pub(super) fn read_all(&self, into: &Sender<Result<Piece, BackupError>>) {
         let mut encoder = match Encoder::new() {
             Ok(encoder) => encoder,
@@ -131,15 +119,15 @@ impl Work {
         };
         let mut buffer = vec![0; UNIT];
         loop {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(stretch) = self.stretches.get(number) else {
-                return;
+            let job = {
+                let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+                jobs.blocking_recv()
             };
+            let Some(job) = job else { return };
             if self.stop.is_cancelled() {
                 return;
             }
-            let piece = self.read(*stretch, &mut buffer, &mut encoder).transpose();
-            let Some(piece) = piece else { continue };
+            let piece = self.read(job, &mut buffer, &mut encoder);
             let is_last = piece.is_err();
             if into.blocking_send(piece).is_err() || is_last {
                 return;
@@ -147,49 +135,48 @@ impl Work {
         }
     }
 
-    /// Reads one stretch; `None` when its file is gone.
     fn read(
         &self,
-        stretch: Stretch,
+        job: Job,
         buffer: &mut [u8],
         encoder: &mut Encoder,
-    ) -> Result<Option<Piece>, BackupError> {
-        let entry = &self.entries[stretch.entry];
+    ) -> Result<Piece, BackupError> {
+        let entry = &self.entries[job.entry];
         let fail = |source| BackupError::ReadFile {
             path: entry.path.clone(),
             source,
         };
+        let mut piece = Piece {
+            entry: job.entry,
+            at: job.at,
+            read: None,
+        };
         let file = match File::open(&entry.source) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(piece),
             Err(error) => return Err(fail(error)),
         };
-        let buffer = &mut buffer[..stretch.length];
-        let raw = read_at(&file, buffer, stretch.at).map_err(fail)?;
+        let raw = read_at(&file, buffer, job.at).map_err(fail)?;
         let buffer = &mut buffer[..raw];
+        let checked = (self.checked_segment_pages, entry.kind);
         if let (
             Some(segment_pages),
             Kind::File {
-                pages_of_segment: Some(segment),
-                ..
+                pages: Some(pages), ..
             },
-        ) = (self.checked_segment_pages, entry.kind)
+        ) = checked
         {
-            let pages = u64::from(segment) * u64::from(segment_pages);
-            self.check(&file, &entry.path, buffer, stretch.at, pages)?;
+            let first = u64::from(pages.segment) * u64::from(segment_pages);
+            self.check(&file, &entry.path, buffer, job.at, first)?;
         }
-        let content = encoder
-            .encode(buffer)
-            .map_err(|source| BackupError::Compress {
-                path: entry.path.clone(),
-                source,
-            })?;
-        Ok(Some(Piece {
-            entry: stretch.entry,
-            at: stretch.at,
-            raw,
-            content,
-        }))
+        let Choice { kept, fresh } = choose(buffer, job.at, &job.base, job.tells);
+        let fresh = encoder.encode_parts(buffer, fresh);
+        let fresh = fresh.map_err(|source| BackupError::Compress {
+            path: entry.path.clone(),
+            source,
+        })?;
+        piece.read = Some(Read { raw, kept, fresh });
+        Ok(piece)
     }
 
     /// Checks all whole pages; the end of a file that is being extended may be half a page. `first_page` counts to the file's start.
@@ -272,13 +259,46 @@ pub(super) struct Encoder {
     zstd: zstd::bulk::Compressor<'static>,
     /// Kept from one stretch to the next: it must be as large as the worst case, and what is in it mostly is not.
     packed: Vec<u8>,
+    /// Parts that are stored together, one behind the other.
+    gathered: Vec<u8>,
 }
 
 impl Encoder {
     pub(super) fn new() -> io::Result<Self> {
         let zstd = zstd::bulk::Compressor::new(LEVEL)?;
-        let packed = Vec::new();
-        Ok(Self { zstd, packed })
+        Ok(Self {
+            zstd,
+            packed: Vec::new(),
+            gathered: Vec::new(),
+        })
+    }
+
+    /// Parts of a stretch as one; `None` where there are none, or all bytes are zero.
+    fn encode_parts(
+        &mut self,
+        buffer: &[u8],
+        ranges: Vec<Range<usize>>,
+    ) -> io::Result<Option<Fresh>> {
+        let whole = ranges.iter().map(Range::len).sum();
+        let content = match ranges.as_slice() {
+            [] => None,
+            [only] => self.encode(&buffer[only.clone()])?,
+            several => {
+                let mut gathered = std::mem::take(&mut self.gathered);
+                gathered.clear();
+                for range in several {
+                    gathered.extend_from_slice(&buffer[range.clone()]);
+                }
+                let content = self.encode(&gathered);
+                self.gathered = gathered;
+                content?
+            }
+        };
+        Ok(content.map(|content| Fresh {
+            content,
+            whole,
+            ranges,
+        }))
     }
 
     /// `None` where all bytes are zero.

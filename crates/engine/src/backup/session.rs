@@ -1,6 +1,6 @@
 //! The one connection that a backup holds: it begins and ends backup mode, and keeps the WAL.
 
-use std::{fmt::Display, path::Path, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, path::Path, str::FromStr, time::Duration};
 
 use kubedb_core::lsn::Lsn;
 use tokio::{task::JoinHandle, time::timeout};
@@ -105,15 +105,9 @@ impl Session {
 
     /// Waits until this instance holds everything up to `needed`.
     pub(super) async fn reach(&self, needed: Lsn) -> Result<(), BackupError> {
-        let what = "say how far it is";
-        let query = if self.is_standby {
-            self.dialect.replay_lsn()
-        } else {
-            self.dialect.current_lsn()
-        };
         let begun = tokio::time::Instant::now();
         loop {
-            let reached: Lsn = self.parsed(&query, what).await?;
+            let reached = self.reached().await?;
             if reached >= needed {
                 return Ok(());
             }
@@ -122,6 +116,27 @@ impl Session {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// What this instance has written or replayed.
+    pub(super) async fn reached(&self) -> Result<Lsn, BackupError> {
+        let query = if self.is_standby {
+            self.dialect.replay_lsn()
+        } else {
+            self.dialect.current_lsn()
+        };
+        self.parsed(&query, "say how far it is").await
+    }
+
+    /// For each database, by its oid, the transaction that wrote its row.
+    pub(super) async fn incarnations(&self) -> Result<BTreeMap<String, String>, BackupError> {
+        let what = "list its databases";
+        let query = "SELECT oid::text, xmin::text FROM pg_catalog.pg_database";
+        let rows = within(ANSWER, what, self.client.query(query, &[])).await?;
+        let rows = rows.map_err(BackupError::query(what))?;
+        let pair = |row: &tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get(1)?));
+        let pairs: Result<_, tokio_postgres::Error> = rows.iter().map(pair).collect();
+        pairs.map_err(BackupError::query(what))
     }
 
     /// Holds the WAL from now on. From 10 on the slot goes with the session; before, a dead attempt's is dropped here.

@@ -2,10 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
-use kubedb_core::lsn::{Lsn, TimelineId};
+use kubedb_core::{
+    base::{Now, read_history},
+    lsn::{Lsn, TimelineId},
+};
 use tokio::{
     sync::mpsc,
     task::{JoinSet, spawn_blocking},
@@ -13,47 +16,50 @@ use tokio::{
 
 use super::{
     Attempt, BackupOutcome, BackupProgress,
+    assemble::{Assembly, Collected, MapWriter, Maps},
+    base::{self, Base, Found},
+    commit::Surroundings,
+    compare::{Frame, Run},
     error::BackupError,
-    pack::{Packer, Place},
-    read::{Content, Encoder, Piece, UNIT, Work},
-    session::{Session, read_control},
+    pack::Packer,
+    plan::{Earlier, EarlierFiles, Planner},
+    read::{Content, Encoder, Piece, Read, Readers, UNIT},
+    session::{Session, Stopped, read_control},
     wal::Range,
-    walk::{Entry, Kind, Walked, linked_tablespaces, walk},
+    walk::{Entry, Walked, linked_tablespaces, walk},
 };
 use crate::{
     postgres::{
         control::{CONTROL_FILE, ControlFile},
         page::PAGE_BYTES,
+        reset,
     },
-    repository::{manifest::Tablespace, map::Codec},
+    repository::{
+        libc,
+        manifest::{ObjectRef, Tablespace},
+    },
 };
 
 /// Longest history of timelines: a line for each of ten thousand promotions.
 const HISTORY_BYTES: u64 = 1 << 20;
 
-/// A file or folder as it was collected.
-#[derive(Debug, Default)]
-pub(super) struct Collected {
-    pub(super) is_folder: bool,
-    pub(super) bytes: u64,
-    pub(super) units: Vec<Stored>,
-}
-
-/// A stretch of a file in a pack.
-#[derive(Debug)]
-pub(super) struct Stored {
-    pub(super) at: u64,
-    pub(super) raw: usize,
-    pub(super) place: Place,
-    pub(super) length: usize,
-    pub(super) codec: Codec,
-    pub(super) blake3: blake3::Hash,
+/// What the server says of itself, at the start of a backup.
+pub(super) struct Facts {
+    pub(super) control: ControlFile,
+    pub(super) timeline: u32,
+    pub(super) start_lsn: Lsn,
+    /// What it has written or replayed.
+    pub(super) reached: Lsn,
+    /// Its databases, by oid, and the transaction that made each.
+    pub(super) incarnations: BTreeMap<String, String>,
 }
 
 /// Everything that the manifest will say.
 pub(super) struct Copied {
-    pub(super) files: BTreeMap<String, Collected>,
-    pub(super) packer: Packer,
+    pub(super) maps: Maps,
+    pub(super) packs: Vec<ObjectRef>,
+    pub(super) found: Found,
+    pub(super) incarnations: BTreeMap<String, String>,
     pub(super) control: ControlFile,
     pub(super) tablespaces: Vec<Tablespace>,
     pub(super) wal: Vec<String>,
@@ -62,13 +68,16 @@ pub(super) struct Copied {
     pub(super) start_lsn: Lsn,
     pub(super) stop_lsn: Lsn,
     pub(super) read_bytes: u64,
+    pub(super) uploaded_bytes: u64,
 }
 
 /// Files on their way into packs.
-struct Transfer<'a> {
+pub(super) struct Transfer<'a> {
     attempt: &'a Attempt<'a>,
     packer: Packer,
-    files: BTreeMap<String, Collected>,
+    maps: MapWriter,
+    /// What is copied last, and lives as long as this Snapshot alone: the label, the control file, the WAL.
+    late: BTreeMap<String, Collected>,
     told: BackupProgress,
 }
 
@@ -81,26 +90,12 @@ impl Attempt<'_> {
         }
         session.hold_wal().await?;
         let tablespaces_before = self.linked_tablespaces().await?;
-        let start_lsn = session.start(&format!("kubedb {}", self.id)).await?;
-        let timeline = session.timeline().await?;
-        let (control, _) = read_control(&self.request.data_folder).await?;
-        if control.block_bytes as usize != PAGE_BYTES {
-            return Err(BackupError::PageSize {
-                bytes: control.block_bytes,
-            });
-        }
-        let mut transfer = Transfer {
-            attempt: self,
-            packer: Packer::new(
-                self.request.store.clone(),
-                self.folder.clone(),
-                &self.id.uid,
-                self.begun.clone(),
-            ),
-            files: BTreeMap::new(),
-            told: BackupProgress::default(),
-        };
-        let tablespaces = transfer.copy_files(&control).await?;
+        let facts = self.begin(session).await?;
+        let timeline = facts.timeline;
+        let history = self.history(TimelineId(timeline)).await?;
+        let found = self.find_base(&facts, history.as_deref()).await?;
+        let mut transfer = Transfer::new(self, &found);
+        let tablespaces = transfer.copy_files(&facts, &found).await?;
         let control = transfer.copy_control().await?;
         let stopped = session.stop().await?;
         let label = &stopped.backup_label;
@@ -115,36 +110,103 @@ impl Attempt<'_> {
         if let Some(oid) = made.first() {
             return Err(BackupError::TablespaceMade { oid: *oid });
         }
-        transfer
-            .put("backup_label", stopped.backup_label.as_bytes())
-            .await?;
-        if !stopped.tablespace_map.trim().is_empty() {
-            transfer
-                .put("tablespace_map", stopped.tablespace_map.as_bytes())
-                .await?;
-        }
+        transfer.put_label(&stopped).await?;
         let range = Range {
-            start: start_lsn,
-            stop: stopped.stop_lsn,
+            start: facts.start_lsn,
+            stop: found.reach(stopped.stop_lsn),
             timeline: TimelineId(timeline),
             segment_bytes: u64::from(control.wal_segment_bytes),
             system_identifier: control.system_identifier,
         };
         let wal = transfer.copy_wal(range).await?;
-        let history = transfer.copy_history(range.timeline).await?;
-        let copied = Copied {
-            read_bytes: transfer.told.done_bytes,
-            files: transfer.files,
-            packer: transfer.packer,
+        transfer
+            .put_history(range.timeline, history.as_deref())
+            .await?;
+        let copied = transfer
+            .finish(Copied {
+                maps: Maps::default(),
+                packs: Vec::new(),
+                found,
+                incarnations: facts.incarnations,
+                control,
+                tablespaces,
+                wal,
+                history,
+                timeline,
+                start_lsn: facts.start_lsn,
+                stop_lsn: range.stop,
+                read_bytes: 0,
+                uploaded_bytes: 0,
+            })
+            .await?;
+        let surroundings = Surroundings {
+            is_standby: session.is_standby,
+            locales: session.locales().await?,
+            libc: spawn_blocking(libc::name).await.unwrap_or_default(),
+        };
+        self.commit(copied, surroundings).await
+    }
+
+    /// Begins backup mode.
+    async fn begin(&self, session: &Session) -> Result<Facts, BackupError> {
+        let start_lsn = session.start(&format!("kubedb {}", self.id)).await?;
+        let timeline = session.timeline().await?;
+        let (control, _) = read_control(&self.request.data_folder).await?;
+        if control.block_bytes as usize != PAGE_BYTES {
+            return Err(BackupError::PageSize {
+                bytes: control.block_bytes,
+            });
+        }
+        Ok(Facts {
             control,
-            tablespaces,
-            wal,
-            history,
             timeline,
             start_lsn,
-            stop_lsn: stopped.stop_lsn,
+            reached: session.reached().await?,
+            // Before any file is read: what is made anew from here on is made anew by the WAL of this backup too.
+            incarnations: session.incarnations().await?,
+        })
+    }
+
+    /// Looks for a Snapshot to refer to.
+    pub(super) async fn find_base(
+        &self,
+        facts: &Facts,
+        history: Option<&str>,
+    ) -> Result<Found, BackupError> {
+        let history = match read_history(history.unwrap_or_default()) {
+            Ok(history) => history,
+            Err(error) => return Ok(Found::Whole(error.to_string())),
         };
-        self.commit(session, copied).await
+        let data_folder = self.request.data_folder.clone();
+        let reset = spawn_blocking(move || reset::read(&data_folder)).await;
+        let now = Now {
+            make: base::make_of(&facts.control, &self.request.lineage),
+            timeline: facts.timeline,
+            history,
+            reached: facts.reached,
+            reset: reset.map_err(|_| BackupError::Worker)?,
+        };
+        base::find(&self.request.store, &self.folder, &self.id, &now).await
+    }
+
+    /// A cluster that was promoted has a file that says where its timeline left the former.
+    async fn history(&self, timeline: TimelineId) -> Result<Option<String>, BackupError> {
+        if timeline.0 <= 1 {
+            return Ok(None);
+        }
+        let wal_folder = self.request.dialect.wal_folder();
+        let name = timeline.history_name();
+        let path = self.request.data_folder.join(wal_folder).join(&name);
+        let fail = |reason: String| BackupError::Wal {
+            segment: name.clone(),
+            reason,
+        };
+        let size = tokio::fs::metadata(&path).await.map(|meta| meta.len());
+        if size.map_err(|error| fail(error.to_string()))? > HISTORY_BYTES {
+            return Err(fail("it is too long for a history of timelines".to_owned()));
+        }
+        let text = tokio::fs::read_to_string(&path).await;
+        text.map(Some).map_err(|error| fail(error.to_string()))
     }
 
     async fn linked_tablespaces(&self) -> Result<BTreeSet<u32>, BackupError> {
@@ -154,60 +216,144 @@ impl Attempt<'_> {
     }
 }
 
-impl Transfer<'_> {
+impl<'a> Transfer<'a> {
+    pub(super) fn new(attempt: &'a Attempt<'a>, found: &Found) -> Self {
+        let store = &attempt.request.store;
+        let (folder, uid) = (&attempt.folder, attempt.id.uid.as_str());
+        let known = match found {
+            Found::Base(base) => base.manifest.maps.as_slice(),
+            Found::Whole(_) => &[],
+        };
+        let begun = attempt.begun.clone();
+        Self {
+            attempt,
+            packer: Packer::new(store.clone(), folder.clone(), uid, begun),
+            maps: MapWriter::new(store.clone(), folder.clone(), uid, known),
+            late: BTreeMap::new(),
+            told: BackupProgress::default(),
+        }
+    }
+
     /// Reads all files by several readers at once, and sends what they give.
-    async fn copy_files(&mut self, control: &ControlFile) -> Result<Vec<Tablespace>, BackupError> {
+    pub(super) async fn copy_files(
+        &mut self,
+        facts: &Facts,
+        found: &Found,
+    ) -> Result<Vec<Tablespace>, BackupError> {
         let request = self.attempt.request;
         let (folder, dialect) = (request.data_folder.clone(), request.dialect);
-        let catalog_version = control.catalog_version;
+        let catalog_version = facts.control.catalog_version;
         let walked = spawn_blocking(move || walk(&folder, dialect, catalog_version)).await;
         let Walked {
-            entries,
+            mut entries,
             tablespaces,
         } = walked.map_err(|_| BackupError::Worker)??;
-        for folder in entries.iter().filter(|entry| entry.kind == Kind::Folder) {
-            let collected = Collected {
-                is_folder: true,
-                ..Collected::default()
-            };
-            self.files.insert(folder.path.clone(), collected);
-        }
-        let checked = (control.checksum_version != 0).then_some(control.segment_blocks);
+        // The order of maps, in which an earlier Snapshot is read beside.
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        self.told.total_bytes = entries.iter().map(Entry::bytes).sum();
         let entries = Arc::new(entries);
-        let work = Work::plan(entries.clone(), checked, self.attempt.stop.clone());
-        let work = Arc::new(work);
-        self.told.total_bytes = work.bytes();
-        self.read_all(&work, &entries, request.threads.clamp(1, 64))
-            .await?;
+        let earlier = match found {
+            Found::Whole(_) => None,
+            Found::Base(base) => Some(self.earlier(base, facts)),
+        };
+        let planner = Planner::new(entries.clone(), earlier);
+        let checked = facts.control.checksum_version != 0;
+        let checked = checked.then_some(facts.control.segment_blocks);
+        self.read_all(entries, planner, checked).await?;
+        // What follows is of no use to later Snapshots, and not mixed with what is.
+        self.packer.cut().await?;
+        self.maps.end().await?;
         Ok(tablespaces)
+    }
+
+    fn earlier(&self, base: &Base, facts: &Facts) -> Earlier {
+        let store = self.attempt.request.store.clone();
+        let has_checksums = facts.control.checksum_version != 0;
+        Earlier {
+            files: EarlierFiles::new(store, self.attempt.folder.clone(), base),
+            since: has_checksums.then_some(base.manifest.start_lsn),
+            theirs: base.manifest.cluster.incarnations.clone(),
+            ours: facts.incarnations.clone(),
+        }
     }
 
     async fn read_all(
         &mut self,
-        work: &Arc<Work>,
-        entries: &[Entry],
-        threads: usize,
+        entries: Arc<Vec<Entry>>,
+        planner: Planner,
+        checked_segment_pages: Option<u32>,
     ) -> Result<(), BackupError> {
-        // A piece waits for each reader, so that none waits for the packer's every turn.
+        let threads = self.attempt.request.threads.clamp(1, 64);
+        // A job and a piece wait for each reader, so that none waits for the planner's or the packer's every turn.
+        let (jobs, waiting) = mpsc::channel(threads);
         let (sender, mut pieces) = mpsc::channel(threads);
-        let mut readers = JoinSet::new();
+        let readers = Arc::new(Readers {
+            entries: entries.clone(),
+            jobs: Mutex::new(waiting),
+            checked_segment_pages,
+            stop: self.attempt.stop.clone(),
+        });
+        let mut tasks = JoinSet::new();
         for _ in 0..threads {
-            let (work, sender) = (work.clone(), sender.clone());
-            readers.spawn_blocking(move || work.read_all(&sender));
+            let (readers, sender) = (readers.clone(), sender.clone());
+            tasks.spawn_blocking(move || readers.read_all(&sender));
         }
-        drop(sender);
+        tasks.spawn(async move {
+            if let Err(error) = planner.run(jobs).await {
+                let _ = sender.send(Err(error)).await;
+            }
+        });
+        let mut assembly = Assembly::new(entries);
         while let Some(piece) = pieces.recv().await {
-            let piece: Piece = piece?;
-            let path = &entries[piece.entry].path;
-            self.add(path, piece.at, piece.raw, piece.content).await?;
+            let Piece { entry, at, read } = piece?;
+            let stretch = match read {
+                Some(read) => Some((at, read.raw, self.store(at, read).await?)),
+                None => None,
+            };
+            assembly.add(entry, stretch);
+            assembly.hand_over(&mut self.maps).await?;
         }
-        while let Some(ended) = readers.join_next().await {
+        while let Some(ended) = tasks.join_next().await {
             ended.map_err(|_| BackupError::Worker)?;
         }
         if self.attempt.stop.is_cancelled() {
             return Err(BackupError::Cancelled);
         }
-        Ok(())
+        assembly.hand_over(&mut self.maps).await?;
+        assembly.is_done().then_some(()).ok_or(BackupError::Worker)
+    }
+
+    /// Stores what is fresh of a stretch. Gives all that it consists of.
+    async fn store(&mut self, at: u64, read: Read) -> Result<Vec<Run>, BackupError> {
+        let mut runs = read.kept;
+        if let Some(fresh) = read.fresh {
+            let frame = self.frame(fresh.content, fresh.whole).await?;
+            let mut from = 0;
+            for range in fresh.ranges {
+                let raw = u32::try_from(range.len()).unwrap_or(u32::MAX);
+                runs.push(Run {
+                    at: at + range.start as u64,
+                    raw,
+                    from,
+                    frame: frame.clone(),
+                });
+                from += raw;
+            }
+        }
+        self.tell(read.raw);
+        Ok(runs)
+    }
+
+    async fn frame(&mut self, content: Content, whole: usize) -> Result<Arc<Frame>, BackupError> {
+        let place = self.packer.add(&content.stored).await?;
+        Ok(Arc::new(Frame {
+            pack: place.pack,
+            offset: place.offset,
+            stored: u32::try_from(content.stored.len()).unwrap_or(u32::MAX),
+            whole: u32::try_from(whole).unwrap_or(u32::MAX),
+            codec: content.codec,
+            blake3: content.blake3,
+        }))
     }
 
     /// The control file comes after all others: on a standby it says up to where they must be replayed.
@@ -236,32 +382,29 @@ impl Transfer<'_> {
         Ok(names)
     }
 
-    /// A cluster that was promoted has a file that says where its timeline left the former.
-    async fn copy_history(&mut self, timeline: TimelineId) -> Result<Option<String>, BackupError> {
-        if timeline.0 <= 1 {
-            return Ok(None);
-        }
-        let request = self.attempt.request;
-        let wal_folder = request.dialect.wal_folder();
-        let name = timeline.history_name();
-        let path = request.data_folder.join(wal_folder).join(&name);
-        let fail = |reason: String| BackupError::Wal {
-            segment: name.clone(),
-            reason,
-        };
-        let size = tokio::fs::metadata(&path).await.map(|meta| meta.len());
-        if size.map_err(|error| fail(error.to_string()))? > HISTORY_BYTES {
-            return Err(fail("it is too long for a history of timelines".to_owned()));
-        }
-        let text = tokio::fs::read_to_string(&path).await;
-        let text = text.map_err(|error| fail(error.to_string()))?;
-        self.put(&format!("{wal_folder}/{name}"), text.as_bytes())
+    async fn put_label(&mut self, stopped: &Stopped) -> Result<(), BackupError> {
+        self.put("backup_label", stopped.backup_label.as_bytes())
             .await?;
-        Ok(Some(text))
+        if stopped.tablespace_map.trim().is_empty() {
+            return Ok(());
+        }
+        self.put("tablespace_map", stopped.tablespace_map.as_bytes())
+            .await
     }
 
-    /// Adds a small file that is in memory.
-    async fn put(&mut self, path: &str, bytes: &[u8]) -> Result<(), BackupError> {
+    async fn put_history(
+        &mut self,
+        timeline: TimelineId,
+        text: Option<&str>,
+    ) -> Result<(), BackupError> {
+        let Some(text) = text else { return Ok(()) };
+        let wal_folder = self.attempt.request.dialect.wal_folder();
+        let path = format!("{wal_folder}/{}", timeline.history_name());
+        self.put(&path, text.as_bytes()).await
+    }
+
+    /// Adds a small file that is in memory, one of the late ones.
+    pub(super) async fn put(&mut self, path: &str, bytes: &[u8]) -> Result<(), BackupError> {
         let content = Encoder::new().and_then(|mut encoder| encoder.encode(bytes));
         let content = content.map_err(|source| BackupError::Compress {
             path: path.to_owned(),
@@ -277,28 +420,53 @@ impl Transfer<'_> {
         raw: usize,
         content: Option<Content>,
     ) -> Result<(), BackupError> {
-        let mut unit = None;
+        let mut run = None;
         if let Some(content) = content {
-            unit = Some(Stored {
+            run = Some(Run {
                 at,
-                raw,
-                place: self.packer.add(&content.stored).await?,
-                length: content.stored.len(),
-                codec: content.codec,
-                blake3: content.blake3,
+                raw: u32::try_from(raw).unwrap_or(u32::MAX),
+                from: 0,
+                frame: self.frame(content, raw).await?,
             });
         }
-        let file = self.files.entry(path.to_owned()).or_default();
-        // A stretch behind the end of a file that became shorter is empty.
-        if raw > 0 {
-            file.bytes = file.bytes.max(at + raw as u64);
-        }
-        file.units.extend(unit);
-        self.told.done_bytes += raw as u64;
+        let file = self.late.entry(path.to_owned()).or_default();
+        file.add(at, raw, run);
+        self.tell(raw);
+        Ok(())
+    }
+
+    fn tell(&mut self, read: usize) {
+        self.told.done_bytes += read as u64;
         self.told.total_bytes = self.told.total_bytes.max(self.told.done_bytes);
         self.told.uploaded_bytes = self.packer.uploaded();
         self.attempt.progress.send_replace(self.told);
-        Ok(())
+    }
+
+    /// Sends the last packs, then the maps.
+    pub(super) async fn finish(mut self, copied: Copied) -> Result<Copied, BackupError> {
+        let (packs, uploaded) = self.packer.finish().await?;
+        for (path, file) in std::mem::take(&mut self.late) {
+            self.maps.push(&path, file).await?;
+        }
+        let maps = self.maps.finish().await?;
+        Ok(Copied {
+            packs,
+            uploaded_bytes: uploaded + maps.uploaded,
+            read_bytes: self.told.done_bytes,
+            maps,
+            ..copied
+        })
+    }
+}
+
+impl Found {
+    /// Pages that are taken from an earlier Snapshot may hold what it did at its end, so recovery must go at least as far. It is found here: the
+    /// server was there already when it began.
+    fn reach(&self, stop: Lsn) -> Lsn {
+        match self {
+            Self::Base(base) => stop.max(base.manifest.stop_lsn),
+            Self::Whole(_) => stop,
+        }
     }
 }
 

@@ -30,12 +30,14 @@ const EMPTIED: [&str; 7] = [
 ];
 
 /// Files of the running server, of an earlier backup or recovery, of this very walk, or of the agent. At the top only.
-const LEFT_OUT: [&str; 15] = [
+const LEFT_OUT: [&str; 17] = [
     "backup_label",
     "backup_label.old",
     "backup_manifest",
     "current_logfiles.tmp",
     "kubedb-instance.json",
+    "kubedb-wal-reset",
+    "kubedb-wal-reset.new",
     "postgresql.auto.conf.tmp",
     "postmaster.opts",
     "postmaster.pid",
@@ -58,14 +60,33 @@ pub(super) struct Entry {
     pub(super) kind: Kind,
 }
 
+impl Entry {
+    /// Bytes to be read.
+    pub(super) fn bytes(&self) -> u64 {
+        match self.kind {
+            Kind::File { bytes, .. } => bytes,
+            Kind::Folder => 0,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Folder,
-    /// A file, its size now, and whether it holds pages: then which file of its relation it is.
+    /// A file, its size now, and what pages it holds, if any.
     File {
         bytes: u64,
-        pages_of_segment: Option<u32>,
+        pages: Option<Pages>,
     },
+}
+
+/// What a file of a relation holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pages {
+    /// Which file of its fork it is.
+    pub(super) segment: u32,
+    /// Whether each change of a page moves its LSN, as in main forks.
+    pub(super) is_main: bool,
 }
 
 /// All that is backed up, but `pg_control`, which is read last, and the WAL.
@@ -151,8 +172,11 @@ impl Walk {
                 .as_ref()
                 .is_some_and(|relation| relation.is_reset(&unlogged));
             if !is_gone && !is_left_out(path, name) {
-                let segment = relation.map(|relation| relation.segment);
-                self.entry(&source.join(name), &join(path, name), segment, depth)?;
+                let pages = relation.map(|relation| Pages {
+                    segment: relation.segment,
+                    is_main: relation.fork.is_none(),
+                });
+                self.entry(&source.join(name), &join(path, name), pages, depth)?;
             }
         }
         Ok(())
@@ -162,7 +186,7 @@ impl Walk {
         &mut self,
         source: &Path,
         path: &str,
-        segment: Option<u32>,
+        pages: Option<Pages>,
         depth: usize,
     ) -> Result<(), BackupError> {
         if !is_safe_path(path) {
@@ -184,7 +208,7 @@ impl Walk {
         if meta.is_file() {
             let kind = Kind::File {
                 bytes: meta.len(),
-                pages_of_segment: segment,
+                pages,
             };
             self.push(path, source, kind);
             return Ok(());
@@ -258,6 +282,15 @@ fn is_left_out(folder: &str, name: &str) -> bool {
         || name.starts_with("pg_internal.init")
         || (is_top && (LEFT_OUT.contains(&name) || name.starts_with(".s.PGSQL.")))
         || join(folder, name) == CONTROL_FILE
+}
+
+/// The database whose files lie here: `base/<oid>/…`, `pg_tblspc/<oid>/PG_…/<oid>/…`. What all databases share has none.
+pub(super) fn database_of(path: &str) -> Option<&str> {
+    let parts: Vec<&str> = path.split('/').collect();
+    match parts.as_slice() {
+        ["base", oid, _] | ["pg_tblspc", _, _, oid, _] => Some(oid),
+        _ => None,
+    }
 }
 
 /// Whether files of relations lie here: `global`, `base/<oid>`, `pg_tblspc/<oid>/PG_…/<oid>`.
@@ -368,5 +401,8 @@ mod tests {
         );
         assert!(!is_left_out("mine", "postmaster.pid") && !is_left_out("base/1", "pg_control"));
         assert!(holds_relations("pg_tblspc/5/PG_15_202209061/5") && !holds_relations("base"));
+        assert_eq!(database_of("base/5/1259"), Some("5"));
+        assert_eq!(database_of("pg_tblspc/9/PG_15_202209061/5/1259"), Some("5"));
+        assert_eq!(database_of("global/1262"), None);
     }
 }

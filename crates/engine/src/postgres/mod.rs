@@ -3,3 +3,4 @@
 pub mod control;
 pub mod dialect;
 pub mod page;
+pub mod reset;

@@ -1,6 +1,6 @@
 //! Deleting a Snapshot: exactly what is its own, whatever state it is in, and as often as one likes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -8,13 +8,17 @@ use super::{
     keys::{self, AttemptId, DatabaseFolder, NameError, Record},
     manifest::{self, Manifest, ReadManifestError},
 };
-use crate::store::{Store, StoreError};
+use crate::store::{Listed, Store, StoreError};
 
 /// Requests under way at once.
 const REQUESTS: usize = 8;
 
 /// A writer that has not noticed yet may add a pack, or even its manifest, while we delete; it notices before its next one.
 const SWEEPS: usize = 3;
+
+/// What no manifest names and no Snapshot answers for is deleted when it is so much older than the deletion, by the store's clock: a listing that
+/// lags cannot hide for so long that somebody is about to need it. Such objects are left when a manifest that named them was spoilt.
+const GRACE_MS: i64 = 24 * 3_600 * 1_000;
 
 /// What was deleted by this call. A call that finds nothing left says zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,7 +102,12 @@ struct Records {
     intents: BTreeMap<String, u64>,
     manifests: BTreeMap<String, AttemptId>,
     markers: BTreeMap<String, u64>,
-    others: Vec<String>,
+    /// When the latest of our markers was written.
+    marked: Option<i64>,
+    /// Uids of all Snapshots of which there is any record.
+    known: HashSet<String>,
+    /// Manifests of other Snapshots, and those that attempts may be about to write or have written since the listing.
+    others: BTreeSet<String>,
 }
 
 impl Records {
@@ -145,7 +154,7 @@ impl Deletion<'_> {
 
     async fn sweep(&mut self, mut records: Records) -> Result<(), DeleteError> {
         // Before anything is touched: is it known what the others need?
-        let needed = self.needed_by_others(&records.others).await?;
+        self.needed_by_others(&records.others).await?;
         // A writer that is still at it finds its intent gone and stops.
         self.remove(std::mem::take(&mut records.intents)).await?;
         let mut referred = BTreeMap::new();
@@ -153,9 +162,14 @@ impl Deletion<'_> {
             let marker = self.retire(&key, &id).await?;
             records.markers.extend(marker);
         }
+        // A Snapshot that is being made looks, once it has its manifest, whether ours is still there. So now that ours is gone, whoever may
+        // refer to our objects and stay is to be seen.
+        let now = self.records().await?;
+        let needed = self.needed_by_others(&now.others).await?;
         for marker in records.markers.keys() {
             referred.extend(self.refers_to(marker).await?);
         }
+        referred.extend(self.orphans(&now).await?);
         for _ in 0..SWEEPS {
             let mut doomed = std::mem::take(&mut referred);
             for own in [keys::packs(&self.id.uid), keys::maps(&self.id.uid)] {
@@ -181,31 +195,66 @@ impl Deletion<'_> {
     }
 
     async fn records(&self) -> Result<Records, DeleteError> {
-        let listed = self.store.list(&self.folder.snapshots()).await;
+        let mut listed = Vec::new();
+        let show = |found: Listed, written| listed.push((found, written));
+        let shown = self.store.visit(&self.folder.snapshots(), show).await;
+        shown.map_err(|source| self.fail(source))?;
         let mut records = Records::default();
-        for found in listed.map_err(|source| self.fail(source))? {
+        for (found, written) in listed {
             let Some((record, id)) = self.folder.read_record(&found.key) else {
                 continue;
             };
+            records.known.insert(id.uid.clone());
             let is_ours = id.snapshot == self.id.snapshot && id.uid == self.id.uid;
             match (is_ours, record) {
                 (true, Record::Intent) => drop(records.intents.insert(found.key, found.bytes)),
                 (true, Record::Manifest) => drop(records.manifests.insert(found.key, id)),
-                (true, Record::Deleting) => drop(records.markers.insert(found.key, found.bytes)),
-                (false, Record::Manifest) => records.others.push(found.key),
-                // Neither is restorable; each clears up for itself.
-                (false, Record::Intent | Record::Deleting) => {}
+                (true, Record::Deleting) => {
+                    records.marked = records.marked.max(Some(written));
+                    records.markers.insert(found.key, found.bytes);
+                }
+                (false, Record::Manifest | Record::Intent) => {
+                    let manifest = self.folder.record(Record::Manifest, &id);
+                    records.others.insert(manifest);
+                }
+                // Not restorable any more; it clears up for itself.
+                (false, Record::Deleting) => {}
             }
         }
         Ok(records)
     }
 
+    /// Objects that nobody answers for any more.
+    async fn orphans(&self, records: &Records) -> Result<BTreeMap<String, u64>, DeleteError> {
+        let mut orphans = BTreeMap::new();
+        // The marker was written just now, or before: then the less is old enough.
+        let Some(now) = records.marked else {
+            return Ok(orphans);
+        };
+        for root in [keys::PACKS, keys::MAPS] {
+            let show = |found: Listed, written: i64| {
+                let relative = self.folder.relative(&found.key);
+                let owner = relative.and_then(keys::owner);
+                let is_orphan = owner.is_some_and(|uid| !records.known.contains(uid));
+                if is_orphan && written < now.saturating_sub(GRACE_MS) {
+                    orphans.insert(found.key, found.bytes);
+                }
+            };
+            let shown = self.store.visit(&self.folder.key(root), show).await;
+            shown.map_err(|source| self.fail(source))?;
+        }
+        Ok(orphans)
+    }
+
     /// Keys that remaining manifests refer to.
-    async fn needed_by_others(&self, others: &[String]) -> Result<HashSet<String>, DeleteError> {
-        let reads = stream::iter(others.to_vec()).map(|key| async move {
+    async fn needed_by_others(
+        &self,
+        others: &BTreeSet<String>,
+    ) -> Result<HashSet<String>, DeleteError> {
+        let reads = stream::iter(others.clone()).map(|key| async move {
             match manifest::read(self.store, &key).await {
                 Ok(manifest) => Ok(self.keys_of(&manifest).into_keys().collect::<Vec<_>>()),
-                // Deleted since the listing.
+                // Deleted since the listing, or not written.
                 Err(ReadManifestError::Read(source)) if source.is_not_found() => Ok(Vec::new()),
                 Err(source) => Err(DeleteError::OtherUnreadable {
                     snapshot: self.id.snapshot.clone(),

@@ -9,7 +9,7 @@ pub struct DatabaseFolder {
 }
 
 /// One try to make one Snapshot. The uid tells apart Snapshots that had the same name one after another.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId {
     /// Name of the Snapshot.
     pub snapshot: String,
@@ -22,7 +22,8 @@ pub struct AttemptId {
 /// What an object in a Snapshot's folder says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// The attempt has begun; it may have written packs. Removed when the Snapshot is deleted, which a late writer notices.
+    /// The attempt has begun; it may have written packs. Removed when the Snapshot is deleted, which a late writer notices, and by the writer
+    /// itself once its Snapshot is complete and what that refers to is known to stay.
     Intent,
     /// The attempt is complete and can be restored.
     Manifest,
@@ -146,17 +147,23 @@ fn read_record(relative: &str) -> Option<(Record, AttemptId)> {
     Some((record, id))
 }
 
+/// Folder of all packs, relative to the database's.
+pub const PACKS: &str = "packs";
+
+/// Folder of all maps.
+pub const MAPS: &str = "maps";
+
 /// Folder of the packs that a Snapshot wrote, relative to the database's. All its attempts share it, so that
 /// deleting the Snapshot finds what a crashed attempt left.
 #[must_use]
 pub fn packs(uid: &str) -> String {
-    format!("packs/{uid}")
+    format!("{PACKS}/{uid}")
 }
 
 /// Folder of the maps that a Snapshot wrote.
 #[must_use]
 pub fn maps(uid: &str) -> String {
-    format!("maps/{uid}")
+    format!("{MAPS}/{uid}")
 }
 
 /// Whether this may stand in a manifest as the name of a pack or a map: `packs/<uid>/<hex>`, `maps/<uid>/<hex>`.
@@ -167,7 +174,14 @@ pub fn is_data(relative: &str) -> bool {
         return false;
     };
     let is_hex = !hash.is_empty() && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
-    matches!(*kind, "packs" | "maps") && name("uid", uid).is_ok() && is_hex
+    matches!(*kind, PACKS | MAPS) && name("uid", uid).is_ok() && is_hex
+}
+
+/// The uid of the Snapshot that wrote what a manifest may name so.
+#[must_use]
+pub fn owner(relative: &str) -> Option<&str> {
+    let owner = relative.split('/').nth(1);
+    owner.filter(|_| is_data(relative))
 }
 
 /// Names of Kubernetes objects, and uids: letters, digits, `-` and `.`, at most 253, and never only dots.
@@ -228,6 +242,8 @@ mod tests {
         }
         assert!(AttemptId::new("s", "u", 10_000).is_err());
         assert!(is_data("packs/u-1/00ff"));
+        assert_eq!(owner("maps/u-1/00ff"), Some("u-1"));
+        assert_eq!(owner("snapshots/u-1/00ff"), None);
         for bad in [
             "packs/../00ff",
             "packs/u",

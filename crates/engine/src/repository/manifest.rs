@@ -18,8 +18,11 @@ pub const FORMAT: &str = "kubedb-snapshot";
 /// The version that this code writes, and the newest that it reads.
 pub const VERSION: u64 = 1;
 
-/// Features a reader must know to restore correctly. Version 1 has the codecs `plain`, `zstd` and `zero`, and nothing more.
-const KNOWN_FEATURES: [&str; 0] = [];
+/// Units may be parts of what was stored, and objects those of other Snapshots; the last maps hold files that stand between those of others.
+pub const REFERENCES: &str = "references";
+
+/// Features a reader must know to restore correctly.
+const KNOWN_FEATURES: [&str; 1] = [REFERENCES];
 
 /// Largest manifest: a row for each of 65 536 packs (1 TiB) and as many maps takes 16 MiB.
 pub const MANIFEST_BYTES: u64 = 64 << 20;
@@ -77,6 +80,9 @@ pub struct Manifest {
     pub tablespaces: Vec<Tablespace>,
     /// Sizes.
     pub sizes: Sizes,
+    /// The Snapshot that it was compared with; nobody needs that any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseRef>,
     /// Objects that list files, in order of path.
     pub maps: Vec<ObjectRef>,
     /// Objects that hold content.
@@ -111,6 +117,21 @@ pub struct Cluster {
     pub locales: Vec<Locale>,
     /// Settings that a standby must have at least, such as `max_connections`.
     pub settings: BTreeMap<String, String>,
+    /// For each database, by its oid, the transaction that wrote its row: one that was dropped and made again under the same oid has another.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub incarnations: BTreeMap<String, String>,
+}
+
+/// A Snapshot that another was compared with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BaseRef {
+    /// Its name.
+    pub snapshot: String,
+    /// Its uid.
+    pub snapshot_uid: String,
+    /// Which try it was.
+    pub attempt: u32,
 }
 
 /// How a database within the cluster sorts.

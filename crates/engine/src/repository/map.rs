@@ -1,13 +1,14 @@
 //! Maps: the lower level of a manifest. Each lists some files and where their content lies.
 //!
-//! Where one map ends and the next begins depends on the paths alone, so that a Snapshot of an unchanged part of a database
-//! would write an equal map.
+//! Where one map ends and the next begins depends on paths and sizes, so that a Snapshot of an unchanged part of a database
+//! gives an equal map, which it refers to instead of writing it again.
 
 use std::io::Read as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::values;
+use super::manifest::{ObjectRef, values};
+use crate::store::{Store, StoreError};
 
 /// Bytes of a map before compression, at most: a single file of half a terabyte in units of 1 MiB takes 80 MB.
 pub const MAP_BYTES: u64 = 128 << 20;
@@ -21,7 +22,7 @@ const WINDOW_LOG: u32 = 24;
 /// Files in one map, at most.
 const MAP_FILES: usize = 4_096;
 
-/// Units in one map, at most; a file of 1 GiB has 256.
+/// Units in one map, at most; a file of 1 GiB has 1 024, and 131 072 where each page was last changed at another time.
 const MAP_UNITS: usize = 65_536;
 
 /// Bytes of one unit, read or stored, at most; writers use a sixteenth.
@@ -30,8 +31,8 @@ const UNIT_BYTES: u32 = 16 << 20;
 /// Larger than any file of a data folder: relations are cut at 1 GiB, and the file systems that servers run on end at 16 TiB to some more.
 const FILE_BYTES: u64 = 1 << 46;
 
-/// One path in so many ends its map, on average.
-const PATHS_PER_MAP: u32 = 512;
+/// A map ends after so many MiB and paths, on average, so that what is rewritten for a change is as large as what is around it.
+const MIB_PER_MAP: u64 = 512;
 
 /// A list of files.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -72,8 +73,15 @@ pub struct Unit {
     pub stored: u32,
     /// How it is stored.
     pub codec: Codec,
-    /// BLAKE3 of the content as it is in the file, hexadecimal.
+    /// BLAKE3 of what was stored, unpacked, hexadecimal.
     pub blake3: String,
+    /// Where it begins in what was stored, unpacked.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub from: u32,
+    /// Length of what was stored, unpacked, where that is more than this unit: pages that changed together are stored together,
+    /// and of what was stored once a part may have changed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<u32>,
 }
 
 /// How a unit is stored. Zeros are not stored at all: the file is longer there than its units.
@@ -97,9 +105,63 @@ pub enum MapError {
     Encode(#[source] std::io::Error),
 }
 
+/// Why a map was not had from the store.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadMapError {
+    #[error(transparent)]
+    Store(StoreError),
+    #[error("{0}")]
+    Damaged(String),
+    #[error(transparent)]
+    Map(MapError),
+}
+
+/// A map that arrives damaged is fetched again so often: the network may have done it.
+const FETCHES: u32 = 2;
+
+/// Reads a map by its key, and verifies it.
+pub(crate) async fn read(
+    store: &Store,
+    key: &str,
+    object: &ObjectRef,
+) -> Result<Map, ReadMapError> {
+    // Packed it is smaller than unpacked, or at least not larger than the limit of that.
+    let limit = object.bytes.min(MAP_BYTES);
+    let mut tried = 0;
+    let bytes = loop {
+        tried += 1;
+        let wrong = match store.read(key, limit).await {
+            Ok(bytes) if bytes.len() as u64 != object.bytes => {
+                format!("it has {} bytes instead of {}", bytes.len(), object.bytes)
+            }
+            Ok(bytes) if blake3::hash(&bytes).to_hex().as_str() == object.blake3 => break bytes,
+            Ok(_) => "its content does not fit its hash".to_owned(),
+            Err(StoreError::TooLarge { .. }) => "it is longer than it was".to_owned(),
+            Err(error) => return Err(ReadMapError::Store(error)),
+        };
+        if tried == FETCHES {
+            return Err(ReadMapError::Damaged(wrong));
+        }
+    };
+    Map::decode(&bytes).map_err(ReadMapError::Map)
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+impl Unit {
+    /// Length of what was stored, unpacked.
+    #[must_use]
+    pub fn whole(&self) -> u32 {
+        self.of.unwrap_or(self.raw)
+    }
 }
 
 impl Map {
@@ -148,9 +210,14 @@ impl FileEntry {
         }
         let mut end = 0;
         for unit in &self.units {
-            let is_small = unit.raw <= UNIT_BYTES && unit.stored <= UNIT_BYTES;
-            let is_sound =
-                is_small && !self.is_folder && unit.at >= end && (unit.pack as usize) < packs;
+            let is_small = unit.whole() <= UNIT_BYTES && unit.stored <= UNIT_BYTES;
+            let end_of_part = unit.from.checked_add(unit.raw);
+            let is_part = end_of_part.is_some_and(|end| end <= unit.whole());
+            let is_sound = is_small
+                && is_part
+                && !self.is_folder
+                && unit.at >= end
+                && (unit.pack as usize) < packs;
             end = unit.at.saturating_add(u64::from(unit.raw));
             if !is_sound || end > self.bytes {
                 return Some(format!("the content of {:?} is not in order", self.path));
@@ -168,15 +235,17 @@ pub fn is_safe_path(path: &str) -> bool {
         && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
-/// Whether the map that this file was just added to is to end here.
+/// Whether the map that this file was just added to is to end here; it has so many units by now. Mostly the path and the size of the file alone
+/// decide, so that maps of what has not changed come out equal.
 #[must_use]
-pub fn ends_map(map: &Map, path: &str) -> bool {
-    let units: usize = map.files.iter().map(|file| file.units.len()).sum();
-    let hash = blake3::hash(path.as_bytes());
+pub fn ends_map(map: &Map, units: usize) -> bool {
+    let Some(file) = map.files.last() else {
+        return false;
+    };
+    let hash = blake3::hash(file.path.as_bytes());
     let [a, b, c, d, ..] = *hash.as_bytes();
-    map.files.len() >= MAP_FILES
-        || units >= MAP_UNITS
-        || u32::from_le_bytes([a, b, c, d]) % PATHS_PER_MAP == 0
+    let chance = u64::from(u32::from_le_bytes([a, b, c, d])) % MIB_PER_MAP;
+    map.files.len() >= MAP_FILES || units >= MAP_UNITS || chance <= file.bytes >> 20
 }
 
 #[cfg(test)]
@@ -192,6 +261,8 @@ mod tests {
             stored: 10,
             codec: Codec::Plain,
             blake3: String::new(),
+            from: 0,
+            of: None,
         };
         let file = FileEntry {
             path: path.to_owned(),
@@ -231,5 +302,40 @@ mod tests {
             assert!(Map::decode(&bytes).is_err(), "{at} {pack}");
         }
         assert!(Map::decode(b"no map").is_err());
+    }
+
+    #[test]
+    fn t17_a_part_lies_within_what_was_stored() {
+        for (from, of, is_sound) in [
+            (0, None, true),
+            (1, None, false),
+            (0, Some(9), false),
+            (5, Some(15), true),
+            (6, Some(15), false),
+            (u32::MAX, Some(15), false),
+            (0, Some(UNIT_BYTES + 1), false),
+        ] {
+            let mut map = map("x", 0, 0);
+            (map.files[0].units[0].from, map.files[0].units[0].of) = (from, of);
+            let read = Map::decode(&map.encode().unwrap());
+            assert_eq!(read.is_ok(), is_sound, "{from} {of:?}");
+            assert!(!is_sound || read.unwrap() == map);
+        }
+    }
+
+    #[test]
+    fn maps_end_by_path_and_size() {
+        let ends = |path: &str, bytes: u64, units| {
+            let mut map = map(path, 0, 0);
+            map.files[0].bytes = bytes;
+            ends_map(&map, units)
+        };
+        assert!(ends("base/1/2", 1 << 30, 0) && ends("base/1/2", 0, MAP_UNITS));
+        let count = |bytes| {
+            let paths = (0..4_096).filter(|path| ends(&path.to_string(), bytes, 0));
+            paths.count()
+        };
+        assert!((2..30).contains(&count(8_192)), "{}", count(8_192));
+        assert!((400..650).contains(&count(64 << 20)), "{}", count(64 << 20));
     }
 }

@@ -139,10 +139,11 @@ pub async fn fetch(
 fn drop_file(plan: &mut Plan, number: Option<usize>) {
     let Some(number) = number else { return };
     plan.files.remove(number);
-    for fetch in &mut plan.fetches {
-        fetch.units.retain(|unit| unit.file != number);
-        for unit in fetch.units.iter_mut().filter(|unit| unit.file > number) {
-            unit.file -= 1;
+    let frames = plan.fetches.iter_mut().flat_map(|fetch| &mut fetch.frames);
+    for frame in frames {
+        frame.parts.retain(|part| part.file != number);
+        for part in frame.parts.iter_mut().filter(|part| part.file > number) {
+            part.file -= 1;
         }
     }
 }

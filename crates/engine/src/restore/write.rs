@@ -160,30 +160,37 @@ impl Site {
         let mut written = 0;
         let mut decoder = Decoder::default();
         let mut open: Option<(usize, File)> = None;
-        for unit in &fetch.units {
+        for frame in &fetch.frames {
+            let Some(first) = frame.parts.first() else {
+                continue;
+            };
             let damaged = |reason: String| UnitError::Damaged {
-                file: unit.file,
+                file: first.file,
                 reason,
             };
-            let from = usize::try_from(unit.offset - fetch.start).unwrap_or(usize::MAX);
-            let length = usize::try_from(unit.stored).unwrap_or(usize::MAX);
+            let from = usize::try_from(frame.offset - fetch.start).unwrap_or(usize::MAX);
+            let length = usize::try_from(frame.stored).unwrap_or(usize::MAX);
             let stored = bytes.get(from..from.saturating_add(length));
             let stored = stored.ok_or_else(|| damaged("it ends early".to_owned()))?;
-            let raw = decoder.unpack(unit.codec, stored, unit.raw, &unit.blake3);
+            let raw = decoder.unpack(frame.codec, stored, frame.whole, &frame.blake3);
             let raw = raw.map_err(damaged)?;
-            let path = || self.place(&files[unit.file].path);
-            let failed = |error| UnitError::Write(fail(&path())(error));
-            // Neighbours in a pack mostly belong to one file.
-            let file = match open.take() {
-                Some((number, file)) if number == unit.file => file,
-                _ => OpenOptions::new()
-                    .write(true)
-                    .open(path())
-                    .map_err(failed)?,
-            };
-            file.write_all_at(raw, unit.at).map_err(failed)?;
-            open = Some((unit.file, file));
-            written += raw.len() as u64;
+            for part in &frame.parts {
+                let path = || self.place(&files[part.file].path);
+                let failed = |error| UnitError::Write(fail(&path())(error));
+                // Neighbours in a pack mostly belong to one file.
+                let file = match open.take() {
+                    Some((number, file)) if number == part.file => file,
+                    _ => OpenOptions::new()
+                        .write(true)
+                        .open(path())
+                        .map_err(failed)?,
+                };
+                // A map is refused when a part goes beyond its whole.
+                let content = raw.get(part.from..part.from + part.raw).unwrap_or_default();
+                file.write_all_at(content, part.at).map_err(failed)?;
+                open = Some((part.file, file));
+                written += content.len() as u64;
+            }
         }
         Ok(written)
     }

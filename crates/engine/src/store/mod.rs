@@ -282,6 +282,18 @@ impl Store {
 
     /// All objects below a folder, sorted by key. A folder that does not exist is empty.
     pub async fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        let mut all = Vec::new();
+        self.visit(folder, |listed, _| all.push(listed)).await?;
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(all)
+    }
+
+    /// Shows all objects below a folder, in any order, without keeping them, and when each was written by the store's clock, in milliseconds.
+    pub async fn visit(
+        &self,
+        folder: &str,
+        mut show: impl FnMut(Listed, i64),
+    ) -> Result<(), StoreError> {
         let path = self.path(folder)?;
         let root = self.root.as_ref();
         let strip = |key: &str| {
@@ -289,23 +301,23 @@ impl Store {
                 .map(|key| key.trim_start_matches('/').to_owned())
         };
         let mut found = self.objects.list(Some(&path));
-        let mut all = Vec::new();
+        let mut shown = 0;
         let fail = |error| classify(self.named(folder, false), error);
         while let Some(meta) = found.try_next().await.map_err(fail)? {
-            if all.len() == LISTED_OBJECTS {
+            if shown == LISTED_OBJECTS {
                 return Err(StoreError::TooLarge {
                     label: self.label.to_string(),
                     object: folder.to_owned(),
                     limit: LISTED_OBJECTS as u64,
                 });
             }
-            all.extend(strip(meta.location.as_ref()).map(|key| Listed {
-                key,
-                bytes: meta.size,
-            }));
+            shown += 1;
+            if let Some(key) = strip(meta.location.as_ref()) {
+                let bytes = meta.size;
+                show(Listed { key, bytes }, meta.last_modified.timestamp_millis());
+            }
         }
-        all.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(all)
+        Ok(())
     }
 
     /// Deletes an object; one that is absent is deleted already.

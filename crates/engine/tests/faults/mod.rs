@@ -37,6 +37,10 @@ struct Door {
     word: &'static str,
     gate: Semaphore,
     waiting: Semaphore,
+    /// The call of this number waits until it may go on.
+    pause: AtomicUsize,
+    paused: Semaphore,
+    going: Semaphore,
 }
 
 impl fmt::Display for Faulty {
@@ -58,12 +62,44 @@ impl Faulty {
                 word,
                 gate: Semaphore::new(0),
                 waiting: Semaphore::new(0),
+                pause: never(),
+                paused: Semaphore::new(0),
+                going: Semaphore::new(0),
             }),
         }
     }
 
     pub(crate) fn store(&self) -> Store {
         Store::over(Arc::new(self.clone()), "faulty:x", "x", None).unwrap()
+    }
+
+    /// The same objects, without faults.
+    pub(crate) fn bare(&self) -> Store {
+        Store::over(self.objects.clone(), "faulty:x", "x", None).unwrap()
+    }
+
+    /// Lets the call of this number wait until [`Faulty::go_on`].
+    pub(crate) fn pause_at(&self, call: usize) {
+        self.door.pause.store(call, Ordering::SeqCst);
+    }
+
+    /// Waits until that call is reached.
+    pub(crate) async fn until_paused(&self) {
+        self.door.paused.acquire().await.unwrap().forget();
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.door.pause.store(usize::MAX, Ordering::SeqCst);
+        self.door.going.add_permits(1);
+    }
+
+    /// No faults any more.
+    pub(crate) fn mend(&self) {
+        self.break_from(usize::MAX);
+        self.lose(usize::MAX);
+        self.door.pause.store(usize::MAX, Ordering::SeqCst);
+        self.door.paused.forget_permits(usize::MAX);
+        self.door.going.forget_permits(usize::MAX);
     }
 
     /// Calls so far; counting begins anew.
@@ -92,8 +128,12 @@ impl Faulty {
     }
 
     /// Whether to fail the call before it does anything, and after.
-    fn enter(&self) -> Result<bool> {
+    async fn enter(&self) -> Result<bool> {
         let call = self.door.calls.fetch_add(1, Ordering::SeqCst);
+        if call == self.door.pause.load(Ordering::SeqCst) {
+            self.door.paused.add_permits(1);
+            self.door.going.acquire().await.unwrap().forget();
+        }
         if call >= self.door.broken_from.load(Ordering::SeqCst) {
             return Err(broken());
         }
@@ -116,7 +156,7 @@ impl ObjectStore for Faulty {
         payload: PutPayload,
         options: PutOptions,
     ) -> Result<PutResult> {
-        let is_lost = self.enter()?;
+        let is_lost = self.enter().await?;
         if !self.door.word.is_empty() && location.as_ref().contains(self.door.word) {
             self.door.waiting.add_permits(1);
             self.door.gate.acquire().await.unwrap().forget();
@@ -134,7 +174,7 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.enter()?;
+        self.enter().await?;
         self.objects.get_opts(location, options).await
     }
 
@@ -147,7 +187,7 @@ impl ObjectStore for Faulty {
             .then(move |location| {
                 let this = this.clone();
                 async move {
-                    let is_lost = this.enter()?;
+                    let is_lost = this.enter().await?;
                     let location = location?;
                     object_store::ObjectStoreExt::delete(&*this.objects, &location).await?;
                     if is_lost { Err(broken()) } else { Ok(location) }
@@ -157,14 +197,19 @@ impl ObjectStore for Faulty {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        match self.enter() {
-            Ok(_) => self.objects.list(prefix),
-            Err(error) => futures::stream::iter([Err(error)]).boxed(),
-        }
+        let this = self.clone();
+        let prefix = prefix.cloned();
+        let listing = async move {
+            match this.enter().await {
+                Ok(_) => this.objects.list(prefix.as_ref()),
+                Err(error) => futures::stream::iter([Err(error)]).boxed(),
+            }
+        };
+        futures::stream::once(listing).flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.enter()?;
+        self.enter().await?;
         self.objects.list_with_delimiter(prefix).await
     }
 

@@ -69,6 +69,8 @@ impl Parts {
             stored: u32::try_from(stored.len()).unwrap(),
             codec: Codec::Zstd,
             blake3: hash(content),
+            from: 0,
+            of: None,
         };
         self.pack.extend(stored);
         self.map.files.push(FileEntry {

@@ -255,6 +255,16 @@ impl Server {
         let _ = child.wait();
     }
 
+    /// Throws the WAL away, as pg_resetwal does. Only packaged versions have it.
+    pub(crate) fn reset_wal(&self) {
+        let status = command(&self.bin.join("pg_resetwal"))
+            .args(["-f", "-D"])
+            .arg(&self.data)
+            .stdout(Stdio::null())
+            .status();
+        assert!(status.unwrap().success());
+    }
+
     fn log_file(&self) -> PathBuf {
         self.folder().join("server.log")
     }
@@ -264,10 +274,15 @@ impl Server {
     }
 
     async fn connect_by_socket(&self) -> Option<tokio_postgres::Client> {
+        self.connect_to("postgres").await
+    }
+
+    async fn connect_to(&self, database: &str) -> Option<tokio_postgres::Client> {
         let (client, connection) = tokio_postgres::Config::new()
             .host_path(self.folder())
             .port(self.port)
             .user("postgres")
+            .dbname(database)
             .connect(tokio_postgres::NoTls)
             .await
             .ok()?;
@@ -281,9 +296,20 @@ impl Server {
         client.batch_execute(statements).await.unwrap();
     }
 
+    /// The same in a database.
+    pub(crate) async fn sql_in(&self, database: &str, statements: &str) {
+        let client = self.connect_to(database).await.expect("no connection");
+        client.batch_execute(statements).await.unwrap();
+    }
+
     /// First column of the first row, as text.
     pub(crate) async fn value(&self, query: &str) -> String {
-        let client = self.connect_by_socket().await.expect("no connection");
+        self.value_in("postgres", query).await
+    }
+
+    /// The same in a database.
+    pub(crate) async fn value_in(&self, database: &str, query: &str) -> String {
+        let client = self.connect_to(database).await.expect("no connection");
         let rows = client.simple_query(query).await.unwrap();
         let row = rows.iter().find_map(|message| match message {
             tokio_postgres::SimpleQueryMessage::Row(row) => {

@@ -95,6 +95,11 @@ pub(super) fn map(bytes: &[u8]) -> String {
                 let end = unit.at.checked_add(unit.raw.into());
                 assert!(end.is_some_and(|end| end <= file.bytes), "{unit:?}");
                 assert!((unit.pack as usize) < map.packs.len(), "{unit:?}");
+                let end_of_part = unit.from.checked_add(unit.raw);
+                assert!(
+                    end_of_part.is_some_and(|end| end <= unit.whole()),
+                    "{unit:?}"
+                );
             }
         }
     }
@@ -110,6 +115,14 @@ pub(super) fn map_seeds() -> Vec<Vec<u8>> {
         stored: 100,
         codec: Codec::Zstd,
         blake3: "00".repeat(32),
+        from: 0,
+        of: None,
+    };
+    let part = Unit {
+        at: 8_192,
+        from: 16_384,
+        of: Some(32_768),
+        ..unit.clone()
     };
     let file = |path: &str, is_folder: bool, units: Vec<Unit>| FileEntry {
         path: path.to_owned(),
@@ -122,6 +135,7 @@ pub(super) fn map_seeds() -> Vec<Vec<u8>> {
         files: vec![
             file("base", true, Vec::new()),
             file("base/1/1259", false, vec![unit.clone()]),
+            file("base/1/1260", false, vec![part]),
             file("pg_tblspc/16384/PG_15/5", false, vec![unit]),
         ],
     };

@@ -41,6 +41,8 @@ pub(super) fn describe(snapshot: &Snapshot, text: &mut Description) {
         text.pair("  Read", size(result.read_bytes));
         text.pair("  Uploaded", size(result.uploaded_bytes));
         text.pair("  Stored", size(result.stored_bytes));
+        text.maybe("  Base", result.base);
+        text.maybe("  Whole because", result.whole_reason);
         text.pair("  Timeline", result.timeline.to_string());
         text.pair("  Start LSN", result.start_lsn);
         text.pair("  Stop LSN", result.stop_lsn);
