@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::CustomResource;
+use kube::{CustomResource, ResourceExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::dormant_database::KeptData;
 use crate::protocol::{InstanceStatus, RestoreSource, SnapshotTask};
 use crate::storage::SnapshotStorage;
 use crate::untyped::{Unbuilt, VersionText};
@@ -60,7 +61,7 @@ pub struct PostgresSpec {
     /// Refuses deletion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub do_not_pause: Option<bool>,
-    /// What deletion does.
+    /// What deletion does; Pause when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub termination_policy: Option<TerminationPolicy>,
     /// Not built yet; refused by name.
@@ -153,9 +154,9 @@ pub enum StreamingMode {
 pub enum TerminationPolicy {
     /// Keeps data and a DormantDatabase.
     Pause,
-    /// Deletes data, keeps Snapshots.
+    /// Deletes data, keeps Secrets and Snapshots.
     Delete,
-    /// Deletes data and Snapshots.
+    /// Deletes data, Secrets, Snapshots and their data.
     WipeOut,
     /// Refuses deletion.
     DoNotTerminate,
@@ -339,10 +340,35 @@ pub struct PostgresStatus {
     /// Resolved restore source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<RestoreSource>,
+    /// Data that this database took over from a paused one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<KeptData>,
     /// Assigned tasks, by Snapshot.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tasks: BTreeMap<String, SnapshotTask>,
     /// Reports of the agents, by instance.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub instances: BTreeMap<String, InstanceStatus>,
+}
+
+impl Postgres {
+    /// The data that it has, or shall have: its own, or what it took over.
+    #[must_use]
+    pub fn kept_data(&self) -> KeptData {
+        let status = self.status.as_ref();
+        let resumed = status.and_then(|status| status.resumed.clone());
+        let own = KeptData {
+            uid: self.uid().unwrap_or_default(),
+            begun: false,
+        };
+        let data = resumed.unwrap_or(own);
+        let instances = status.map(|status| &status.instances).into_iter().flatten();
+        let begun = instances
+            .into_iter()
+            .any(|(_, report)| report.lineage.is_some());
+        KeptData {
+            begun: data.begun || begun,
+            ..data
+        }
+    }
 }

@@ -36,6 +36,12 @@ pub mod event {
     pub const SUCCESSFUL_WIPE_OUT: &str = "SuccessfulWipeOut";
     /// A Snapshot is deleted, and its data stays.
     pub const DATA_RETAINED: &str = "DataRetained";
+    /// A database's instances are being stopped.
+    pub const PAUSING: &str = "Pausing";
+    /// They are.
+    pub const SUCCESSFUL_PAUSE: &str = "SuccessfulPause";
+    /// A paused database goes on.
+    pub const RESUMING: &str = "Resuming";
     /// A tick was skipped.
     pub const IGNORED_SNAPSHOT: &str = "IgnoredSnapshot";
 }
@@ -64,6 +70,16 @@ pub mod text {
     pub const SNAPSHOT_FAILED: &str = "Failed to complete snapshot";
     /// Begins the reason of a Snapshot that validation refuses.
     pub const INVALID_SNAPSHOT: &str = "Invalid Snapshot";
+    /// With `Pausing`.
+    pub const PAUSING: &str = "Pausing Database";
+    /// With `SuccessfulPause`.
+    pub const PAUSED: &str = "Successfully paused Database workload";
+    /// With `Resuming`.
+    pub const RESUMING: &str = "Resuming Database";
+    /// With `WipingOut`.
+    pub const WIPING_OUT: &str = "Wiping out Database";
+    /// With `SuccessfulWipeOut`.
+    pub const WIPED_OUT: &str = "Successfully wiped out Database workload";
     /// With `IgnoredSnapshot`.
     pub const BACKUP_SKIPPED: &str = "Skipping scheduled Backup. One is still active.";
 }
@@ -76,6 +92,8 @@ pub mod component {
     pub const JOB_CONTROLLER: &str = "Job Controller";
     /// Events of Snapshots.
     pub const SNAPSHOT_CONTROLLER: &str = "Snapshot Controller";
+    /// Events of paused databases.
+    pub const DORMANT_CONTROLLER: &str = "DormantDatabase Controller";
     /// Events of the schedule.
     pub const CRON_CONTROLLER: &str = "Cron controller";
 }

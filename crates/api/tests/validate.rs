@@ -97,6 +97,8 @@ fn what_the_original_accepts_is_accepted() {
         ("spec.replicas", Value::Null),
         ("spec.doNotPause", json!(true)),
         ("spec.terminationPolicy", json!("DoNotTerminate")),
+        ("spec.terminationPolicy", json!("Delete")),
+        ("spec.terminationPolicy", json!("WipeOut")),
         ("spec.databaseSecret", json!({ "secretName": "mine" })),
         ("spec.storage.resources.requests.storage", json!("0.5Gi")),
         (
@@ -189,11 +191,6 @@ fn every_rule_of_the_original_has_its_words() {
             "spec.storage.resources.requests.storage",
             json!("0"),
             "spec.storage.resources.requests.storage: invalid ResourceStorage request (write an amount such as 1Gi)",
-        ),
-        (
-            "spec.terminationPolicy",
-            json!("WipeOut"),
-            "spec.terminationPolicy: spec.terminationPolicy \"WipeOut\" is not built yet (Pause and DoNotTerminate are built)",
         ),
         (
             "spec.monitor",

@@ -11,7 +11,7 @@ use crate::{
     client::ServerArgs,
     commands::{
         AgentArgs, ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs,
-        InstallArgs, OperatorArgs, ServeArgs, UninstallArgs,
+        InstallArgs, OperatorArgs, ServeArgs, TaskArgs, UninstallArgs,
     },
 };
 
@@ -75,6 +75,9 @@ pub(crate) enum Command {
     /// Run one instance (platforms do)
     #[command(hide = true)]
     Agent(AgentArgs),
+    /// Do a piece of work on a store (platforms do)
+    #[command(hide = true)]
+    Task(TaskArgs),
     /// Tell the story of a scheduled backup on this machine
     #[command(after_help = "\
 Everything happens in a folder of its own below TMPDIR, with a server of its own; the end, Ctrl-C too, removes both.

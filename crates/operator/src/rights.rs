@@ -125,7 +125,13 @@ pub const OPERATOR: &[Right] = &[
         Scope::Databases,
         "instances",
     ),
-    right("batch", &["jobs"], MANAGE, Scope::Databases, "tasks"),
+    right(
+        "batch",
+        &["jobs"],
+        MANAGE,
+        Scope::Databases,
+        "deletes the data of Snapshots whose database is gone",
+    ),
     right(
         "policy",
         &["poddisruptionbudgets"],
@@ -164,9 +170,9 @@ pub const OPERATOR: &[Right] = &[
     right(
         "",
         &["secrets"],
-        &["get", "create"],
+        &["get", "create", "delete"],
         Scope::Databases,
-        "makes databases' passwords; reads none, but can give only what it has",
+        "makes databases' passwords, and takes those of databases that are wiped out away; reads none, but can give only what it has",
     ),
     right(
         "",

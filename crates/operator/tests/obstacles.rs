@@ -122,11 +122,11 @@ async fn a_store_that_refuses_is_told_once_and_retain_is_the_way_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_its_database_a_snapshot_says_how_to_delete_it_and_both_ways_work() {
+async fn without_its_database_a_snapshot_is_deleted_by_the_platform() {
     let mut world = World::new().await;
     world.operate(None).await;
     world.database("pg", Value::Null).await;
-    for name in ["one", "two"] {
+    for name in ["one", "two", "three"] {
         world.snapshot(name, "pg").await;
         phase(&world, name, "Succeeded").await;
     }
@@ -137,18 +137,28 @@ async fn without_its_database_a_snapshot_says_how_to_delete_it_and_both_ways_wor
         known.map_or(Ok(()), |known| Err(known.metadata.finalizers))
     })
     .await;
-    for name in ["one", "two"] {
+    delete(&world, "one").await;
+    gone(&world, "one").await;
+    assert_eq!(begun(&world, "deletes"), ["Platform deletes one"]);
+    let told = world.events().await;
+    assert_eq!(
+        told.get("one WipingOut: Wiping out Snapshot: one"),
+        Some(&1)
+    );
+    let done = "one SuccessfulWipeOut: Successfully wiped out Snapshot: one";
+    assert_eq!(told.get(done), Some(&1));
+
+    world.script.lock().unwrap().refusal = Some("bucket \"kubedb\" does not exist".to_owned());
+    for name in ["two", "three"] {
         delete(&world, name).await;
-        says(&world, name, "create a Postgres of this name again").await;
+        says(&world, name, "bucket \"kubedb\" does not exist").await;
         says(&world, name, "spec.deletionPolicy to Retain").await;
     }
-    retain(&world, "one").await;
-    gone(&world, "one").await;
-    api.create(&PostParams::default(), &postgres("pg", Value::Null))
-        .await
-        .unwrap();
+    retain(&world, "two").await;
     gone(&world, "two").await;
-    assert_eq!(begun(&world, "Delete"), ["Delete two 2"]);
+    world.script.lock().unwrap().refusal = None;
+    gone(&world, "three").await;
+    assert!(begun(&world, "Delete ").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -63,11 +63,6 @@ pub fn validate_postgres(raw: &Value, known_versions: &[&str]) -> Vec<FieldError
     if is_given(spec, "backupSchedule") {
         check_schedule(&spec["backupSchedule"], &mut errors);
     }
-    if let Some(policy @ ("Delete" | "WipeOut")) = spec["terminationPolicy"].as_str() {
-        let message = format!("spec.terminationPolicy \"{policy}\" is not built yet");
-        let error = FieldError::new("spec.terminationPolicy", message);
-        errors.push(error.hint("Pause and DoNotTerminate are built"));
-    }
     let unbuilt = UNBUILT_FIELDS.iter().filter(|field| is_given(spec, field));
     errors.extend(unbuilt.map(|field| FieldError::unbuilt(format!("spec.{field}"))));
     judged(shape::check("postgreses", raw), errors)

@@ -58,7 +58,7 @@ pub fn validate_snapshot_update(old: &Value, new: &Value) -> Vec<FieldError> {
 }
 
 /// One error that lists all fixed fields, as the original does, and hints at those that were changed.
-fn refusal(changed: &[&str], fixed: &[&str]) -> Vec<FieldError> {
+pub(super) fn refusal(changed: &[&str], fixed: &[&str]) -> Vec<FieldError> {
     let Some(first) = changed.first() else {
         return Vec::new();
     };
@@ -76,7 +76,7 @@ fn refusal(changed: &[&str], fixed: &[&str]) -> Vec<FieldError> {
 }
 
 /// What a field means: the same whether a default was written or left out, and in every accepted spelling.
-fn normal(field: &str, value: &Value) -> Value {
+pub(super) fn normal(field: &str, value: &Value) -> Value {
     let mode = |default: &str| {
         let text = value.as_str().unwrap_or(default);
         Value::String(text.to_lowercase())

@@ -15,6 +15,7 @@ mod schedule;
 mod selection;
 mod server;
 mod signals;
+mod task;
 
 use std::{future::Future, io};
 
@@ -34,6 +35,7 @@ pub(crate) use get::GetArgs;
 pub(crate) use install::{InstallArgs, UninstallArgs};
 pub(crate) use operator::OperatorArgs;
 pub(crate) use server::ServeArgs;
+pub(crate) use task::TaskArgs;
 
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
@@ -52,6 +54,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
         Command::Server(arguments) => self::server::run(arguments, ui),
         Command::Operator(arguments) => self::operator::run(arguments, &server),
         Command::Agent(arguments) => self::agent::run(arguments),
+        Command::Task(arguments) => self::task::run(arguments),
         Command::Demo => demo::run(ui),
         Command::Version { short } => {
             let program = if short { "" } else { "kubedb " };

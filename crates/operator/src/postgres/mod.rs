@@ -4,6 +4,8 @@ mod apply;
 mod conditions;
 mod dereference;
 mod plan;
+mod removal;
+mod resume;
 pub(crate) mod schedule;
 
 use std::{
@@ -25,7 +27,10 @@ use kubedb_api::{
 };
 use serde_json::{Map, Value, json};
 
-use self::dereference::{Found, dereference, key_of};
+use self::{
+    dereference::{Found, dereference, key_of},
+    resume::Beginning,
+};
 use crate::{
     context::{self, BEHIND, ReconcileError, request},
     events::{Note, publish},
@@ -38,8 +43,6 @@ use crate::{
 const RESYNC: Duration = Duration::from_secs(30);
 /// Try again this soon what the platform refused for a reason that somebody may put right, such as a network that is away.
 const REFUSED_RETRY: Duration = Duration::from_secs(15);
-/// Look again this soon while instances stop.
-const SOON: Duration = Duration::from_millis(300);
 /// Never look again sooner than this without a cause.
 const SHORTEST: Duration = Duration::from_millis(20);
 
@@ -58,7 +61,7 @@ pub(crate) async fn reconcile(
     let gate = format!("{}/{}", key.namespace, key.name);
     if postgres.metadata.deletion_timestamp.is_some() {
         operator.gate.open(&gate);
-        let action = remove(&postgres, &operator).await?;
+        let action = removal::remove(&postgres, &operator, now).await?;
         operator.failures.forget(&context::key_of(&*postgres));
         return Ok(action);
     }
@@ -84,10 +87,18 @@ async fn look(
         with_finalizer = set_finalizers(postgres, operator, true).await?;
         postgres = &with_finalizer;
     }
-    let found = dereference(operator, postgres, now).await?;
+    let mut found = dereference(operator, postgres, now).await?;
     if let Some(reason) = invalid(postgres, operator, &found).await? {
         return tell_invalid(postgres, operator, reason, now).await;
     }
+    let begun = match resume::begin(operator, postgres, now).await? {
+        Beginning::Begun(begun) => begun,
+        Beginning::Waits(reason) => return tell_waiting(postgres, operator, reason).await,
+        Beginning::Invalid(reason) => return tell_invalid(postgres, operator, reason, now).await,
+    };
+    postgres = &begun;
+    // Its Secret may have been named only now.
+    found.has_auth_secret |= postgres.spec.database_secret.is_some();
     let plan = plan::plan(postgres, &found, now);
     let (current, failure) = apply::apply(operator, postgres, &plan).await?;
     let can_run = failure.is_none();
@@ -152,6 +163,25 @@ async fn tell_invalid(
     Ok(RESYNC)
 }
 
+/// Whether a database has data, or may have: it was noted before anything was made.
+fn is_begun(postgres: &Postgres) -> bool {
+    let status = postgres.status.as_ref();
+    status.is_some_and(|status| status.creation_time.is_some())
+}
+
+/// Says what a database waits for before it begins.
+async fn tell_waiting(
+    postgres: &Postgres,
+    operator: &Operator,
+    reason: String,
+) -> Result<Duration, ReconcileError> {
+    let known = postgres.status.as_ref();
+    if known.and_then(|status| status.reason.as_ref()) != Some(&reason) {
+        patch_status(postgres, operator, json!({ "reason": reason })).await?;
+    }
+    Ok(REFUSED_RETRY)
+}
+
 /// Whether a database is not begun yet and is to be restored from this Snapshot.
 pub(crate) fn waits_for(postgres: &Postgres, snapshot: &Snapshot) -> bool {
     let status = postgres.status.as_ref();
@@ -186,18 +216,6 @@ pub(crate) fn is_restoring(postgres: &Postgres, snapshot: &Snapshot) -> bool {
 fn has_finalizer(postgres: &Postgres) -> bool {
     let mut finalizers = postgres.finalizers().iter();
     finalizers.any(|finalizer| finalizer == labels::FINALIZER)
-}
-
-/// Stops the instances of a deleted database; its data folders and Snapshots stay.
-async fn remove(postgres: &Postgres, operator: &Operator) -> Result<Action, ReconcileError> {
-    if !has_finalizer(postgres) {
-        return Ok(Action::await_change());
-    }
-    if !operator.platform.remove(&key_of(postgres)).await? {
-        return Ok(Action::requeue(SOON));
-    }
-    set_finalizers(postgres, operator, false).await?;
-    Ok(Action::await_change())
 }
 
 async fn set_finalizers(

@@ -112,6 +112,7 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
         schedule_expression: schedule.state.expression.clone(),
         postgres_version: postgres_version(old, found),
         bootstrap: bootstrap.clone(),
+        resumed: old.resumed.clone(),
         tasks: BTreeMap::new(),
         instances: BTreeMap::new(),
     };
@@ -128,6 +129,7 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
         desired: DesiredDatabase {
             key: key_of(postgres),
             uid: postgres.uid().unwrap_or_default(),
+            data_uid: postgres.kept_data().uid,
             version: found
                 .version
                 .as_ref()
@@ -220,6 +222,14 @@ fn restore_source(
     else {
         return Ok(None);
     };
+    // Its data is there already.
+    let resumed = postgres
+        .status
+        .as_ref()
+        .and_then(|status| status.resumed.as_ref());
+    if resumed.is_some_and(|resumed| resumed.begun) {
+        return Ok(None);
+    }
     let Some(snapshot) = &found.source else {
         return Err((
             false,
@@ -298,9 +308,15 @@ fn phase(
         };
         return (phase, Some(reason.clone()));
     }
+    // The first of a resumed database takes no Lease as long as its data is missing, and says so.
+    let first = old
+        .resumed
+        .as_ref()
+        .and_then(|_| old.instances.keys().next());
     let begins = found
         .holder
         .as_ref()
+        .or(first)
         .and_then(|holder| old.instances.get(holder));
     let reason = begins.and_then(|report| report.reason.clone());
     // An instance that does not run says nothing itself.

@@ -9,6 +9,8 @@ mod known;
 mod observe;
 mod pods;
 mod render;
+mod task;
+mod volumes;
 mod watch;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -25,7 +27,8 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
 
 use self::{known::Known, pods::Pods, render::Kind};
-use super::{DatabaseKey, DesiredDatabase, ObservedDatabase, Platform, PlatformError};
+use super::{DatabaseKey, DesiredDatabase, ObservedDatabase, Platform, PlatformError, TaskState};
+use kubedb_api::agent_config::DataTask;
 
 /// Databases that changed and were not looked at yet. When more change at once the oldest are forgotten, and looked at with the next
 /// resync.
@@ -177,5 +180,21 @@ impl Platform for KubernetesPlatform {
         }
         let is_gone = self.known.get(&render::workload(key)).is_none();
         Ok(is_gone && self.pods.of(key).is_empty())
+    }
+
+    async fn wipe(&self, key: &DatabaseKey, _data_uid: &str) -> Result<bool, PlatformError> {
+        self.delete_claims(key).await
+    }
+
+    async fn delete_data(
+        &self,
+        task: &DataTask,
+        image_pull_secrets: &[String],
+    ) -> Result<TaskState, PlatformError> {
+        self.task(task, image_pull_secrets).await
+    }
+
+    async fn forget_data(&self, task: &DataTask) -> Result<(), PlatformError> {
+        self.forget(task).await
     }
 }

@@ -92,6 +92,7 @@ fn postgres(desired: &DesiredDatabase, options: &KubernetesOptions) -> Value {
         namespace: desired.key.namespace.clone(),
         database: desired.key.name.clone(),
         database_uid: desired.uid.clone(),
+        data_uid: (desired.data_uid != desired.uid).then(|| desired.data_uid.clone()),
         service: pods_service(&desired.key.name),
         volume: PathBuf::from(VOLUME),
         socket_directory: PathBuf::from(RUN).join("socket"),
@@ -137,7 +138,7 @@ fn postgres(desired: &DesiredDatabase, options: &KubernetesOptions) -> Value {
 }
 
 /// What pod security calls restricted, and no files of the image are written to.
-fn confined() -> Value {
+pub(super) fn confined() -> Value {
     json!({
         "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] },
     })
