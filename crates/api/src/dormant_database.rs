@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{CustomResource, ResourceExt as _};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Postgres, PostgresSpec, labels};
 
@@ -31,7 +31,7 @@ pub struct DormantDatabaseSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wipe_out: Option<bool>,
     /// Copy of the paused object.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub origin: Origin,
 }
 
@@ -67,6 +67,12 @@ pub struct KeptData {
     pub uid: String,
     /// Whether the database was ever begun, so that there is data.
     pub begun: bool,
+}
+
+/// An origin that is none, of a record that was written by hand past admission, is an empty one: whoever reads all records must not stop at it.
+fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Origin, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(value).unwrap_or_default())
 }
 
 impl JsonSchema for Origin {
@@ -220,6 +226,19 @@ mod tests {
         );
         let back: DormantDatabase = serde_json::from_value(value).unwrap();
         assert_eq!(back, dormant);
+    }
+
+    #[test]
+    fn a_record_that_makes_no_sense_is_read_all_the_same() {
+        let wrong = json!({"spec": {"postgres": {"replicas": "three"}}});
+        for origin in [json!(null), json!(7), wrong] {
+            let dormant: DormantDatabase = serde_json::from_value(json!({
+                "apiVersion": "kubedb.com/v1alpha1", "kind": "DormantDatabase", "metadata": {"name": "pg"},
+                "spec": {"origin": origin},
+            }))
+            .unwrap();
+            assert_eq!(dormant.kept_data(), KeptData::default());
+        }
     }
 
     #[test]

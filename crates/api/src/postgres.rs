@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{
+    Affinity, LocalObjectReference, PersistentVolumeClaimSpec, ResourceRequirements, Toleration,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, ResourceExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::dormant_database::KeptData;
+use crate::pod_template::PodTemplate;
 use crate::protocol::{InstanceStatus, RestoreSource, SnapshotTask};
 use crate::storage::SnapshotStorage;
 use crate::untyped::{Unbuilt, VersionText};
@@ -70,27 +73,27 @@ pub struct PostgresSpec {
     /// Not built yet; refused by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub monitor: Option<Unbuilt>,
-    /// Not built yet; refused by name.
+    /// Labels that a node must have.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub node_selector: Option<Unbuilt>,
-    /// Not built yet; refused by name.
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Which nodes, and beside whom. Without `podAntiAffinity` instances rather keep apart.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<Unbuilt>,
-    /// Not built yet; refused by name.
+    pub affinity: Option<Affinity>,
+    /// Taints that are borne.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tolerations: Option<Unbuilt>,
-    /// Not built yet; refused by name.
+    pub tolerations: Option<Vec<Toleration>>,
+    /// Who places the pods.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub scheduler_name: Option<Unbuilt>,
-    /// Not built yet; refused by name.
+    pub scheduler_name: Option<String>,
+    /// Secrets by which images are pulled.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub image_pull_secrets: Option<Unbuilt>,
-    /// Not built yet; refused by name.
+    pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
+    /// Of the container of PostgreSQL.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub resources: Option<Unbuilt>,
-    /// Not built yet; refused by name.
+    pub resources: Option<ResourceRequirements>,
+    /// The later spelling of all of these, and more of them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pod_template: Option<Unbuilt>,
+    pub pod_template: Option<PodTemplate>,
     /// Not built yet; refused by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_source: Option<Unbuilt>,
@@ -115,13 +118,6 @@ pub struct PostgresSpec {
 pub const UNBUILT_FIELDS: &[&str] = &[
     "archiver",
     "monitor",
-    "nodeSelector",
-    "affinity",
-    "tolerations",
-    "schedulerName",
-    "imagePullSecrets",
-    "resources",
-    "podTemplate",
     "configSource",
     "storageType",
     "serviceTemplate",

@@ -4,6 +4,8 @@
 pub const READY: &str = "Ready";
 /// Condition, there only while it is False: what the user wants is right. It is not when admission was passed by.
 pub const VALID: &str = "Valid";
+/// Condition, there only while it is False: what the database consists of could be made. It is not where a server refuses a part of it, as for a quota.
+pub const APPLIED: &str = "Applied";
 /// Condition: the schedule is in force.
 pub const BACKUP_SCHEDULED: &str = "BackupScheduled";
 /// Condition: how the last Snapshot ended.

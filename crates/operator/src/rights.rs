@@ -177,9 +177,9 @@ pub const OPERATOR: &[Right] = &[
     right(
         "",
         &["events"],
-        &["get", "create", "patch"],
+        &["get", "list", "create", "patch"],
         Scope::Databases,
-        "tells what happens",
+        "tells what happens, and looks why pods cannot be made",
     ),
     right(
         "events.k8s.io",

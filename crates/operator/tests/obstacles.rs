@@ -328,3 +328,57 @@ async fn names_that_others_took_cost_no_tick() {
     );
     assert_eq!(world.phases().await.len(), 3);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_refuses_is_told_in_its_words_until_it_does_not() {
+    let mut world = World::new().await;
+    let words = "statefulsets.apps \"pg\" is forbidden: exceeded quota: small";
+    world.script.lock().unwrap().quota = Some(words.to_owned());
+    world.operate(None).await;
+    world.database("pg", Value::Null).await;
+    let api = world.postgreses();
+    let applied = async || {
+        let status = api.get("pg").await.unwrap().status.unwrap_or_default();
+        let condition = status
+            .conditions
+            .iter()
+            .find(|known| known.type_ == "Applied");
+        (condition.cloned(), status)
+    };
+    let told = eventually("a condition", async || {
+        let (condition, status) = applied().await;
+        condition.ok_or(status)
+    })
+    .await;
+    let whole = format!("failed to apply StatefulSet demo/pg: {words}");
+    assert_eq!((&*told.status, &*told.reason), ("False", "Refused"));
+    assert_eq!(told.message, whole);
+    let (_, status) = applied().await;
+    assert_eq!(status.reason.as_ref(), Some(&whole));
+    // Looked at again, it is told once.
+    let patch = Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}));
+    let any = PatchParams::default();
+    api.patch("pg", &any, &patch).await.unwrap();
+    let (again, _) = applied().await;
+    assert_eq!(
+        again.unwrap().last_transition_time,
+        told.last_transition_time
+    );
+    let events = world.events().await;
+    assert_eq!(
+        events.get(&format!("pg Failed: {whole}")),
+        Some(&1),
+        "{events:?}"
+    );
+
+    world.script.lock().unwrap().quota = None;
+    eventually("no condition", async || {
+        let (condition, status) = applied().await;
+        let runs = status.phase.map(|phase| format!("{phase:?}"));
+        match (condition, runs.as_deref()) {
+            (None, Some("Running")) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{
-    FieldError, check_name, judged, shape,
+    FieldError,
     update::{normal, refusal},
     without_nulls,
 };
-use crate::{DormantDatabase, Postgres, defaults};
+use crate::{DormantDatabase, Postgres, defaults, dormant_database::Origin};
 
 /// Fields of a Postgres that may differ from those of the one it resumes: none of them says anything about the data.
 const FREE: [&str; 5] = [
@@ -20,18 +20,19 @@ const FREE: [&str; 5] = [
 /// Longest value that a difference is told with.
 const TOLD_MAX: usize = 120;
 
-/// Checks a DormantDatabase as it was sent.
+/// Checks a DormantDatabase as it was sent: its schema says nothing of what an origin is.
 #[must_use]
 pub fn validate_dormant_database(raw: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    check_name(raw, &mut errors);
-    let mut shape = shape::check("dormantdatabases", raw);
-    if shape.is_empty()
-        && let Err(error) = serde_json::from_value::<DormantDatabase>(raw.clone())
-    {
-        shape.push(FieldError::undecodable(&error));
-    }
-    judged(shape, errors)
+    let path = "spec.origin";
+    let origin = match &raw["spec"]["origin"] {
+        Value::Null => return Vec::new(),
+        origin => serde_json::from_value::<Origin>(origin.clone()),
+    };
+    let wrong = origin.err().map(|error| {
+        let message = format!("{path} is no copy of a database: {error}");
+        FieldError::new(path, message)
+    });
+    wrong.into_iter().collect()
 }
 
 /// Checks what an update of a DormantDatabase changes.

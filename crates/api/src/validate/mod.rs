@@ -2,6 +2,7 @@
 //! Secret, a storage class, the database of a Snapshot) is the caller's to look up.
 
 mod dormant;
+mod pods;
 mod postgres;
 mod quantity;
 mod shape;
@@ -15,6 +16,7 @@ use serde_json::Value;
 pub(crate) use self::dormant::take_over;
 pub use self::{
     dormant::{validate_dormant_database, validate_dormant_database_update, validate_resume},
+    pods::validate_for_one_machine,
     postgres::{validate_delete, validate_postgres},
     snapshot::validate_snapshot,
     update::{validate_postgres_update, validate_snapshot_update},

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     FieldError, check_name, check_namespace, check_object_name, check_reference, is_given, judged,
-    quantity, shape, storage, without_nulls,
+    pods, quantity, shape, storage, without_nulls,
 };
 use crate::{
     postgres::{Postgres, TerminationPolicy, UNBUILT_FIELDS},
@@ -63,6 +63,7 @@ pub fn validate_postgres(raw: &Value, known_versions: &[&str]) -> Vec<FieldError
     if is_given(spec, "backupSchedule") {
         check_schedule(&spec["backupSchedule"], &mut errors);
     }
+    pods::check(spec, &mut errors);
     let unbuilt = UNBUILT_FIELDS.iter().filter(|field| is_given(spec, field));
     errors.extend(unbuilt.map(|field| FieldError::unbuilt(format!("spec.{field}"))));
     judged(shape::check("postgreses", raw), errors)

@@ -10,7 +10,7 @@ use crate::crd::openapi_schema;
 /// Schemas by plural. Making one takes milliseconds, and every write asks.
 static SCHEMAS: LazyLock<BTreeMap<&str, Value>> = LazyLock::new(|| {
     let schema = |plural| Some((plural, openapi_schema(plural)?["properties"]["spec"].take()));
-    ["postgreses", "snapshots", "dormantdatabases"]
+    ["postgreses", "snapshots"]
         .into_iter()
         .filter_map(schema)
         .collect()

@@ -24,7 +24,19 @@ const SNAPSHOT_FREE: [&str; 2] = ["deletionPolicy", "allowedNamespaces"];
 /// Checks what an update of a Postgres changes. Both as they were sent and stored, status left out of sight.
 #[must_use]
 pub fn validate_postgres_update(old: &Value, new: &Value) -> Vec<FieldError> {
+    let selector = |object: &Value| {
+        let spec = &object["spec"];
+        let either = [
+            &spec["nodeSelector"],
+            &spec["podTemplate"]["spec"]["nodeSelector"],
+        ];
+        let said = either.into_iter().find(|said| !said.is_null());
+        said.cloned().unwrap_or_default()
+    };
     let changed = |field: &&str| {
+        if *field == "nodeSelector" {
+            return without_nulls(&selector(old)) != without_nulls(&selector(new));
+        }
         let (old, new) = (&old["spec"][*field], &new["spec"][*field]);
         let is_first_secret = *field == "databaseSecret" && without_nulls(old) == Value::Null;
         !is_first_secret && normal(field, old) != normal(field, new)

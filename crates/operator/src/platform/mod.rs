@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::api::core::v1::PersistentVolumeClaimSpec;
-use kubedb_api::agent_config::DataTask;
+use kubedb_api::{agent_config::DataTask, pod_template::PodTemplateSpec};
 
 /// Which database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +64,8 @@ pub struct DesiredContainer {
     pub labels: BTreeMap<String, String>,
     /// The same of annotations.
     pub annotations: BTreeMap<String, String>,
+    /// What the user says of the pods.
+    pub pods: PodTemplateSpec,
 }
 
 /// What a platform sees of a database. Absent instances are absent from the map.
@@ -73,6 +75,8 @@ pub struct ObservedDatabase {
     pub primary_endpoint: Option<String>,
     /// Stable address of the standbys.
     pub standbys_endpoint: Option<String>,
+    /// Why instances that there should be cannot be made, in the words of whoever refuses them.
+    pub refusal: Option<String>,
     /// Full version of the resolved PostgreSQL build, pinned for this database.
     pub postgres_version: Option<String>,
     /// The instances by name.
@@ -118,7 +122,15 @@ pub enum PlatformError {
         /// What was tried.
         reason: String,
     },
-    /// The machine or the cluster refused; worth another try.
+    /// The cluster refuses it until somebody changes something: a quota, a right, what is in the way.
+    #[error("failed to {action}: {reason}")]
+    Refuse {
+        /// What was tried.
+        action: String,
+        /// Why, in the words of whoever refused.
+        reason: String,
+    },
+    /// The machine or the cluster failed; worth another try.
     #[error("failed to {action}")]
     Act {
         /// What was tried, as in "start instance demo/pg-0".

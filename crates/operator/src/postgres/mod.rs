@@ -22,12 +22,13 @@ use kube::{
 use kubedb_api::{
     Postgres, PostgresStatus, PostgresVersion, Snapshot, admission, labels,
     postgres::PostgresPhase,
-    reasons::{READY, VALID, component, event, text},
+    reasons::{APPLIED, READY, VALID, component, event, text},
     validate::validate_postgres,
 };
 use serde_json::{Map, Value, json};
 
 use self::{
+    apply::Applied,
     dereference::{Found, dereference, key_of},
     resume::Beginning,
 };
@@ -100,16 +101,25 @@ async fn look(
     // Its Secret may have been named only now.
     found.has_auth_secret |= postgres.spec.database_secret.is_some();
     let plan = plan::plan(postgres, &found, now);
-    let (current, failure) = apply::apply(operator, postgres, &plan).await?;
-    let can_run = failure.is_none();
-    let current = update_status(&current, operator, &plan, failure, now).await?;
+    let (current, applied) = apply::apply(operator, postgres, &plan).await?;
+    let is_missing = found
+        .observed
+        .as_ref()
+        .is_some_and(|seen| seen.refusal.is_some());
+    let is_whole = matches!(applied, Applied::Whole) && !is_missing;
+    let can_run = !matches!(applied, Applied::Never(_));
+    let applied = match (applied, found.observed.and_then(|seen| seen.refusal)) {
+        (Applied::Whole, Some(refusal)) => Applied::Refused(refusal),
+        (applied, _) => applied,
+    };
+    let current = update_status(&current, operator, &plan, applied, now).await?;
     if let Some(tick) = plan.schedule.make
         && can_run
     {
         apply::make_snapshot(operator, &current, tick, plan.schedule.is_first, now).await?;
         patch_status(&current, operator, json!({ "pendingScheduleTime": null })).await?;
     }
-    let longest = if can_run { RESYNC } else { REFUSED_RETRY };
+    let longest = if is_whole { RESYNC } else { REFUSED_RETRY };
     let pause = match plan.next {
         Some(next) => Duration::try_from(next.duration_since(Timestamp::now())).unwrap_or_default(),
         None => longest,
@@ -279,13 +289,16 @@ async fn update_status(
     postgres: &Postgres,
     operator: &Operator,
     plan: &plan::Plan,
-    failure: Option<String>,
+    applied: Applied,
     now: Timestamp,
 ) -> Result<Postgres, ReconcileError> {
     let empty = PostgresStatus::default();
     let known = postgres.status.as_ref().unwrap_or(&empty);
     let mut status: PostgresStatus = plan.status.clone();
-    if let Some(reason) = failure {
+    if let Applied::Refused(reason) = &applied {
+        tell_refusal(postgres, operator, &mut status, reason, now).await;
+    }
+    if let Applied::Never(reason) = applied {
         status.phase = Some(PostgresPhase::Failed);
         status.reason = Some(reason);
         // Its ticks wait as those of any database that is not Running.
@@ -313,6 +326,26 @@ async fn update_status(
         return Ok(postgres.clone());
     }
     patch_status(postgres, operator, Value::Object(patch)).await
+}
+
+/// Says in the status that a part of the database is refused, and by an Event if that is news.
+async fn tell_refusal(
+    postgres: &Postgres,
+    operator: &Operator,
+    status: &mut PostgresStatus,
+    reason: &str,
+    now: Timestamp,
+) {
+    let known = postgres.status.iter().flat_map(|status| &status.conditions);
+    let known = known.clone().find(|known| known.type_ == APPLIED);
+    if known.is_none_or(|known| known.message != reason) {
+        let note = Note::warning(component::POSTGRES_OPERATOR, event::FAILED, reason);
+        let note = note.of(now.to_string());
+        publish(&operator.client, postgres, &note, now).await;
+    }
+    status.reason = Some(reason.to_owned());
+    let refusal = conditions::refused(postgres, known, reason, now);
+    status.conditions.push(refusal);
 }
 
 /// What of the status changed, as a merge patch.

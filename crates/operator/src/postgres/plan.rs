@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kubedb_api::{
     Postgres, PostgresStatus,
+    pod_template::PodMetadata,
     postgres::{Endpoints, PostgresPhase, ScriptSource, StandbyMode},
     protocol::{InstancePhase, InstanceRole, RestoreSource, TaskPhase},
     snapshot::SnapshotPhase,
@@ -375,6 +376,13 @@ fn container(postgres: &Postgres, found: &Found) -> DesiredContainer {
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     };
+    let template = postgres.spec.pod_template.as_ref();
+    let template = template.and_then(|template| template.metadata.as_ref());
+    let with = |mut map: BTreeMap<String, String>, more: fn(&PodMetadata) -> Option<&_>| {
+        let more: Option<&BTreeMap<String, String>> = template.and_then(more);
+        map.extend(more.cloned().unwrap_or_default());
+        map
+    };
     DesiredContainer {
         image: version
             .map(|version| version.db.image.clone())
@@ -382,8 +390,13 @@ fn container(postgres: &Postgres, found: &Found) -> DesiredContainer {
         user,
         group: group.unwrap_or(user),
         volume: postgres.spec.storage.clone().unwrap_or_default(),
-        labels: theirs(postgres.labels()),
-        annotations: theirs(postgres.annotations()),
+        labels: with(theirs(postgres.labels()), |template| {
+            template.labels.as_ref()
+        }),
+        annotations: with(theirs(postgres.annotations()), |template| {
+            template.annotations.as_ref()
+        }),
+        pods: postgres.spec.pods(),
     }
 }
 

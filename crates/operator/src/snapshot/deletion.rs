@@ -7,9 +7,12 @@ use k8s_openapi::{
     api::core::v1::Secret,
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
 };
-use kube::{Api, ResourceExt as _, runtime::controller::Action};
+use kube::{
+    Api, ResourceExt as _,
+    runtime::{controller::Action, reflector::ObjectRef},
+};
 use kubedb_api::{
-    Postgres, Snapshot,
+    DormantDatabase, Postgres, Snapshot,
     agent_config::DataTask,
     labels,
     protocol::{SnapshotTask, TaskAction, TaskPhase},
@@ -222,12 +225,15 @@ async fn on_platform(
     let note = wipe_out_note(snapshot, event::WIPING_OUT, message);
     publish_on_both(operator, snapshot, database, &note, now).await;
     operator.seats.leave(&uid);
-    let reason = match operator.platform.delete_data(&task, &[]).await {
+    let pulls = pull_secrets(operator, snapshot, database);
+    let reason = match operator.platform.delete_data(&task, &pulls).await {
         Ok(TaskState::Running { obstacle }) => return Ok(Running::Busy { obstacle }),
         Ok(TaskState::Succeeded) => return Ok(Running::Done),
         Ok(TaskState::Failed { reason }) => reason,
         // As when a quota has no room: told like a store that refuses.
-        Err(error @ PlatformError::Act { .. }) => ReconcileError::from(error).text(),
+        Err(error @ (PlatformError::Act { .. } | PlatformError::Refuse { .. })) => {
+            ReconcileError::from(error).text()
+        }
         Err(error) => return Err(error.into()),
     };
     if let Err(error) = operator.platform.forget_data(&task).await {
@@ -260,6 +266,22 @@ async fn end_backup(
     let status = json!({ "phase": "Failed", "reason": reason, "completionTime": now });
     patch_status(snapshot, operator, status).await?;
     Ok(true)
+}
+
+/// Secrets by which the database's images are pulled: the program of a task lies in the same registry. They are known as long as it is, or its record.
+fn pull_secrets(
+    operator: &Operator,
+    snapshot: &Snapshot,
+    database: Option<&Postgres>,
+) -> Vec<String> {
+    if let Some(database) = database {
+        return database.spec.pull_secrets();
+    }
+    let namespace = snapshot.namespace().unwrap_or_default();
+    let key = ObjectRef::<DormantDatabase>::new(&snapshot.spec.database_name).within(&namespace);
+    let dormant = operator.dormants.get(&key);
+    let spec = dormant.and_then(|dormant| dormant.spec.origin.spec.postgres.clone());
+    spec.map(|spec| spec.pull_secrets()).unwrap_or_default()
 }
 
 fn data_task(snapshot: &Snapshot) -> DataTask {

@@ -102,6 +102,12 @@ struct Obedient {
 #[async_trait::async_trait]
 impl Platform for Obedient {
     async fn apply(&self, desired: &DesiredDatabase) -> Result<(), PlatformError> {
+        if let Some(reason) = &self.script.lock().unwrap().quota {
+            return Err(PlatformError::Refuse {
+                action: "apply StatefulSet demo/pg".to_owned(),
+                reason: reason.clone(),
+            });
+        }
         let mut all = self.desired.lock().unwrap();
         all.insert(desired.key.clone(), desired.clone());
         Ok(())
@@ -179,6 +185,8 @@ pub struct Script {
     pub ends: bool,
     /// Why a deletion fails, while it does.
     pub refusal: Option<String>,
+    /// Why the workload is refused, while it is.
+    pub quota: Option<String>,
 }
 
 impl Default for Script {
@@ -188,6 +196,7 @@ impl Default for Script {
             rounds: 1,
             ends: true,
             refusal: None,
+            quota: None,
         }
     }
 }

@@ -30,7 +30,9 @@ pub(crate) fn admit(
         _ => None,
     };
     let dormant = dormant.as_ref();
-    admission::admit(&resource.plural, old, raw, object, &known, dormant).map_err(|errors| {
+    let admitted = admission::admit(&resource.plural, old, raw, object, &known, dormant);
+    let admitted = admitted.and_then(|()| for_one_machine(resource, raw));
+    admitted.map_err(|errors| {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let causes: Vec<Cause> = errors.iter().map(cause).collect();
         ApiError::invalid(resource, name, &causes)
@@ -39,6 +41,19 @@ pub(crate) fn admit(
         database_exists(transaction, object)?;
     }
     Ok(())
+}
+
+/// Our own part: what a database of this server cannot have, because it has no pods.
+fn for_one_machine(resource: &Resource, raw: &Value) -> Result<(), Vec<FieldError>> {
+    let errors = match resource.plural.as_str() {
+        "postgreses" => validate::validate_for_one_machine(raw),
+        _ => Vec::new(),
+    };
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(errors)
+    }
 }
 
 /// The paused database of a new Postgres' name.

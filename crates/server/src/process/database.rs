@@ -354,6 +354,7 @@ impl Database {
         ObservedDatabase {
             primary_endpoint: Some(self.primary.address().to_string()),
             standbys_endpoint: Some(self.standbys.address().to_string()),
+            refusal: None,
             postgres_version: Some(self.pinned.postgres_version.clone()),
             instances,
         }

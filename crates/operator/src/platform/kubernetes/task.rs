@@ -11,7 +11,7 @@ use kube::{
 use kubedb_api::agent_config::DataTask;
 use serde_json::Value;
 
-use super::{KubernetesPlatform, act, observe, render::task as render};
+use super::{KubernetesPlatform, act, observe, refused, render::task as render};
 use crate::platform::{PlatformError, TaskState};
 
 /// Label that Kubernetes gives to the pods of a Job.
@@ -40,7 +40,7 @@ impl KubernetesPlatform {
                 Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(busy()),
                 other => other
                     .map(|_| busy())
-                    .map_err(|error| act(doing("make"), error)),
+                    .map_err(|error| refused(doing("make"), error)),
             };
         };
         if job.metadata.deletion_timestamp.is_some() {

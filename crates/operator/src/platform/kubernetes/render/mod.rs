@@ -189,7 +189,7 @@ pub(super) mod tests {
                 group: 999,
                 volume: serde_json::from_value(volume).unwrap(),
                 labels: BTreeMap::from([("team".to_owned(), "a".to_owned())]),
-                annotations: BTreeMap::new(),
+                ..DesiredContainer::default()
             },
         }
     }
