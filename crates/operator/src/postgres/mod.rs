@@ -340,7 +340,11 @@ async fn tell_refusal(
     let known = known.clone().find(|known| known.type_ == APPLIED);
     if known.is_none_or(|known| known.message != reason) {
         let note = Note::warning(component::POSTGRES_OPERATOR, event::FAILED, reason);
-        let note = note.of(now.to_string());
+        // The same until the status that tells of it is written, however often that is tried.
+        let mut ready = postgres.status.iter().flat_map(|status| &status.conditions);
+        let ready = ready.find(|known| known.type_ == READY);
+        let since = ready.map(|ready| ready.last_transition_time.0.to_string());
+        let note = note.of(since.unwrap_or_default());
         publish(&operator.client, postgres, &note, now).await;
     }
     status.reason = Some(reason.to_owned());
