@@ -258,7 +258,7 @@ impl Agent {
 
     /// What an earlier agent could not make, this one does not try again.
     fn recall_failure(&mut self) {
-        let uid = &self.config.database_uid;
+        let uid = self.config.data_uid();
         if let Some(failure) = state::read_failure(&self.place.paths, uid) {
             tracing::warn!(reason = failure.reason, "failed for good before");
             self.failure = Some(Failure {
@@ -276,7 +276,7 @@ impl Agent {
             return;
         };
         let kept = state::FinalFailure {
-            database_uid: self.config.database_uid.clone(),
+            database_uid: self.config.data_uid().to_owned(),
             reason: failure.reason.clone(),
         };
         if let Err(error) = state::write_failure(&self.place.paths, &kept) {

@@ -55,21 +55,26 @@ struct Refusal {
 
 impl Refusal {
     fn of(error: &(dyn std::error::Error + 'static), is_retryable: bool) -> Self {
-        let mut reason = error.to_string();
-        let mut cause = error.source();
-        while let Some(next) = cause {
-            let text = next.to_string();
-            // Libraries like to repeat their cause in their own words.
-            if !reason.contains(&text) {
-                reason += &format!(": {text}");
-            }
-            cause = next.source();
-        }
         Self {
-            reason,
+            reason: line(error),
             is_retryable,
         }
     }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn line(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let text = next.to_string();
+        // Libraries like to repeat their cause in their own words.
+        if !line.contains(&text) {
+            line += &format!(": {text}");
+        }
+        cause = next.source();
+    }
+    line
 }
 
 impl Job {

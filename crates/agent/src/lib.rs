@@ -20,6 +20,7 @@ pub mod scripts;
 mod serve;
 pub mod sql;
 pub mod state;
+pub mod task;
 mod tasks;
 
 pub use agent::{AgentError, run};

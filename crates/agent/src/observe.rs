@@ -69,15 +69,17 @@ impl Facts {
         let Some(database) = &self.database else {
             return SourceView::Unresolved;
         };
+        let status = database.status.as_ref();
+        let resumed = status.and_then(|status| status.resumed.as_ref());
+        if resumed.is_some_and(|resumed| resumed.begun) {
+            return SourceView::Kept;
+        }
         let wants = database
             .spec
             .init
             .as_ref()
             .is_some_and(|init| init.snapshot_source.is_some());
-        let resolved = database
-            .status
-            .as_ref()
-            .is_some_and(|status| status.bootstrap.is_some());
+        let resolved = status.is_some_and(|status| status.bootstrap.is_some());
         match (wants, resolved) {
             (false, _) => SourceView::Fresh,
             (true, true) => SourceView::Snapshot,

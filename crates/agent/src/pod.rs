@@ -53,7 +53,9 @@ pub fn configuration(pod: PodConfig, name: &str) -> Result<AgentConfig, PodError
         .and_then(|end| end.strip_prefix('-')?.parse().ok())
         .ok_or_else(|| PodError::ReadOrdinal(name.to_owned()))?;
     // The volume outlives the database: one made anew under the same name must not find another's data for its own.
-    let directory = pod.volume.join(&pod.database_uid);
+    let directory = pod
+        .volume
+        .join(pod.data_uid.as_ref().unwrap_or(&pod.database_uid));
     make_private(&directory).map_err(|source| PodError::PrepareVolume {
         path: directory.display().to_string(),
         source,
@@ -73,6 +75,7 @@ pub fn configuration(pod: PodConfig, name: &str) -> Result<AgentConfig, PodError
         namespace: pod.namespace,
         database: pod.database,
         database_uid: pod.database_uid,
+        data_uid: pod.data_uid,
     })
 }
 
@@ -164,6 +167,7 @@ mod tests {
             namespace: "demo".to_owned(),
             database: "pg".to_owned(),
             database_uid: "u-1".to_owned(),
+            data_uid: None,
             service: "pg-pods".to_owned(),
             volume: folder.join("volume"),
             socket_directory: folder.join("socket"),

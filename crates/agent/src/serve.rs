@@ -87,7 +87,7 @@ impl Agent {
     /// State of a database that begins here.
     pub(crate) fn first_state(&self) -> InstanceState {
         InstanceState {
-            database_uid: self.config.database_uid.clone(),
+            database_uid: self.config.data_uid().to_owned(),
             lineage: uuid::Uuid::new_v4().to_string(),
             system_identifier: 0,
             timeline: 0,

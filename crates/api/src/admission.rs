@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::defaults;
 use crate::validate::{self, FieldError};
+use crate::{DormantDatabase, defaults};
 
 /// Whether two forms of an object differ in what the user wants: everything but metadata and status.
 #[must_use]
@@ -27,6 +27,8 @@ pub fn differs(old: &Value, new: &Value) -> bool {
 ///
 /// An update that leaves the spec alone is never refused: a finalizer must always be removable, whatever the rules have become since.
 ///
+/// `dormant` is the paused database of a new Postgres' name, which it resumes.
+///
 /// # Errors
 /// What is wrong, field by field.
 pub fn admit(
@@ -35,6 +37,7 @@ pub fn admit(
     raw: &Value,
     object: &mut Value,
     known_versions: &[&str],
+    dormant: Option<&DormantDatabase>,
 ) -> Result<(), Vec<FieldError>> {
     if old.is_some_and(|old| !differs(old, raw)) {
         return Ok(());
@@ -42,6 +45,7 @@ pub fn admit(
     refuse(match plural {
         "postgreses" => validate::validate_postgres(raw, known_versions),
         "snapshots" => validate::validate_snapshot(raw),
+        "dormantdatabases" => validate::validate_dormant_database(raw),
         _ => Vec::new(),
     })?;
     match plural {
@@ -50,12 +54,26 @@ pub fn admit(
         _ => Ok(()),
     }
     .map_err(|error| vec![FieldError::undecodable(&error)])?;
+    if let (None, "postgreses", Some(dormant)) = (old, plural, resumable(dormant)) {
+        validate::take_over(object, dormant);
+        refuse(
+            validate::validate_resume(object, dormant)
+                .into_iter()
+                .collect(),
+        )?;
+    }
     // Compared after the defaults, so that leaving out what was filled in is no change.
     refuse(match (old, plural) {
         (Some(old), "postgreses") => validate::validate_postgres_update(old, object),
         (Some(old), "snapshots") => validate::validate_snapshot_update(old, object),
+        (Some(old), "dormantdatabases") => validate::validate_dormant_database_update(old, object),
         _ => Vec::new(),
     })
+}
+
+/// What is being deleted is waited for, and not resumed.
+fn resumable(dormant: Option<&DormantDatabase>) -> Option<&DormantDatabase> {
+    dormant.filter(|dormant| !dormant.is_going())
 }
 
 fn refuse(errors: Vec<FieldError>) -> Result<(), Vec<FieldError>> {
@@ -139,7 +157,7 @@ mod tests {
         let mut object = json!({"apiVersion": "kubedb.com/v1alpha1", "kind": "Postgres", "metadata": {"name": "p"},
             "spec": {"version": 9.6, "standbyMode": "Hot", "storage": {"resources": {"requests": {"storage": "50Mi"}}}}});
         let raw = object.clone();
-        admit("postgreses", None, &raw, &mut object, &["9.6"]).unwrap();
+        admit("postgreses", None, &raw, &mut object, &["9.6"], None).unwrap();
         let spec = &object["spec"];
         assert_eq!(spec["version"], json!(9.6));
         assert_eq!(spec["standbyMode"], "Hot");
@@ -152,7 +170,7 @@ mod tests {
         let mut object = json!({"apiVersion": "kubedb.com/v1alpha1", "kind": "Snapshot", "metadata": {"name": "s"},
             "spec": {"databaseName": "pg", "local": {"mountPath": "/b"}}});
         let raw = object.clone();
-        admit("snapshots", None, &raw, &mut object, &[]).unwrap();
+        admit("snapshots", None, &raw, &mut object, &[], None).unwrap();
         assert_eq!(object["metadata"]["labels"]["kubedb.com/name"], "pg");
     }
 
@@ -162,10 +180,91 @@ mod tests {
         let mut new = old.clone();
         new["metadata"]["finalizers"] = json!([]);
         let raw = new.clone();
-        assert_eq!(admit("postgreses", Some(&old), &raw, &mut new, &[]), Ok(()));
+        let admitted = admit("postgreses", Some(&old), &raw, &mut new, &[], None);
+        assert_eq!(admitted, Ok(()));
         new["spec"]["replicas"] = json!(2);
         let raw = new.clone();
-        assert!(admit("postgreses", Some(&old), &raw, &mut new, &[]).is_err());
+        assert!(admit("postgreses", Some(&old), &raw, &mut new, &[], None).is_err());
+    }
+
+    fn paused(spec: Value) -> DormantDatabase {
+        let object = json!({"apiVersion": "kubedb.com/v1alpha1", "kind": "DormantDatabase", "metadata": {"name": "p"},
+            "spec": {"origin": {"metadata": {"name": "p", "uid": "u-1"}, "spec": {"postgres": spec}}}});
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn resume(spec: Value, dormant: &DormantDatabase) -> Result<Value, String> {
+        let mut object = json!({"apiVersion": "kubedb.com/v1alpha1", "kind": "Postgres", "metadata": {"name": "p"}, "spec": spec});
+        let raw = object.clone();
+        let known = ["9.6", "10"];
+        admit("postgreses", None, &raw, &mut object, &known, Some(dormant))
+            .map(|()| object)
+            .map_err(|errors| list(&errors))
+    }
+
+    #[test]
+    fn whoever_resumes_has_the_schedule_and_the_secret_again() {
+        let schedule = json!({"cronExpression": "@every 6h", "local": {"mountPath": "/b"}});
+        let dormant = paused(
+            json!({"version": 9.6, "replicas": 3, "backupSchedule": schedule,
+            "databaseSecret": {"secretName": "p-auth"}, "doNotPause": true}),
+        );
+        let object = resume(
+            json!({"version": "9.6", "replicas": 3, "standbyMode": "Warm"}),
+            &dormant,
+        )
+        .unwrap();
+        assert_eq!(object["spec"]["backupSchedule"], schedule);
+        assert_eq!(object["spec"]["databaseSecret"]["secretName"], "p-auth");
+        assert_eq!(object["spec"]["doNotPause"], Value::Null);
+        let other = json!({"cronExpression": "@daily", "local": {"mountPath": "/b"}});
+        let object = resume(
+            json!({"version": 9.6, "replicas": 3, "backupSchedule": other}),
+            &dormant,
+        )
+        .unwrap();
+        assert_eq!(object["spec"]["backupSchedule"], other);
+    }
+
+    #[test]
+    fn another_database_does_not_resume() {
+        let mut dormant = paused(json!({"version": 9.6, "replicas": 3}));
+        let why = resume(json!({"version": "10"}), &dormant).unwrap_err();
+        assert!(
+            why.starts_with("spec: postgres spec mismatches with OriginSpec in DormantDatabases. Diff: replicas: 3 -> 1, version: \"9.6\" -> \"10\" ("),
+            "{why}"
+        );
+        assert!(why.contains("kubedb get drmn p -o yaml"), "{why}");
+        // What is being deleted is waited for.
+        dormant.metadata.deletion_timestamp =
+            serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+        resume(json!({"version": "10"}), &dormant).unwrap();
+        let foreign: DormantDatabase = serde_json::from_value(json!({"apiVersion": "kubedb.com/v1alpha1",
+            "kind": "DormantDatabase", "metadata": {"name": "p"}, "spec": {"origin": {"spec": {"mysql": {}}}}})).unwrap();
+        let why = resume(json!({"version": "10"}), &foreign).unwrap_err();
+        let words = "metadata.name: invalid Postgres: \"p\". Exists DormantDatabase \"p\" of different Kind";
+        assert_eq!(why, words);
+    }
+
+    #[test]
+    fn an_origin_stays_and_wiping_out_is_asked_for() {
+        let old = json!({"metadata": {"name": "p"}, "spec": {"origin": {"spec": {"postgres": {"version": 9.6}}}}});
+        let mut new = old.clone();
+        new["spec"]["wipeOut"] = json!(true);
+        let raw = new.clone();
+        let admitted = admit("dormantdatabases", Some(&old), &raw, &mut new, &[], None);
+        assert_eq!(admitted, Ok(()));
+        new["spec"]["origin"]["spec"]["postgres"]["version"] = json!("10");
+        let raw = new.clone();
+        let refused = admit("dormantdatabases", Some(&old), &raw, &mut new, &[], None).unwrap_err();
+        let message = "At least one of the following was changed:\n\tspec.origin";
+        assert_eq!(refused[0].message, message);
+        let spec = json!({"origin": {"spec": {"postgres": {"replicas": "three"}}}});
+        let mut odd = json!({"metadata": {"name": "p"}, "spec": spec});
+        let raw = odd.clone();
+        let refused = admit("dormantdatabases", None, &raw, &mut odd, &[], None).unwrap_err();
+        let message = &refused[0].message;
+        assert!(message.starts_with("spec.origin is no copy of a database: "));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What a platform hands to an agent: a file on a machine of its own, a variable in a pod.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::storage::SnapshotStorage;
 
 /// Everything an agent cannot learn from the API.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,6 +16,9 @@ pub struct AgentConfig {
     pub database: String,
     /// UID of the Postgres object: an agent of a deleted and recreated database stops itself.
     pub database_uid: String,
+    /// UID that the instance's data bears, where it is not that of the object: the database was resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_uid: Option<String>,
     /// Name of the instance, `<database>-<ordinal>`.
     pub instance: String,
     /// Ordinal; 0 may bootstrap the database.
@@ -42,6 +47,12 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
+    /// UID that the instance's data bears.
+    #[must_use]
+    pub fn data_uid(&self) -> &str {
+        self.data_uid.as_deref().unwrap_or(&self.database_uid)
+    }
+
     /// `host:port` that others reach its PostgreSQL at.
     #[must_use]
     pub fn endpoint(&self) -> String {
@@ -82,6 +93,9 @@ pub struct PodConfig {
     pub database: String,
     /// UID of the Postgres object.
     pub database_uid: String,
+    /// UID that its data bears, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_uid: Option<String>,
     /// Headless Service that gives each pod a name.
     pub service: String,
     /// Where the volume is mounted.
@@ -93,4 +107,43 @@ pub struct PodConfig {
     pub bin_directory: Option<PathBuf>,
     /// Version or major that the image must hold.
     pub version: String,
+}
+
+/// Name of the variable that holds a `DataTask`.
+pub const TASK: &str = "KUBEDB_TASK";
+/// Where a pod of a task finds the storage Secret: a file for each key.
+pub const TASK_SECRET: &str = "/run/kubedb-storage";
+
+/// A Snapshot whose data is to be deleted by nobody's agent. Secrets are named in `storage`; their values come on another way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DataTask {
+    /// Namespace of the Snapshot.
+    pub namespace: String,
+    /// Database it was taken of.
+    pub database: String,
+    /// Its name.
+    pub snapshot: String,
+    /// Its UID.
+    pub snapshot_uid: String,
+    /// Where the data lies.
+    pub storage: SnapshotStorage,
+}
+
+/// What a platform of processes writes to the standard input of a task, so that no value of a Secret is in an argument or a file.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TaskInput {
+    /// What to do.
+    pub task: DataTask,
+    /// Data of the storage Secret.
+    pub credentials: BTreeMap<String, Vec<u8>>,
+}
+
+impl fmt::Debug for TaskInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskInput")
+            .field("task", &self.task)
+            .finish_non_exhaustive()
+    }
 }

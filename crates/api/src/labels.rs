@@ -14,6 +14,10 @@ pub const NAMESPACE: &str = "kubedb.com/namespace";
 pub const DATABASE_UID: &str = "kubedb.com/uid";
 /// Annotation of what the operator applied: a digest of all it wanted.
 pub const APPLIED: &str = "kubedb.com/applied";
+/// Annotation of a StatefulSet whose pods were refused: when it was asked to try again.
+pub const RETRIED: &str = "kubedb.com/retried";
+/// What a Job is for: `delete`.
+pub const TASK: &str = "kubedb.com/task";
 /// Marks a Snapshot in work.
 pub const SNAPSHOT_STATUS: &str = "snapshot.kubedb.com/status";
 /// Marks a database whose initialisation is over.

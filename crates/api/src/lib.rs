@@ -8,6 +8,7 @@ pub mod defaults;
 pub mod dormant_database;
 pub mod labels;
 pub mod nesting;
+pub mod pod_template;
 pub mod postgres;
 pub mod postgres_version;
 pub mod protocol;

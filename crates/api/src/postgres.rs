@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{
+    Affinity, LocalObjectReference, PersistentVolumeClaimSpec, ResourceRequirements, Toleration,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::CustomResource;
+use kube::{CustomResource, ResourceExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::dormant_database::KeptData;
+use crate::pod_template::PodTemplate;
 use crate::protocol::{InstanceStatus, RestoreSource, SnapshotTask};
 use crate::retention::Retention;
 use crate::storage::SnapshotStorage;
@@ -61,7 +65,7 @@ pub struct PostgresSpec {
     /// Refuses deletion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub do_not_pause: Option<bool>,
-    /// What deletion does.
+    /// What deletion does; Pause when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub termination_policy: Option<TerminationPolicy>,
     /// Not built yet; refused by name.
@@ -70,27 +74,27 @@ pub struct PostgresSpec {
     /// Not built yet; refused by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub monitor: Option<Unbuilt>,
-    /// Not built yet; refused by name.
+    /// Labels that a node must have.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub node_selector: Option<Unbuilt>,
-    /// Not built yet; refused by name.
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Which nodes, and beside whom. Without `podAntiAffinity` instances rather keep apart.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<Unbuilt>,
-    /// Not built yet; refused by name.
+    pub affinity: Option<Affinity>,
+    /// Taints that are borne.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tolerations: Option<Unbuilt>,
-    /// Not built yet; refused by name.
+    pub tolerations: Option<Vec<Toleration>>,
+    /// Who places the pods.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub scheduler_name: Option<Unbuilt>,
-    /// Not built yet; refused by name.
+    pub scheduler_name: Option<String>,
+    /// Secrets by which images are pulled.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub image_pull_secrets: Option<Unbuilt>,
-    /// Not built yet; refused by name.
+    pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
+    /// Of the container of PostgreSQL.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub resources: Option<Unbuilt>,
-    /// Not built yet; refused by name.
+    pub resources: Option<ResourceRequirements>,
+    /// The later spelling of all of these, and more of them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pod_template: Option<Unbuilt>,
+    pub pod_template: Option<PodTemplate>,
     /// Not built yet; refused by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_source: Option<Unbuilt>,
@@ -115,13 +119,6 @@ pub struct PostgresSpec {
 pub const UNBUILT_FIELDS: &[&str] = &[
     "archiver",
     "monitor",
-    "nodeSelector",
-    "affinity",
-    "tolerations",
-    "schedulerName",
-    "imagePullSecrets",
-    "resources",
-    "podTemplate",
     "configSource",
     "storageType",
     "serviceTemplate",
@@ -154,9 +151,9 @@ pub enum StreamingMode {
 pub enum TerminationPolicy {
     /// Keeps data and a DormantDatabase.
     Pause,
-    /// Deletes data, keeps Snapshots.
+    /// Deletes data, keeps Secrets and Snapshots.
     Delete,
-    /// Deletes data and Snapshots.
+    /// Deletes data, Secrets, Snapshots and their data.
     WipeOut,
     /// Refuses deletion.
     DoNotTerminate,
@@ -340,10 +337,35 @@ pub struct PostgresStatus {
     /// Resolved restore source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<RestoreSource>,
+    /// Data that this database took over from a paused one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<KeptData>,
     /// Assigned tasks, by Snapshot.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tasks: BTreeMap<String, SnapshotTask>,
     /// Reports of the agents, by instance.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub instances: BTreeMap<String, InstanceStatus>,
+}
+
+impl Postgres {
+    /// The data that it has, or shall have: its own, or what it took over.
+    #[must_use]
+    pub fn kept_data(&self) -> KeptData {
+        let status = self.status.as_ref();
+        let resumed = status.and_then(|status| status.resumed.clone());
+        let own = KeptData {
+            uid: self.uid().unwrap_or_default(),
+            begun: false,
+        };
+        let data = resumed.unwrap_or(own);
+        let instances = status.map(|status| &status.instances).into_iter().flatten();
+        let begun = instances
+            .into_iter()
+            .any(|(_, report)| report.lineage.is_some());
+        KeptData {
+            begun: data.begun || begun,
+            ..data
+        }
+    }
 }

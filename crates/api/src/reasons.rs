@@ -4,6 +4,8 @@
 pub const READY: &str = "Ready";
 /// Condition, there only while it is False: what the user wants is right. It is not when admission was passed by.
 pub const VALID: &str = "Valid";
+/// Condition, there only while it is False: what the database consists of could be made. It is not where a server refuses a part of it, as for a quota.
+pub const APPLIED: &str = "Applied";
 /// Condition: the schedule is in force.
 pub const BACKUP_SCHEDULED: &str = "BackupScheduled";
 /// Condition: how the last Snapshot ended.
@@ -38,6 +40,12 @@ pub mod event {
     pub const DATA_RETAINED: &str = "DataRetained";
     /// Retention deletes a Snapshot.
     pub const EXPIRED: &str = "Expired";
+    /// A database's instances are being stopped.
+    pub const PAUSING: &str = "Pausing";
+    /// They are.
+    pub const SUCCESSFUL_PAUSE: &str = "SuccessfulPause";
+    /// A paused database goes on.
+    pub const RESUMING: &str = "Resuming";
     /// A tick was skipped.
     pub const IGNORED_SNAPSHOT: &str = "IgnoredSnapshot";
 }
@@ -66,6 +74,16 @@ pub mod text {
     pub const SNAPSHOT_FAILED: &str = "Failed to complete snapshot";
     /// Begins the reason of a Snapshot that validation refuses.
     pub const INVALID_SNAPSHOT: &str = "Invalid Snapshot";
+    /// With `Pausing`.
+    pub const PAUSING: &str = "Pausing Database";
+    /// With `SuccessfulPause`.
+    pub const PAUSED: &str = "Successfully paused Database workload";
+    /// With `Resuming`.
+    pub const RESUMING: &str = "Resuming Database";
+    /// With `WipingOut`.
+    pub const WIPING_OUT: &str = "Wiping out Database";
+    /// With `SuccessfulWipeOut`.
+    pub const WIPED_OUT: &str = "Successfully wiped out Database workload";
     /// With `IgnoredSnapshot`.
     pub const BACKUP_SKIPPED: &str = "Skipping scheduled Backup. One is still active.";
 }
@@ -78,6 +96,8 @@ pub mod component {
     pub const JOB_CONTROLLER: &str = "Job Controller";
     /// Events of Snapshots.
     pub const SNAPSHOT_CONTROLLER: &str = "Snapshot Controller";
+    /// Events of paused databases.
+    pub const DORMANT_CONTROLLER: &str = "DormantDatabase Controller";
     /// Events of the schedule.
     pub const CRON_CONTROLLER: &str = "Cron controller";
 }

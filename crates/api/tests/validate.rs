@@ -97,6 +97,35 @@ fn what_the_original_accepts_is_accepted() {
         ("spec.replicas", Value::Null),
         ("spec.doNotPause", json!(true)),
         ("spec.terminationPolicy", json!("DoNotTerminate")),
+        ("spec.terminationPolicy", json!("Delete")),
+        ("spec.terminationPolicy", json!("WipeOut")),
+        ("spec.nodeSelector", json!({ "disktype": "ssd" })),
+        (
+            "spec.affinity",
+            json!({ "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [
+                { "matchExpressions": [{ "key": "zone", "operator": "In", "values": ["a"] }] },
+            ] } } }),
+        ),
+        (
+            "spec.tolerations",
+            json!([{ "key": "db", "operator": "Exists", "effect": "NoSchedule" }]),
+        ),
+        ("spec.schedulerName", json!("mine")),
+        (
+            "spec.imagePullSecrets",
+            json!([{ "name": "myregistrykey" }]),
+        ),
+        (
+            "spec.resources",
+            json!({ "requests": { "memory": "64Mi", "cpu": "250m" }, "limits": { "memory": "1Gi" } }),
+        ),
+        (
+            "spec.podTemplate",
+            json!({ "metadata": { "annotations": { "any.name/at-all": "x" } }, "spec": {
+                "nodeSelector": { "disktype": "ssd" }, "priorityClassName": "high",
+                "env": [{ "name": "TZ", "value": "UTC" }],
+            } }),
+        ),
         ("spec.databaseSecret", json!({ "secretName": "mine" })),
         ("spec.storage.resources.requests.storage", json!("0.5Gi")),
         (
@@ -191,9 +220,34 @@ fn every_rule_of_the_original_has_its_words() {
             "spec.storage.resources.requests.storage: invalid ResourceStorage request (write an amount such as 1Gi)",
         ),
         (
-            "spec.terminationPolicy",
-            json!("WipeOut"),
-            "spec.terminationPolicy: spec.terminationPolicy \"WipeOut\" is not built yet (Pause and DoNotTerminate are built)",
+            "spec.affinity",
+            json!({ "nodeAfinity": {} }),
+            "spec.affinity.nodeAfinity: unknown field \"spec.affinity.nodeAfinity\" (did you mean \"nodeAffinity\"?)",
+        ),
+        (
+            "spec.imagePullSecrets",
+            json!([{}]),
+            "spec.imagePullSecrets[0].name: spec.imagePullSecrets[0].name is missing",
+        ),
+        (
+            "spec.podTemplate",
+            json!({ "spec": { "env": [{ "name": "POSTGRES_PASSWORD", "value": "x" }] } }),
+            "spec.podTemplate.spec.env[0].name: environment variable POSTGRES_PASSWORD is forbidden to use in Postgres spec",
+        ),
+        (
+            "spec.podTemplate",
+            json!({ "spec": { "env": [{ "name": "KUBEDB_POD", "value": "x" }] } }),
+            "spec.podTemplate.spec.env[0].name: environment variable KUBEDB_POD is forbidden to use in Postgres spec",
+        ),
+        (
+            "spec.podTemplate",
+            json!({ "spec": { "initContainers": [] } }),
+            "spec.podTemplate.spec.initContainers: spec.podTemplate.spec.initContainers is not built yet: remove it",
+        ),
+        (
+            "spec.podTemplate",
+            json!({ "metadata": { "labels": { "kubedb.com/role": "primary" } } }),
+            "spec.podTemplate.metadata.labels: spec.podTemplate.metadata.labels \"kubedb.com/role\" invalid: kubedb sets it itself",
         ),
         (
             "spec.monitor",
@@ -303,4 +357,27 @@ fn every_kind_has_a_definition() {
             "postgresversions"
         ]
     );
+}
+
+#[test]
+fn what_is_said_of_pods_is_said_once_and_needs_pods() {
+    let mut raw = guide();
+    manifests::set(&mut raw, "spec.schedulerName", json!("mine"));
+    manifests::set(
+        &mut raw,
+        "spec.podTemplate",
+        json!({ "spec": { "schedulerName": "other" } }),
+    );
+    let said = lines(&validate_postgres(&raw, &VERSIONS));
+    let twice = "spec.schedulerName: spec.schedulerName and spec.podTemplate.spec.schedulerName are the same: keep one";
+    assert_eq!(said, [twice]);
+    let said = lines(&kubedb_api::validate::validate_for_one_machine(&raw));
+    assert_eq!(
+        said,
+        [
+            "spec.schedulerName: spec.schedulerName works on Kubernetes alone: a database of this server is processes of one machine, and has no pods (remove it)",
+            "spec.podTemplate: spec.podTemplate works on Kubernetes alone: a database of this server is processes of one machine, and has no pods (remove it)",
+        ]
+    );
+    assert!(kubedb_api::validate::validate_for_one_machine(&guide()).is_empty());
 }

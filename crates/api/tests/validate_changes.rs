@@ -103,6 +103,16 @@ fn fixed_fields_stay_and_others_may_change() {
             json!({ "secretName": "a" }),
         ),
         ("spec.replicas", json!(1), json!(3)),
+        (
+            "spec.tolerations",
+            Value::Null,
+            json!([{ "operator": "Exists" }]),
+        ),
+        (
+            "spec.resources",
+            Value::Null,
+            json!({ "limits": { "memory": "1Gi" } }),
+        ),
         ("spec.doNotPause", Value::Null, json!(true)),
         (
             "spec.backupSchedule",

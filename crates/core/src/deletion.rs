@@ -11,6 +11,8 @@ const PAUSE: SignedDuration = SignedDuration::from_secs(15);
 const PAUSE_MAX: SignedDuration = SignedDuration::from_mins(10);
 /// How soon to look again while something is under way that tells of its end itself.
 const SOON: SignedDuration = SignedDuration::from_secs(5);
+/// How soon to look at what the platform does: it tells of nothing itself.
+const LOOK: SignedDuration = SignedDuration::from_secs(1);
 
 /// Said with every obstacle.
 const WAY_OUT: &str =
@@ -52,11 +54,7 @@ pub struct DeletionView {
     pub attempts: u32,
     /// A database that is being restored from it.
     pub restoring: Option<String>,
-    /// Name of its database.
-    pub database: String,
-    /// Whether that exists.
-    pub database_exists: bool,
-    /// An instance that is alive and can reach the store: the primary if possible.
+    /// An instance that is alive and can reach the store: the primary if possible. None of a database that is going or gone.
     pub instance: Option<String>,
     /// What the agents have of it.
     pub work: Work,
@@ -81,6 +79,8 @@ pub enum DeletionAction {
         /// Number of the attempt.
         attempt: u32,
     },
+    /// Have the platform do it: no instance can.
+    Run,
     /// Look again after a while, at the latest.
     Wait {
         /// How long.
@@ -133,17 +133,68 @@ fn begin(view: &DeletionView, attempt: u32) -> DeletionAction {
             attempt,
         };
     }
-    let database = &view.database;
-    let why = if view.database_exists {
-        format!(
-            "no instance of database {database:?} answers, and one is needed to delete the data: bring it up, {WAY_OUT}"
-        )
-    } else {
-        format!(
-            "database {database:?} does not exist, and an instance of it is needed to delete the data: create a Postgres of this name again, {WAY_OUT}"
-        )
-    };
-    obstacle(PAUSE, why)
+    DeletionAction::Run
+}
+
+/// What the platform has of a deletion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Running {
+    /// In work; in words what keeps it from starting, if something does.
+    Busy {
+        /// What.
+        obstacle: Option<String>,
+    },
+    /// The data is gone.
+    Done,
+    /// It failed, and was taken away: it can be tried again.
+    Failed {
+        /// Why.
+        reason: String,
+        /// How often it has failed by now.
+        failures: u32,
+        /// Since when.
+        since: SignedDuration,
+    },
+}
+
+/// Decides on what the platform has of it.
+#[must_use]
+pub fn after(running: &Running) -> DeletionAction {
+    match running {
+        Running::Busy { obstacle: None } => DeletionAction::Wait {
+            pause: LOOK,
+            obstacle: None,
+        },
+        Running::Busy {
+            obstacle: Some(why),
+        } => obstacle(SOON, format!("{why}: put that right, {WAY_OUT}")),
+        Running::Done => DeletionAction::Release {
+            data_stays: false,
+            data_deleted: true,
+        },
+        Running::Failed {
+            reason,
+            failures,
+            since,
+        } => match left(*failures, *since) {
+            Some(left) => refused(left, reason),
+            None => DeletionAction::Run,
+        },
+    }
+}
+
+/// What is left of the pause after so many failures.
+fn left(failures: u32, since: SignedDuration) -> Option<SignedDuration> {
+    let pause = (PAUSE * (1 << (failures.clamp(1, 8) - 1))).min(PAUSE_MAX);
+    let left = pause.checked_sub(since)?;
+    (left > SignedDuration::ZERO).then_some(left)
+}
+
+fn refused(pause: SignedDuration, reason: &str) -> DeletionAction {
+    obstacle(
+        pause,
+        format!("Failed to wipeOut. Reason: {reason}: put that right, {WAY_OUT}"),
+    )
 }
 
 fn follow(
@@ -159,14 +210,9 @@ fn follow(
             data_deleted: true,
         },
         Report::Failed { reason, .. } => {
-            let failures = attempt.saturating_sub(view.attempts).clamp(1, 8);
-            let pause = (PAUSE * (1 << (failures - 1))).min(PAUSE_MAX);
-            match pause.checked_sub(silence) {
-                Some(left) if left > SignedDuration::ZERO => obstacle(
-                    left,
-                    format!("Failed to wipeOut. Reason: {reason}: put that right, {WAY_OUT}"),
-                ),
-                _ => begin(view, attempt + 1),
+            match left(attempt.saturating_sub(view.attempts), silence) {
+                Some(left) => refused(left, reason),
+                None => begin(view, attempt + 1),
             }
         }
         Report::None | Report::Running if silence < SILENCE_LIMIT => DeletionAction::Wait {
@@ -175,11 +221,8 @@ fn follow(
         },
         // One that is silent may come back; another takes over at once, and the deletion of what is gone is none.
         Report::None | Report::Running => match &view.instance {
-            Some(other) if other != instance => begin(view, attempt + 1),
-            _ => obstacle(
-                PAUSE,
-                format!("instance {instance} does not answer: bring it up, {WAY_OUT}"),
-            ),
+            Some(other) if other == instance => DeletionAction::Run,
+            _ => begin(view, attempt + 1),
         },
     }
 }
@@ -201,8 +244,6 @@ mod tests {
             namespace_goes: false,
             attempts: 1,
             restoring: None,
-            database: "one".to_owned(),
-            database_exists: true,
             instance: Some("one-0".to_owned()),
             work,
         }
@@ -314,22 +355,49 @@ mod tests {
     }
 
     #[test]
-    fn who_is_missing_is_told_with_both_ways_out() {
+    fn where_no_instance_can_the_platform_does_it() {
         let mut gone = view(Work::None);
         gone.instance = None;
-        gone.database_exists = false;
-        let why = told(&gone);
-        assert!(
-            why.contains("create a Postgres of this name again"),
-            "{why}"
-        );
-        assert!(why.contains("Retain"), "{why}");
-        gone.database_exists = true;
-        assert!(told(&gone).contains("no instance of database \"one\" answers"));
+        assert_eq!(decide(&gone), DeletionAction::Run);
         let mut silent = delete(Report::None, 31);
-        assert!(told(&silent).contains("instance one-0 does not answer"));
+        assert_eq!(decide(&silent), DeletionAction::Run);
+        silent.instance = None;
+        assert_eq!(decide(&silent), DeletionAction::Run);
         silent.instance = Some("one-1".to_owned());
         assert_eq!(decide(&silent), begins("one-1", 3));
+    }
+
+    #[test]
+    fn what_the_platform_cannot_do_is_told_and_tried_again() {
+        let failed = |failures, since| Running::Failed {
+            reason: "bucket \"kubedb\" does not exist".to_owned(),
+            failures,
+            since: at(since),
+        };
+        let told = |running| match after(&running) {
+            DeletionAction::Wait {
+                obstacle: Some(why),
+                pause,
+            } => (why, pause),
+            other => panic!("{other:?}"),
+        };
+        let (why, pause) = told(failed(1, 5));
+        assert!(why.contains("bucket \"kubedb\" does not exist") && why.contains("Retain"));
+        assert_eq!(pause, at(10));
+        assert_eq!(after(&failed(1, 15)), DeletionAction::Run);
+        told(failed(40, 599));
+        assert_eq!(after(&failed(40, 600)), DeletionAction::Run);
+        let (why, _) = told(Running::Busy {
+            obstacle: Some("its pod cannot be placed".to_owned()),
+        });
+        assert!(why.contains("Retain"), "{why}");
+        assert!(matches!(
+            after(&Running::Done),
+            DeletionAction::Release {
+                data_deleted: true,
+                ..
+            }
+        ));
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub enum SourceView {
     Unresolved,
     /// A Snapshot.
     Snapshot,
+    /// The data of a paused database that is resumed.
+    Kept,
 }
 
 /// The database's Lease.
@@ -158,6 +160,9 @@ pub struct Decision {
     pub reason: String,
 }
 
+/// An empty database in the place of the one that was paused would look as if nothing had been lost.
+const KEPT_IS_GONE: &str = "the database was resumed, and the data of its first instance is not where it was: put it back, since nothing is begun in its place";
+
 fn decision(action: Action, reason: impl Into<String>) -> Decision {
     Decision {
         action,
@@ -194,6 +199,7 @@ fn decide_empty(seen: &Observation) -> Decision {
             SourceView::Unresolved => {
                 decision(Action::Wait, "the Snapshot to restore is not resolved yet")
             }
+            SourceView::Kept => decision(Action::Wait, KEPT_IS_GONE),
             _ => decision(
                 Action::TakeLease,
                 "the database has no Lease, and the first instance begins it",
@@ -212,6 +218,7 @@ fn decide_empty(seen: &Observation) -> Decision {
             SourceView::Unresolved => {
                 decision(Action::Wait, "the Snapshot to restore is not resolved yet")
             }
+            SourceView::Kept => decision(Action::Wait, KEPT_IS_GONE),
         },
         Some(holder) => match &seen.primary {
             Some(primary) if primary.ready => decision(

@@ -74,6 +74,12 @@ pub fn scheduled_snapshot_beside(database: &str, tick: Timestamp, taken: u32) ->
     hashed(database, &format!("{database}/{taken}"), &suffix(tick))
 }
 
+/// Name of the Job that deletes the data of a Snapshot of this UID: one made anew under the same name is another.
+#[must_use]
+pub fn deletion_job(snapshot: &str, uid: &str) -> String {
+    hashed(snapshot, uid, "-delete")
+}
+
 fn suffix(tick: Timestamp) -> String {
     tick.to_zoned(TimeZone::UTC)
         .strftime("-%Y%m%d-%H%M%S")
@@ -112,6 +118,16 @@ mod tests {
             scheduled_snapshot("scheduled-pg", tick()),
             "scheduled-pg-20180208-105341"
         );
+    }
+
+    #[test]
+    fn the_job_of_a_deletion_is_one_snapshots_alone() {
+        let long = "s".repeat(63);
+        for name in ["snap", &long] {
+            let one = deletion_job(name, "u-1");
+            assert_ne!(one, deletion_job(name, "u-2"));
+            assert_eq!(check(&one), Ok(()));
+        }
     }
 
     #[test]

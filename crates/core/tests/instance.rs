@@ -134,3 +134,28 @@ fn an_instance_of_a_deleted_database_stops() {
         assert_eq!(decide(&instance).action, Action::Stop);
     }
 }
+
+#[test]
+fn where_the_data_of_a_resumed_database_is_missing_nothing_is_begun() {
+    let mut first = empty(0);
+    first.database = Seen::Known(DatabaseView {
+        is_ours: true,
+        source: SourceView::Kept,
+    });
+    for lease in [Seen::Known(LeaseView { holder: None }), held_by("pg-0")] {
+        first.lease = lease;
+        let decision = decide(&first);
+        assert_eq!(decision.action, Action::Wait);
+        assert!(decision.reason.contains("put it back"), "{decision:?}");
+    }
+    // A standby whose data is gone is copied as ever.
+    let mut second = empty(1);
+    second.database = first.database.clone();
+    second.lease = held_by("pg-0");
+    second.primary = primary(true);
+    assert!(matches!(decide(&second).action, Action::Clone { .. }));
+    // With its data the first goes on as what it was.
+    first.data = DataState::Initialised(Role::Primary);
+    first.lease = Seen::Known(LeaseView { holder: None });
+    assert_eq!(decide(&first).action, Action::TakeLease);
+}

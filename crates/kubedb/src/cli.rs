@@ -11,7 +11,7 @@ use crate::{
     client::ServerArgs,
     commands::{
         AgentArgs, ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs,
-        InstallArgs, OperatorArgs, RepoArgs, ServeArgs, SnapshotArgs, UninstallArgs,
+        InstallArgs, OperatorArgs, RepoArgs, ServeArgs, SnapshotArgs, TaskArgs, UninstallArgs,
     },
 };
 
@@ -79,6 +79,9 @@ pub(crate) enum Command {
     /// Run one instance (platforms do)
     #[command(hide = true)]
     Agent(AgentArgs),
+    /// Do a piece of work on a store (platforms do)
+    #[command(hide = true)]
+    Task(TaskArgs),
     /// Tell the story of a scheduled backup on this machine
     #[command(after_help = "\
 Everything happens in a folder of its own below TMPDIR, with a server of its own; the end, Ctrl-C too, removes both.

@@ -50,6 +50,12 @@ pub(crate) enum CommandError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A piece of work on a store; one line, which the platform tells on.
+    #[error("{reason}")]
+    Task {
+        /// Why it was not done, with every cause.
+        reason: String,
+    },
     /// Another server holds the data folder.
     #[error("another kubedb server{} runs on {folder}", .process.map(|id| format!(" (process {id})")).unwrap_or_default())]
     ServerRuns {

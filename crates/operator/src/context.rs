@@ -13,13 +13,14 @@ use kube::{
         watcher,
     },
 };
-use kubedb_api::{Postgres, Snapshot};
+use kubedb_api::{DormantDatabase, Postgres, Snapshot};
 use kubedb_core::turns::{LIMITS, Limits};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    dormant,
     gate::digest,
     operator::Operator,
     platform::{Platform, PlatformError},
@@ -69,7 +70,7 @@ impl ReconcileError {
             if matches!(&**source, kube::Error::Api(status) if status.reason == "Conflict"))
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(next) = cause {
@@ -97,28 +98,43 @@ pub async fn run(context: Context, shutdown: CancellationToken) {
 pub async fn run_with(context: Context, limits: Limits, shutdown: CancellationToken) {
     let postgreses: Api<Postgres> = within(&context);
     let snapshots: Api<Snapshot> = within(&context);
+    let dormants: Api<DormantDatabase> = within(&context);
     let any = watcher::Config::default;
     let config = || Config::default().concurrency(RECONCILES_MAX);
     let (databases, known) = cached(postgreses.clone());
     let (backups, made) = cached(snapshots.clone());
-    let (databases, backups) = (
+    let (sleepers, paused) = cached(dormants.clone());
+    let (databases, backups, sleepers) = (
         databases.with_config(config()),
         backups.with_config(config()),
+        sleepers.with_config(config()),
     );
     let made_store = made.store.clone();
-    let operator = Arc::new(Operator::new(context, limits, known, made));
+    let operator = Arc::new(Operator::new(context, limits, known, made, paused));
     let stopped = || shutdown.clone().cancelled_owned();
     let changed = changed(Arc::clone(&operator));
     let databases = databases
-        .watches(snapshots, any(), concerns(Arc::clone(&operator)))
+        .watches(snapshots.clone(), any(), concerns(Arc::clone(&operator)))
+        .watches(dormants, any(), resumes(Arc::clone(&operator)))
         .reconcile_on(changed)
         .graceful_shutdown_on(stopped())
         .run(postgres::reconcile, retry, Arc::clone(&operator));
     let backups = backups
-        .watches(postgreses, any(), concerned(made_store))
+        .watches(postgreses.clone(), any(), concerned(made_store))
         .graceful_shutdown_on(stopped())
-        .run(snapshot::reconcile, retry, operator);
-    tokio::join!(log(databases), log(backups));
+        .run(snapshot::reconcile, retry, Arc::clone(&operator));
+    let of_database = named(Arc::clone(&operator), |postgres: &Postgres| {
+        postgres.name_any()
+    });
+    let of_snapshot = named(Arc::clone(&operator), |snapshot: &Snapshot| {
+        snapshot.spec.database_name.clone()
+    });
+    let sleepers = sleepers
+        .watches(postgreses, any(), of_database)
+        .watches(snapshots, any(), of_snapshot)
+        .graceful_shutdown_on(stopped())
+        .run(dormant::reconcile, retry, operator);
+    tokio::join!(log(databases), log(backups), log(sleepers));
 }
 
 /// All objects of a kind that this operator is for.
@@ -185,6 +201,30 @@ fn changed(operator: Arc<Operator>) -> impl Stream<Item = ObjectRef<Postgres>> +
             .open(&format!("{}/{}", key.namespace, key.name));
         ObjectRef::new(&key.name).within(&key.namespace)
     })
+}
+
+/// The database that a change of a paused one concerns: it may wait for it.
+fn resumes(operator: Arc<Operator>) -> impl Fn(DormantDatabase) -> Option<ObjectRef<Postgres>> {
+    move |dormant| {
+        let namespace = dormant.namespace()?;
+        let name = dormant.name_any();
+        let postgres = ObjectRef::new(&name).within(&namespace);
+        operator.databases.get(&postgres)?;
+        operator.gate.open(&format!("{namespace}/{name}"));
+        Some(postgres)
+    }
+}
+
+/// The paused database, if there is one, of the name that an object says.
+fn named<K: kube::Resource>(
+    operator: Arc<Operator>,
+    name: impl Fn(&K) -> String,
+) -> impl Fn(K) -> Option<ObjectRef<DormantDatabase>> {
+    move |object| {
+        let namespace = object.meta().namespace.clone()?;
+        let dormant = ObjectRef::new(&name(&object)).within(&namespace);
+        operator.dormants.get(&dormant).map(|_| dormant)
+    }
 }
 
 /// Databases that a change of a Snapshot concerns: its own, and those that wait to be restored from it.

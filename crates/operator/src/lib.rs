@@ -1,6 +1,7 @@
 //! Controllers: what should exist, in five steps each (dereference, validate, plan, apply, update status).
 
 pub mod context;
+mod dormant;
 mod events;
 mod failures;
 mod gate;
@@ -13,7 +14,9 @@ pub mod rights;
 mod seats;
 mod snapshot;
 mod superseded;
+mod tasks;
 pub mod webhook;
+mod wipe;
 
 pub use context::{Context, run, run_with};
 pub use postgres::retention;

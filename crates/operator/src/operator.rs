@@ -7,8 +7,9 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use kube::{Client, ResourceExt as _, runtime::reflector::Store};
-use kubedb_api::{Postgres, Snapshot};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client, ResourceExt as _, runtime::reflector::Store};
+use kubedb_api::{DormantDatabase, Postgres, Snapshot};
 use kubedb_core::{
     pulse::Pulses,
     snapshot::SILENCE_LIMIT,
@@ -17,12 +18,13 @@ use kubedb_core::{
 };
 
 use crate::{
-    context::{Cache, Context, ReconcileError},
+    context::{Cache, Context, ReconcileError, request},
     failures::Failures,
     gate::Gate,
     platform::Platform,
     seats::Seats,
     superseded::Superseded,
+    tasks::Tasks,
 };
 
 /// Shared by all reconciles.
@@ -31,11 +33,13 @@ pub(crate) struct Operator {
     pub(crate) platform: Arc<dyn Platform>,
     pub(crate) databases: Store<Postgres>,
     pub(crate) snapshots: Store<Snapshot>,
-    caches: (Cache<Postgres>, Cache<Snapshot>),
+    pub(crate) dormants: Store<DormantDatabase>,
+    caches: (Cache<Postgres>, Cache<Snapshot>, Cache<DormantDatabase>),
     pub(crate) seats: Seats,
     pub(crate) gate: Gate,
     pub(crate) failures: Failures,
     pub(crate) superseded: Superseded,
+    pub(crate) tasks: Tasks,
     pulses: Mutex<Pulses<String>>,
     watch: Mutex<Watch>,
     started: Instant,
@@ -47,17 +51,20 @@ impl Operator {
         limits: Limits,
         databases: Cache<Postgres>,
         snapshots: Cache<Snapshot>,
+        dormants: Cache<DormantDatabase>,
     ) -> Self {
         Self {
             client: context.client,
             platform: context.platform,
             databases: databases.store.clone(),
             snapshots: snapshots.store.clone(),
-            caches: (databases, snapshots),
+            dormants: dormants.store.clone(),
+            caches: (databases, snapshots, dormants),
             seats: Seats::new(limits),
             gate: Gate::default(),
             failures: Failures::default(),
             superseded: Superseded::default(),
+            tasks: Tasks::default(),
             pulses: Mutex::default(),
             watch: Mutex::default(),
             started: Instant::now(),
@@ -76,10 +83,23 @@ impl Operator {
         watch.steps().to_vec()
     }
 
-    /// Waits until both caches hold what there was at the start: an absent object is a deleted one from then on.
+    /// Waits until all caches hold what there was at the start: an absent object is a deleted one from then on.
     pub(crate) async fn caches(&self) -> Result<(), ReconcileError> {
         self.caches.0.whole().await?;
-        self.caches.1.whole().await
+        self.caches.1.whole().await?;
+        self.caches.2.whole().await
+    }
+
+    /// Whether a namespace is going away, or gone: what lies in it is not the operator's to delete then.
+    pub(crate) async fn namespace_goes(
+        &self,
+        namespace: Option<String>,
+    ) -> Result<bool, ReconcileError> {
+        let namespace = Api::<Namespace>::all(self.client.clone())
+            .get_opt(&namespace.unwrap_or_default())
+            .await
+            .map_err(request("get the namespace"))?;
+        Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
     }
 
     /// All Snapshots of a database, by the label that admission sets.

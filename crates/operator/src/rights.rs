@@ -125,7 +125,13 @@ pub const OPERATOR: &[Right] = &[
         Scope::Databases,
         "instances",
     ),
-    right("batch", &["jobs"], MANAGE, Scope::Databases, "tasks"),
+    right(
+        "batch",
+        &["jobs"],
+        MANAGE,
+        Scope::Databases,
+        "deletes the data of Snapshots whose database is gone",
+    ),
     right(
         "policy",
         &["poddisruptionbudgets"],
@@ -164,16 +170,16 @@ pub const OPERATOR: &[Right] = &[
     right(
         "",
         &["secrets"],
-        &["get", "create"],
+        &["get", "create", "delete"],
         Scope::Databases,
-        "makes databases' passwords; reads none, but can give only what it has",
+        "makes databases' passwords, and takes those of databases that are wiped out away; reads none, but can give only what it has",
     ),
     right(
         "",
         &["events"],
-        &["get", "create", "patch"],
+        &["get", "list", "create", "patch"],
         Scope::Databases,
-        "tells what happens",
+        "tells what happens, and looks why pods cannot be made",
     ),
     right(
         "events.k8s.io",

@@ -122,11 +122,11 @@ async fn a_store_that_refuses_is_told_once_and_retain_is_the_way_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_its_database_a_snapshot_says_how_to_delete_it_and_both_ways_work() {
+async fn without_its_database_a_snapshot_is_deleted_by_the_platform() {
     let mut world = World::new().await;
     world.operate(None).await;
     world.database("pg", Value::Null).await;
-    for name in ["one", "two"] {
+    for name in ["one", "two", "three"] {
         world.snapshot(name, "pg").await;
         phase(&world, name, "Succeeded").await;
     }
@@ -137,18 +137,28 @@ async fn without_its_database_a_snapshot_says_how_to_delete_it_and_both_ways_wor
         known.map_or(Ok(()), |known| Err(known.metadata.finalizers))
     })
     .await;
-    for name in ["one", "two"] {
+    delete(&world, "one").await;
+    gone(&world, "one").await;
+    assert_eq!(begun(&world, "deletes"), ["Platform deletes one"]);
+    let told = world.events().await;
+    assert_eq!(
+        told.get("one WipingOut: Wiping out Snapshot: one"),
+        Some(&1)
+    );
+    let done = "one SuccessfulWipeOut: Successfully wiped out Snapshot: one";
+    assert_eq!(told.get(done), Some(&1));
+
+    world.script.lock().unwrap().refusal = Some("bucket \"kubedb\" does not exist".to_owned());
+    for name in ["two", "three"] {
         delete(&world, name).await;
-        says(&world, name, "create a Postgres of this name again").await;
+        says(&world, name, "bucket \"kubedb\" does not exist").await;
         says(&world, name, "spec.deletionPolicy to Retain").await;
     }
-    retain(&world, "one").await;
-    gone(&world, "one").await;
-    api.create(&PostParams::default(), &postgres("pg", Value::Null))
-        .await
-        .unwrap();
+    retain(&world, "two").await;
     gone(&world, "two").await;
-    assert_eq!(begun(&world, "Delete"), ["Delete two 2"]);
+    world.script.lock().unwrap().refusal = None;
+    gone(&world, "three").await;
+    assert!(begun(&world, "Delete ").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -317,4 +327,58 @@ async fn names_that_others_took_cost_no_tick() {
         "pg"
     );
     assert_eq!(world.phases().await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_refuses_is_told_in_its_words_until_it_does_not() {
+    let mut world = World::new().await;
+    let words = "statefulsets.apps \"pg\" is forbidden: exceeded quota: small";
+    world.script.lock().unwrap().quota = Some(words.to_owned());
+    world.operate(None).await;
+    world.database("pg", Value::Null).await;
+    let api = world.postgreses();
+    let applied = async || {
+        let status = api.get("pg").await.unwrap().status.unwrap_or_default();
+        let condition = status
+            .conditions
+            .iter()
+            .find(|known| known.type_ == "Applied");
+        (condition.cloned(), status)
+    };
+    let told = eventually("a condition", async || {
+        let (condition, status) = applied().await;
+        condition.ok_or(status)
+    })
+    .await;
+    let whole = format!("failed to apply StatefulSet demo/pg: {words}");
+    assert_eq!((&*told.status, &*told.reason), ("False", "Refused"));
+    assert_eq!(told.message, whole);
+    let (_, status) = applied().await;
+    assert_eq!(status.reason.as_ref(), Some(&whole));
+    // Looked at again, it is told once.
+    let patch = Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}));
+    let any = PatchParams::default();
+    api.patch("pg", &any, &patch).await.unwrap();
+    let (again, _) = applied().await;
+    assert_eq!(
+        again.unwrap().last_transition_time,
+        told.last_transition_time
+    );
+    let events = world.events().await;
+    assert_eq!(
+        events.get(&format!("pg Failed: {whole}")),
+        Some(&1),
+        "{events:?}"
+    );
+
+    world.script.lock().unwrap().quota = None;
+    eventually("no condition", async || {
+        let (condition, status) = applied().await;
+        let runs = status.phase.map(|phase| format!("{phase:?}"));
+        match (condition, runs.as_deref()) {
+            (None, Some("Running")) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 }

@@ -133,6 +133,22 @@ impl World {
         self.run(&["delete", kind, name, "-n", "demo"], "");
     }
 
+    /// Deletes a database, and the record by which one of its name would resume it. Its data stays.
+    pub fn delete_for_good(&self, database: &str) {
+        self.delete("pg", database);
+        self.run(
+            &[
+                "delete",
+                "drmn",
+                database,
+                "-n",
+                "demo",
+                "--ignore-not-found",
+            ],
+            "",
+        );
+    }
+
     /// Waits for a phase, and gives the status.
     pub fn status(&self, kind: &str, name: &str, phase: &str, seconds: u64) -> Value {
         let what = format!("{kind} {name} {phase}");
@@ -194,7 +210,10 @@ impl World {
     /// Folder of a database, which its UID is part of; the server makes it soon after the object.
     fn folder_of(&self, database: &str) -> PathBuf {
         let object = self.server.object("pg", database, "demo");
-        let uid = object.expect("the database")["metadata"]["uid"].take();
+        let object = object.expect("the database");
+        let resumed = &object["status"]["resumed"]["uid"];
+        let own = &object["metadata"]["uid"];
+        let uid = if resumed.is_string() { resumed } else { own };
         let short: String = uid.as_str().unwrap_or_default().chars().take(8).collect();
         let folder = self
             .server

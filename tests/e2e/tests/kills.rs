@@ -305,7 +305,7 @@ fn check_copy(scene: &Scene, database: &str) {
         .filter(|name| name.starts_with("data") && name != "data")
         .collect();
     assert!(left.is_empty(), "{left:?}");
-    scene.world.delete("pg", &copy);
+    scene.world.delete_for_good(&copy);
 }
 
 #[test]

@@ -230,7 +230,7 @@ fn a_bucket_emptied_behind_our_back_is_told_once_and_for_all_and_the_next_snapsh
     // What is gone can be deleted, and nothing else goes with it.
     world.delete("snap", "gone");
     assert!(scene.stored() == kept);
-    world.delete("pg", "copy");
+    world.delete_for_good("copy");
     scene.restore("copy", "next");
     world.status("pg", "copy", "Running", 150);
     world.sql_becomes("copy", "SELECT sum(n) FROM kept", "500500");

@@ -693,5 +693,9 @@ fn a_postgres_that_nobody_owns_any_more_is_stopped_and_its_data_kept() {
             })
             .count();
         assert_eq!(kept, round + 1);
+        // The next one is another database, and has a folder of its own.
+        let record = ["delete", "drmn", "pg", "--ignore-not-found"];
+        let deleted = server.kubedb(&record, "").unwrap();
+        assert_eq!(deleted.code, 0, "{}", deleted.stderr);
     }
 }

@@ -1,6 +1,8 @@
 //! What is refused, and in which words. Everything here judges a manifest by itself: what must exist elsewhere (a
 //! Secret, a storage class, the database of a Snapshot) is the caller's to look up.
 
+mod dormant;
+mod pods;
 mod postgres;
 mod quantity;
 mod shape;
@@ -11,7 +13,10 @@ mod update;
 use kubedb_core::names;
 use serde_json::Value;
 
+pub(crate) use self::dormant::take_over;
 pub use self::{
+    dormant::{validate_dormant_database, validate_dormant_database_update, validate_resume},
+    pods::validate_for_one_machine,
     postgres::{check_retention, validate_delete, validate_postgres},
     snapshot::validate_snapshot,
     update::{validate_postgres_update, validate_snapshot_update},

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     FieldError, check_name, check_namespace, check_object_name, check_reference, is_given, judged,
-    quantity, shape, storage, without_nulls,
+    pods, quantity, shape, storage, without_nulls,
 };
 use crate::{
     postgres::{Postgres, TerminationPolicy, UNBUILT_FIELDS},
@@ -62,11 +62,7 @@ pub fn validate_postgres(raw: &Value, known_versions: &[&str]) -> Vec<FieldError
     if is_given(spec, "backupSchedule") {
         check_schedule(&spec["backupSchedule"], &mut errors);
     }
-    if let Some(policy @ ("Delete" | "WipeOut")) = spec["terminationPolicy"].as_str() {
-        let message = format!("spec.terminationPolicy \"{policy}\" is not built yet");
-        let error = FieldError::new("spec.terminationPolicy", message);
-        errors.push(error.hint("Pause and DoNotTerminate are built"));
-    }
+    pods::check(spec, &mut errors);
     let unbuilt = UNBUILT_FIELDS.iter().filter(|field| is_given(spec, field));
     errors.extend(unbuilt.map(|field| FieldError::unbuilt(format!("spec.{field}"))));
     judged(shape::check("postgreses", raw), errors)

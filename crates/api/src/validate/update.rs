@@ -24,7 +24,19 @@ const SNAPSHOT_FREE: [&str; 2] = ["deletionPolicy", "allowedNamespaces"];
 /// Checks what an update of a Postgres changes. Both as they were sent and stored, status left out of sight.
 #[must_use]
 pub fn validate_postgres_update(old: &Value, new: &Value) -> Vec<FieldError> {
+    let selector = |object: &Value| {
+        let spec = &object["spec"];
+        let either = [
+            &spec["nodeSelector"],
+            &spec["podTemplate"]["spec"]["nodeSelector"],
+        ];
+        let said = either.into_iter().find(|said| !said.is_null());
+        said.cloned().unwrap_or_default()
+    };
     let changed = |field: &&str| {
+        if *field == "nodeSelector" {
+            return without_nulls(&selector(old)) != without_nulls(&selector(new));
+        }
         let (old, new) = (&old["spec"][*field], &new["spec"][*field]);
         let is_first_secret = *field == "databaseSecret" && without_nulls(old) == Value::Null;
         !is_first_secret && normal(field, old) != normal(field, new)
@@ -58,7 +70,7 @@ pub fn validate_snapshot_update(old: &Value, new: &Value) -> Vec<FieldError> {
 }
 
 /// One error that lists all fixed fields, as the original does, and hints at those that were changed.
-fn refusal(changed: &[&str], fixed: &[&str]) -> Vec<FieldError> {
+pub(super) fn refusal(changed: &[&str], fixed: &[&str]) -> Vec<FieldError> {
     let Some(first) = changed.first() else {
         return Vec::new();
     };
@@ -76,7 +88,7 @@ fn refusal(changed: &[&str], fixed: &[&str]) -> Vec<FieldError> {
 }
 
 /// What a field means: the same whether a default was written or left out, and in every accepted spelling.
-fn normal(field: &str, value: &Value) -> Value {
+pub(super) fn normal(field: &str, value: &Value) -> Value {
     let mode = |default: &str| {
         let text = value.as_str().unwrap_or(default);
         Value::String(text.to_lowercase())

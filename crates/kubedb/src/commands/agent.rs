@@ -112,7 +112,7 @@ fn run_instance(arguments: RunArgs) -> Result<(), CommandError> {
 }
 
 /// Leaves behind what whoever started the platform may have handed on. Once, before any thread or file.
-fn confine() {
+pub(super) fn confine() {
     // PostgreSQL and the agent never need more rights than they begin with.
     let _ = nix::sys::prctl::set_no_new_privs();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));

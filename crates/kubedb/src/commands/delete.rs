@@ -4,13 +4,16 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use jiff::SignedDuration;
-use kube::api::{DeleteParams, ListParams};
+use kube::{
+    api::{DeleteParams, ListParams},
+    core::DynamicObject,
+};
 
 use super::selection::{self, Selection};
 use crate::{
     client::{
         DEFAULT_NAMESPACE, ServerArgs, Session,
-        kinds::{Kind, POSTGRES},
+        kinds::{DORMANT_DATABASE, Kind, POSTGRES},
     },
     error::{CommandError, Failures},
     manifest::{self, source},
@@ -25,15 +28,20 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Deleting a database must not frighten whoever did it by mistake.
-const DATA_STAYS: &str = "the data folder of a deleted database stays, below databases/ in the server's data folder; its Snapshots stay too";
+const DATA_STAYS: &str = "the data folder of a deleted database stays, below databases/ in the server's data folder (on Kubernetes its volumes); its Snapshots stay too: kubedb get drmn shows what is paused, and creating it again resumes it";
+/// Nor must whoever meant to have the data gone think that it is.
+const RECORD_GOES: &str = "only the record of a paused database goes: its data, Secret and Snapshots stay, unless spec.wipeOut is true when it is deleted";
 
 const EXAMPLES: &str = "\
 A database with spec.doNotPause is not deleted. Deleting a Snapshot deletes its data, unless its
-spec.deletionPolicy is Retain. The data folder and the Snapshots of a deleted database stay.
+spec.deletionPolicy is Retain. The data folder and the Snapshots of a deleted database stay, unless
+its spec.terminationPolicy is Delete or WipeOut: a DormantDatabase keeps its record, and creating it
+again resumes it. Deleting a DormantDatabase with spec.wipeOut deletes everything.
 
 Examples:
   kubedb delete pg scheduled-pg -n demo
   kubedb delete snap -n demo -l kubedb.com/name=scheduled-pg
+  kubedb delete drmn scheduled-pg -n demo
   kubedb delete -f scheduled-pg.yaml --wait=false";
 
 /// What `delete` was told.
@@ -103,6 +111,8 @@ struct Leaving {
     target: Target,
     /// So that an object created anew under the name is not waited for.
     uid: Option<String>,
+    /// What is said once it is gone.
+    note: Option<&'static str>,
 }
 
 pub(super) async fn run(
@@ -129,9 +139,13 @@ pub(super) async fn run(
     let mut leaving = Vec::new();
     for target in targets {
         match delete(&session, &target, arguments.dry_run).await {
-            Ok(uid) => {
+            Ok(object) => {
                 say_deleted(&target, &arguments, ui);
-                leaving.push(Leaving { target, uid });
+                leaving.push(Leaving {
+                    note: note(target.kind, &object.data["spec"]),
+                    uid: object.metadata.uid,
+                    target,
+                });
             }
             Err(error) if arguments.ignore_not_found && error.status_code() == Some(404) => {}
             Err(error) => {
@@ -141,14 +155,11 @@ pub(super) async fn run(
         }
     }
     if arguments.wait && !arguments.dry_run {
-        let databases = leaving
-            .iter()
-            .filter(|object| object.target.kind == &POSTGRES);
-        let databases = databases.count();
+        let mut notes: Vec<_> = leaving.iter().filter_map(|object| object.note).collect();
+        notes.sort_unstable();
+        notes.dedup();
         wait(&session, leaving, arguments.timeout, ui).await?;
-        if databases > 0 {
-            ui.note(DATA_STAYS);
-        }
+        notes.iter().for_each(|note| ui.note(note));
     }
     failures.end()
 }
@@ -226,12 +237,25 @@ async fn from_manifests(arguments: &DeleteArgs) -> Result<Vec<Target>, CommandEr
     Ok(targets)
 }
 
-/// Asks for deletion, unless the lock is on, and gives the object's uid.
+/// What people should know of the data.
+fn note(kind: &Kind, spec: &serde_json::Value) -> Option<&'static str> {
+    let policy = spec["terminationPolicy"].as_str();
+    let deletes = matches!(policy, Some("Delete" | "WipeOut"));
+    if kind == &POSTGRES && !deletes {
+        Some(DATA_STAYS)
+    } else if kind == &DORMANT_DATABASE && spec["wipeOut"] != true {
+        Some(RECORD_GOES)
+    } else {
+        None
+    }
+}
+
+/// Asks for deletion, unless the lock is on, and gives the object as it was.
 async fn delete(
     session: &Session,
     target: &Target,
     dry_run: bool,
-) -> Result<Option<String>, CommandError> {
+) -> Result<DynamicObject, CommandError> {
     let object = selection::get(session, target.kind, &target.namespace, &target.name).await?;
     if target.kind == &POSTGRES && object.data["spec"]["doNotPause"] == true {
         return Err(CommandError::State {
@@ -252,7 +276,7 @@ async fn delete(
     let api = session.api(target.kind, Some(&target.namespace));
     let answer = api.delete(&target.name, &parameters).await;
     answer.map_err(|error| session.fail(error, None))?;
-    Ok(object.metadata.uid)
+    Ok(object)
 }
 
 fn say_deleted(target: &Target, arguments: &DeleteArgs, ui: &Ui) {
@@ -328,6 +352,18 @@ async fn wait_for(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_becomes_of_the_data_is_said() {
+        let said = |kind, spec| note(kind, &spec);
+        use serde_json::json;
+        assert_eq!(said(&POSTGRES, json!({})), Some(DATA_STAYS));
+        let wiped = json!({ "terminationPolicy": "WipeOut" });
+        assert_eq!(said(&POSTGRES, wiped), None);
+        assert_eq!(said(&DORMANT_DATABASE, json!({})), Some(RECORD_GOES));
+        let wiped = json!({ "wipeOut": true });
+        assert_eq!(said(&DORMANT_DATABASE, wiped), None);
+    }
 
     #[test]
     fn durations_are_read() {

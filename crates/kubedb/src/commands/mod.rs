@@ -17,6 +17,7 @@ mod selection;
 mod server;
 mod signals;
 mod snapshot;
+mod task;
 
 use std::{future::Future, io};
 
@@ -38,6 +39,7 @@ pub(crate) use operator::OperatorArgs;
 pub(crate) use repo::RepoArgs;
 pub(crate) use server::ServeArgs;
 pub(crate) use snapshot::SnapshotArgs;
+pub(crate) use task::TaskArgs;
 
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
@@ -58,6 +60,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
         Command::Server(arguments) => self::server::run(arguments, ui),
         Command::Operator(arguments) => self::operator::run(arguments, &server),
         Command::Agent(arguments) => self::agent::run(arguments),
+        Command::Task(arguments) => self::task::run(arguments),
         Command::Demo => demo::run(ui),
         Command::Version { short } => {
             let program = if short { "" } else { "kubedb " };

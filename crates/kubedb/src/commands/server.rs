@@ -110,6 +110,7 @@ async fn serve(arguments: ServeArgs, ui: &Ui) -> Result<(), CommandError> {
         program,
         user,
         access: access(&api, serving),
+        client: api.client(),
     });
     let context = kubedb_operator::Context {
         client: api.client(),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::api::core::v1::PersistentVolumeClaimSpec;
+use kubedb_api::{agent_config::DataTask, pod_template::PodTemplateSpec};
 
 /// Which database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,8 +25,10 @@ pub struct DatabaseKey {
 pub struct DesiredDatabase {
     /// Which database.
     pub key: DatabaseKey,
-    /// UID of the Postgres object; data of another UID is not this database's.
+    /// UID of the Postgres object.
     pub uid: String,
+    /// UID that its data bears: that of the object, or of the one that it resumes. Data of another UID is not this database's.
+    pub data_uid: String,
     /// PostgreSQL version of the catalogue's entry: full, such as `9.6.24`, or a major, such as `15`.
     pub version: String,
     /// Folder of programs that the catalogue's entry names.
@@ -61,6 +64,8 @@ pub struct DesiredContainer {
     pub labels: BTreeMap<String, String>,
     /// The same of annotations.
     pub annotations: BTreeMap<String, String>,
+    /// What the user says of the pods.
+    pub pods: PodTemplateSpec,
 }
 
 /// What a platform sees of a database. Absent instances are absent from the map.
@@ -70,6 +75,8 @@ pub struct ObservedDatabase {
     pub primary_endpoint: Option<String>,
     /// Stable address of the standbys.
     pub standbys_endpoint: Option<String>,
+    /// Why instances that there should be cannot be made, in the words of whoever refuses them.
+    pub refusal: Option<String>,
     /// Full version of the resolved PostgreSQL build, pinned for this database.
     pub postgres_version: Option<String>,
     /// The instances by name.
@@ -87,6 +94,23 @@ pub struct ObservedInstance {
     pub reason: Option<String>,
 }
 
+/// Where a piece of work stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskState {
+    /// In work.
+    Running {
+        /// What keeps it from starting, in words.
+        obstacle: Option<String>,
+    },
+    /// Done.
+    Succeeded,
+    /// Given up. It is tried anew once it was forgotten.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
 /// Why a platform could not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum PlatformError {
@@ -98,7 +122,15 @@ pub enum PlatformError {
         /// What was tried.
         reason: String,
     },
-    /// The machine or the cluster refused; worth another try.
+    /// The cluster refuses it until somebody changes something: a quota, a right, what is in the way.
+    #[error("failed to {action}: {reason}")]
+    Refuse {
+        /// What was tried.
+        action: String,
+        /// Why, in the words of whoever refused.
+        reason: String,
+    },
+    /// The machine or the cluster failed; worth another try.
     #[error("failed to {action}")]
     Act {
         /// What was tried, as in "start instance demo/pg-0".
@@ -125,4 +157,18 @@ pub trait Platform: Send + Sync + 'static {
 
     /// Stops every instance and takes the endpoints away. Data folders stay. Done when it returns `true`; call again until then.
     async fn remove(&self, key: &DatabaseKey) -> Result<bool, PlatformError>;
+
+    /// Deletes the data of a database that was removed: folders or volumes. Done when it returns `true`; call again until then.
+    async fn wipe(&self, key: &DatabaseKey, data_uid: &str) -> Result<bool, PlatformError>;
+
+    /// Deletes a Snapshot's data where no agent can: begins it unless it was begun, and says where it stands. `image_pull_secrets` name what the
+    /// program's image may need.
+    async fn delete_data(
+        &self,
+        task: &DataTask,
+        image_pull_secrets: &[String],
+    ) -> Result<TaskState, PlatformError>;
+
+    /// Forgets such a piece of work, whether it is over or not.
+    async fn forget_data(&self, task: &DataTask) -> Result<(), PlatformError>;
 }

@@ -33,12 +33,22 @@ use crate::{
 /// Names tried for one tick before it counts as a failure; the second is nobody's by chance.
 const NAMES_MAX: u32 = 3;
 
-/// Applies a plan, but for its schedule. Returns the object as it is then; a `Some` says why the database cannot run, for good.
+/// How a plan was applied.
+pub(super) enum Applied {
+    /// All of it.
+    Whole,
+    /// Not all of it: somebody refuses a part, and it is tried again.
+    Refused(String),
+    /// The database cannot run, for good.
+    Never(String),
+}
+
+/// Applies a plan, but for its schedule. Returns the object as it is then.
 pub(super) async fn apply(
     operator: &Operator,
     postgres: &Postgres,
     plan: &Plan,
-) -> Result<(Postgres, Option<String>), ReconcileError> {
+) -> Result<(Postgres, Applied), ReconcileError> {
     let mut current = postgres.clone();
     if plan.make_auth_secret {
         let name = auth_secret(postgres);
@@ -55,7 +65,10 @@ pub(super) async fn apply(
     }
     match operator.platform.apply(&plan.desired).await {
         Err(error @ PlatformError::ResolveVersion { .. }) => {
-            return Ok((current, Some(error.to_string())));
+            return Ok((current, Applied::Never(error.to_string())));
+        }
+        Err(error @ PlatformError::Refuse { .. }) => {
+            return Ok((current, Applied::Refused(error.to_string())));
         }
         other => other?,
     }
@@ -64,7 +77,7 @@ pub(super) async fn apply(
         let action = "mark the database as initialized";
         current = patch_main(operator, &current, patch, action).await?;
     }
-    Ok((current, None))
+    Ok((current, Applied::Whole))
 }
 
 /// Changes a database unless somebody else did since it was read.

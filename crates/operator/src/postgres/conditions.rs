@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt as _;
 use kubedb_api::{
     Postgres, PostgresStatus, Snapshot,
-    reasons::{BACKUP_SCHEDULED, LAST_SNAPSHOT_SUCCEEDED, READY, VALID, event},
+    reasons::{APPLIED, BACKUP_SCHEDULED, LAST_SNAPSHOT_SUCCEEDED, READY, VALID, event},
     snapshot::SnapshotPhase,
 };
 
@@ -97,6 +97,24 @@ pub(crate) fn with_invalid(
     };
     let others = old.conditions.iter().filter(|known| known.type_ != VALID);
     others.cloned().chain([invalid]).collect()
+}
+
+/// The condition that says why a part of the database is not there.
+pub(crate) fn refused(
+    postgres: &Postgres,
+    before: Option<&Condition>,
+    reason: &str,
+    now: Timestamp,
+) -> Condition {
+    Condition {
+        type_: APPLIED.to_owned(),
+        status: "False".to_owned(),
+        reason: "Refused".to_owned(),
+        message: reason.to_owned(),
+        observed_generation: postgres.metadata.generation,
+        last_transition_time: before
+            .map_or(Time(now), |before| before.last_transition_time.clone()),
+    }
 }
 
 /// The message names the next time and nothing that changes in between, so that it is written once a tick.

@@ -4,6 +4,8 @@ mod apply;
 mod conditions;
 mod dereference;
 mod plan;
+mod removal;
+mod resume;
 pub mod retention;
 pub(crate) mod schedule;
 
@@ -21,12 +23,16 @@ use kube::{
 use kubedb_api::{
     Postgres, PostgresStatus, PostgresVersion, Snapshot, admission, labels,
     postgres::PostgresPhase,
-    reasons::{READY, VALID, component, event, text},
+    reasons::{APPLIED, READY, VALID, component, event, text},
     validate::validate_postgres,
 };
 use serde_json::{Map, Value, json};
 
-use self::dereference::{Found, dereference, key_of};
+use self::{
+    apply::Applied,
+    dereference::{Found, dereference, key_of},
+    resume::Beginning,
+};
 use crate::{
     context::{self, BEHIND, ReconcileError, request},
     events::{Note, publish},
@@ -39,8 +45,6 @@ use crate::{
 const RESYNC: Duration = Duration::from_secs(30);
 /// Try again this soon what the platform refused for a reason that somebody may put right, such as a network that is away.
 const REFUSED_RETRY: Duration = Duration::from_secs(15);
-/// Look again this soon while instances stop.
-const SOON: Duration = Duration::from_millis(300);
 /// Never look again sooner than this without a cause.
 const SHORTEST: Duration = Duration::from_millis(20);
 
@@ -59,7 +63,7 @@ pub(crate) async fn reconcile(
     let gate = format!("{}/{}", key.namespace, key.name);
     if postgres.metadata.deletion_timestamp.is_some() {
         operator.gate.open(&gate);
-        let action = remove(&postgres, &operator).await?;
+        let action = removal::remove(&postgres, &operator, now).await?;
         operator.failures.forget(&context::key_of(&*postgres));
         return Ok(action);
     }
@@ -85,14 +89,31 @@ async fn look(
         with_finalizer = set_finalizers(postgres, operator, true).await?;
         postgres = &with_finalizer;
     }
-    let found = dereference(operator, postgres, now).await?;
+    let mut found = dereference(operator, postgres, now).await?;
     if let Some(reason) = invalid(postgres, operator, &found).await? {
         return tell_invalid(postgres, operator, reason, now).await;
     }
+    let begun = match resume::begin(operator, postgres, now).await? {
+        Beginning::Begun(begun) => begun,
+        Beginning::Waits(reason) => return tell_waiting(postgres, operator, reason).await,
+        Beginning::Invalid(reason) => return tell_invalid(postgres, operator, reason, now).await,
+    };
+    postgres = &begun;
+    // Its Secret may have been named only now.
+    found.has_auth_secret |= postgres.spec.database_secret.is_some();
     let plan = plan::plan(postgres, &found, now);
-    let (current, failure) = apply::apply(operator, postgres, &plan).await?;
-    let can_run = failure.is_none();
-    let current = update_status(&current, operator, &plan, failure, now).await?;
+    let (current, applied) = apply::apply(operator, postgres, &plan).await?;
+    let is_missing = found
+        .observed
+        .as_ref()
+        .is_some_and(|seen| seen.refusal.is_some());
+    let is_whole = matches!(applied, Applied::Whole) && !is_missing;
+    let can_run = !matches!(applied, Applied::Never(_));
+    let applied = match (applied, found.observed.and_then(|seen| seen.refusal)) {
+        (Applied::Whole, Some(refusal)) => Applied::Refused(refusal),
+        (applied, _) => applied,
+    };
+    let current = update_status(&current, operator, &plan, applied, now).await?;
     if let Some(tick) = plan.schedule.make
         && can_run
     {
@@ -100,7 +121,7 @@ async fn look(
         patch_status(&current, operator, json!({ "pendingScheduleTime": null })).await?;
     }
     retention::apply(operator, &current, &found.snapshots, now).await?;
-    let longest = if can_run { RESYNC } else { REFUSED_RETRY };
+    let longest = if is_whole { RESYNC } else { REFUSED_RETRY };
     let pause = match plan.next {
         Some(next) => Duration::try_from(next.duration_since(Timestamp::now())).unwrap_or_default(),
         None => longest,
@@ -154,6 +175,25 @@ async fn tell_invalid(
     Ok(RESYNC)
 }
 
+/// Whether a database has data, or may have: it was noted before anything was made.
+fn is_begun(postgres: &Postgres) -> bool {
+    let status = postgres.status.as_ref();
+    status.is_some_and(|status| status.creation_time.is_some())
+}
+
+/// Says what a database waits for before it begins.
+async fn tell_waiting(
+    postgres: &Postgres,
+    operator: &Operator,
+    reason: String,
+) -> Result<Duration, ReconcileError> {
+    let known = postgres.status.as_ref();
+    if known.and_then(|status| status.reason.as_ref()) != Some(&reason) {
+        patch_status(postgres, operator, json!({ "reason": reason })).await?;
+    }
+    Ok(REFUSED_RETRY)
+}
+
 /// Whether a database is not begun yet and is to be restored from this Snapshot.
 pub(crate) fn waits_for(postgres: &Postgres, snapshot: &Snapshot) -> bool {
     let status = postgres.status.as_ref();
@@ -188,18 +228,6 @@ pub(crate) fn is_restoring(postgres: &Postgres, snapshot: &Snapshot) -> bool {
 fn has_finalizer(postgres: &Postgres) -> bool {
     let mut finalizers = postgres.finalizers().iter();
     finalizers.any(|finalizer| finalizer == labels::FINALIZER)
-}
-
-/// Stops the instances of a deleted database; its data folders and Snapshots stay.
-async fn remove(postgres: &Postgres, operator: &Operator) -> Result<Action, ReconcileError> {
-    if !has_finalizer(postgres) {
-        return Ok(Action::await_change());
-    }
-    if !operator.platform.remove(&key_of(postgres)).await? {
-        return Ok(Action::requeue(SOON));
-    }
-    set_finalizers(postgres, operator, false).await?;
-    Ok(Action::await_change())
 }
 
 async fn set_finalizers(
@@ -263,13 +291,16 @@ async fn update_status(
     postgres: &Postgres,
     operator: &Operator,
     plan: &plan::Plan,
-    failure: Option<String>,
+    applied: Applied,
     now: Timestamp,
 ) -> Result<Postgres, ReconcileError> {
     let empty = PostgresStatus::default();
     let known = postgres.status.as_ref().unwrap_or(&empty);
     let mut status: PostgresStatus = plan.status.clone();
-    if let Some(reason) = failure {
+    if let Applied::Refused(reason) = &applied {
+        tell_refusal(postgres, operator, &mut status, reason, now).await;
+    }
+    if let Applied::Never(reason) = applied {
         status.phase = Some(PostgresPhase::Failed);
         status.reason = Some(reason);
         // Its ticks wait as those of any database that is not Running.
@@ -297,6 +328,30 @@ async fn update_status(
         return Ok(postgres.clone());
     }
     patch_status(postgres, operator, Value::Object(patch)).await
+}
+
+/// Says in the status that a part of the database is refused, and by an Event if that is news.
+async fn tell_refusal(
+    postgres: &Postgres,
+    operator: &Operator,
+    status: &mut PostgresStatus,
+    reason: &str,
+    now: Timestamp,
+) {
+    let known = postgres.status.iter().flat_map(|status| &status.conditions);
+    let known = known.clone().find(|known| known.type_ == APPLIED);
+    if known.is_none_or(|known| known.message != reason) {
+        let note = Note::warning(component::POSTGRES_OPERATOR, event::FAILED, reason);
+        // The same until the status that tells of it is written, however often that is tried.
+        let mut ready = postgres.status.iter().flat_map(|status| &status.conditions);
+        let ready = ready.find(|known| known.type_ == READY);
+        let since = ready.map(|ready| ready.last_transition_time.0.to_string());
+        let note = note.of(since.unwrap_or_default());
+        publish(&operator.client, postgres, &note, now).await;
+    }
+    status.reason = Some(reason.to_owned());
+    let refusal = conditions::refused(postgres, known, reason, now);
+    status.conditions.push(refusal);
 }
 
 /// What of the status changed, as a merge patch.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kubedb_api::{
     Postgres, PostgresStatus,
+    pod_template::PodMetadata,
     postgres::{Endpoints, PostgresPhase, ScriptSource, StandbyMode},
     protocol::{InstancePhase, InstanceRole, RestoreSource, TaskPhase},
     snapshot::SnapshotPhase,
@@ -112,6 +113,7 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
         schedule_expression: schedule.state.expression.clone(),
         postgres_version: postgres_version(old, found),
         bootstrap: bootstrap.clone(),
+        resumed: old.resumed.clone(),
         tasks: BTreeMap::new(),
         instances: BTreeMap::new(),
     };
@@ -128,6 +130,7 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
         desired: DesiredDatabase {
             key: key_of(postgres),
             uid: postgres.uid().unwrap_or_default(),
+            data_uid: postgres.kept_data().uid,
             version: found
                 .version
                 .as_ref()
@@ -220,6 +223,14 @@ fn restore_source(
     else {
         return Ok(None);
     };
+    // Its data is there already.
+    let resumed = postgres
+        .status
+        .as_ref()
+        .and_then(|status| status.resumed.as_ref());
+    if resumed.is_some_and(|resumed| resumed.begun) {
+        return Ok(None);
+    }
     let Some(snapshot) = &found.source else {
         return Err((
             false,
@@ -298,9 +309,15 @@ fn phase(
         };
         return (phase, Some(reason.clone()));
     }
+    // The first of a resumed database takes no Lease as long as its data is missing, and says so.
+    let first = old
+        .resumed
+        .as_ref()
+        .and_then(|_| old.instances.keys().next());
     let begins = found
         .holder
         .as_ref()
+        .or(first)
         .and_then(|holder| old.instances.get(holder));
     let reason = begins.and_then(|report| report.reason.clone());
     // An instance that does not run says nothing itself.
@@ -359,6 +376,13 @@ fn container(postgres: &Postgres, found: &Found) -> DesiredContainer {
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     };
+    let template = postgres.spec.pod_template.as_ref();
+    let template = template.and_then(|template| template.metadata.as_ref());
+    let with = |mut map: BTreeMap<String, String>, more: fn(&PodMetadata) -> Option<&_>| {
+        let more: Option<&BTreeMap<String, String>> = template.and_then(more);
+        map.extend(more.cloned().unwrap_or_default());
+        map
+    };
     DesiredContainer {
         image: version
             .map(|version| version.db.image.clone())
@@ -366,8 +390,13 @@ fn container(postgres: &Postgres, found: &Found) -> DesiredContainer {
         user,
         group: group.unwrap_or(user),
         volume: postgres.spec.storage.clone().unwrap_or_default(),
-        labels: theirs(postgres.labels()),
-        annotations: theirs(postgres.annotations()),
+        labels: with(theirs(postgres.labels()), |template| {
+            template.labels.as_ref()
+        }),
+        annotations: with(theirs(postgres.annotations()), |template| {
+            template.annotations.as_ref()
+        }),
+        pods: postgres.spec.pods(),
     }
 }
 

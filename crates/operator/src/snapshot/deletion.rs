@@ -1,21 +1,26 @@
 //! Deleting a Snapshot: what core decides on, and how it is done.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::Namespace,
+    api::core::v1::Secret,
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
 };
-use kube::{Api, ResourceExt as _, runtime::controller::Action};
+use kube::{
+    Api, ResourceExt as _,
+    runtime::{controller::Action, reflector::ObjectRef},
+};
 use kubedb_api::{
-    Postgres, Snapshot, labels,
+    DormantDatabase, Postgres, Snapshot,
+    agent_config::DataTask,
+    labels,
     protocol::{SnapshotTask, TaskAction, TaskPhase},
     reasons::{DATA_DELETED, component, event},
     snapshot::{DeletionPolicy, SnapshotPhase},
 };
 use kubedb_core::{
-    deletion::{DeletionAction, DeletionView, Work, decide},
+    deletion::{DeletionAction, DeletionView, Running, Work, after, decide},
     snapshot::Report,
 };
 use serde_json::{Value, json};
@@ -28,6 +33,7 @@ use crate::{
     context::{ReconcileError, request},
     events::{Note, publish},
     operator::Operator,
+    platform::{PlatformError, TaskState},
     postgres::is_restoring,
 };
 
@@ -41,12 +47,22 @@ pub(super) async fn delete(
 ) -> Result<Action, ReconcileError> {
     if !has_finalizer(snapshot) {
         operator.seats.leave(&snapshot.uid().unwrap_or_default());
+        operator.tasks.leave(&snapshot.uid().unwrap_or_default());
         return Ok(Action::await_change());
     }
     let database = database_of(operator, snapshot).await?;
     let database = database.as_ref();
     let view = view(operator, snapshot, database, now).await?;
-    match decide(&view) {
+    let action = match decide(&view) {
+        DeletionAction::Run => after(&on_platform(operator, snapshot, database, now).await?),
+        other => other,
+    };
+    match action {
+        // What failed before is tried again at the next look.
+        DeletionAction::Run => {
+            enter(operator, &snapshot.uid().unwrap_or_default());
+            Ok(Action::requeue(SOON))
+        }
         DeletionAction::Cancel => {
             patch_task(operator, snapshot, database, &Value::Null).await?;
             Ok(Action::requeue(SOON))
@@ -95,21 +111,20 @@ async fn view(
         format!("{namespace}/{}", other.name_any())
     });
     let status = database.and_then(|database| database.status.as_ref());
-    let alive = database.map(|database| operator.alive(database, now));
+    // One that is on its way out stops its instances.
+    let stays = database.filter(|database| database.metadata.deletion_timestamp.is_none());
+    let alive = stays.map(|database| operator.alive(database, now));
     let alive = alive.unwrap_or_default();
     let primary = status.and_then(|status| status.primary.clone());
     Ok(DeletionView {
         is_kept: snapshot.spec.deletion_policy == Some(DeletionPolicy::Retain),
-        namespace_goes: namespace_goes(snapshot, operator).await?,
+        namespace_goes: operator.namespace_goes(snapshot.namespace()).await?,
         attempts: snapshot
             .status
             .as_ref()
             .and_then(|status| status.attempt)
             .unwrap_or(0),
         restoring,
-        database: snapshot.spec.database_name.clone(),
-        database_exists: database
-            .is_some_and(|database| database.metadata.deletion_timestamp.is_none()),
         instance: primary
             .filter(|primary| alive.contains_key(primary))
             .or_else(|| alive.keys().next().cloned()),
@@ -172,12 +187,7 @@ async fn begin(
     let message = format!("Wiping out Snapshot: {}", snapshot.name_any());
     let note = wipe_out_note(snapshot, event::WIPING_OUT, message);
     publish_on_both(operator, snapshot, database, &note, now).await;
-    if snapshot.status.as_ref().and_then(|status| status.phase) == Some(SnapshotPhase::Running) {
-        // It stands in nobody's way any more.
-        let reason = "deleted while it ran";
-        let status = json!({ "phase": "Failed", "reason": reason, "completionTime": now });
-        patch_status(snapshot, operator, status).await?;
-    }
+    end_backup(operator, snapshot, now).await?;
     operator.seats.leave(&snapshot.uid().unwrap_or_default());
     let task = SnapshotTask {
         snapshot_uid: snapshot.uid().unwrap_or_default(),
@@ -189,6 +199,117 @@ async fn begin(
         deadline: None,
     };
     patch_task(operator, snapshot, database, &json!(task)).await
+}
+
+/// Has the platform do it, as far as there is room, and says where it stands.
+async fn on_platform(
+    operator: &Operator,
+    snapshot: &Snapshot,
+    database: Option<&Postgres>,
+    now: Timestamp,
+) -> Result<Running, ReconcileError> {
+    let uid = snapshot.uid().unwrap_or_default();
+    let task = data_task(snapshot);
+    if let Some(failure) = operator.tasks.failure(&uid, Instant::now()) {
+        return Ok(failure);
+    }
+    if let Some(missing) = missing_secret(operator, snapshot).await? {
+        return Ok(Running::Busy {
+            obstacle: Some(missing),
+        });
+    }
+    if end_backup(operator, snapshot, now).await? || !enter(operator, &uid) {
+        return Ok(Running::Busy { obstacle: None });
+    }
+    let message = format!("Wiping out Snapshot: {}", snapshot.name_any());
+    let note = wipe_out_note(snapshot, event::WIPING_OUT, message);
+    publish_on_both(operator, snapshot, database, &note, now).await;
+    operator.seats.leave(&uid);
+    let pulls = pull_secrets(operator, snapshot, database);
+    let reason = match operator.platform.delete_data(&task, &pulls).await {
+        Ok(TaskState::Running { obstacle }) => return Ok(Running::Busy { obstacle }),
+        Ok(TaskState::Succeeded) => return Ok(Running::Done),
+        Ok(TaskState::Failed { reason }) => reason,
+        // As when a quota has no room: told like a store that refuses.
+        Err(error @ (PlatformError::Act { .. } | PlatformError::Refuse { .. })) => {
+            ReconcileError::from(error).text()
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let Err(error) = operator.platform.forget_data(&task).await {
+        tracing::warn!(%error, "a failed task stays for now");
+    }
+    operator.tasks.failed(&uid, reason, Instant::now());
+    let failure = operator.tasks.failure(&uid, Instant::now());
+    Ok(failure.unwrap_or(Running::Busy { obstacle: None }))
+}
+
+/// Takes a place among what the platform does at once.
+fn enter(operator: &Operator, uid: &str) -> bool {
+    operator.tasks.enter(uid, || {
+        let known = operator.snapshots.state();
+        known.iter().filter_map(|known| known.uid()).collect()
+    })
+}
+
+/// Says that a Snapshot that still counts as Running does not: it stands in nobody's way any more. Returns whether it did.
+async fn end_backup(
+    operator: &Operator,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> Result<bool, ReconcileError> {
+    let phase = snapshot.status.as_ref().and_then(|status| status.phase);
+    if phase != Some(SnapshotPhase::Running) {
+        return Ok(false);
+    }
+    let reason = "deleted while it ran";
+    let status = json!({ "phase": "Failed", "reason": reason, "completionTime": now });
+    patch_status(snapshot, operator, status).await?;
+    Ok(true)
+}
+
+/// Secrets by which the database's images are pulled: the program of a task lies in the same registry. They are known as long as it is, or its record.
+fn pull_secrets(
+    operator: &Operator,
+    snapshot: &Snapshot,
+    database: Option<&Postgres>,
+) -> Vec<String> {
+    if let Some(database) = database {
+        return database.spec.pull_secrets();
+    }
+    let namespace = snapshot.namespace().unwrap_or_default();
+    let key = ObjectRef::<DormantDatabase>::new(&snapshot.spec.database_name).within(&namespace);
+    let dormant = operator.dormants.get(&key);
+    let spec = dormant.and_then(|dormant| dormant.spec.origin.spec.postgres.clone());
+    spec.map(|spec| spec.pull_secrets()).unwrap_or_default()
+}
+
+fn data_task(snapshot: &Snapshot) -> DataTask {
+    DataTask {
+        namespace: snapshot.namespace().unwrap_or_default(),
+        database: snapshot.spec.database_name.clone(),
+        snapshot: snapshot.name_any(),
+        snapshot_uid: snapshot.uid().unwrap_or_default(),
+        storage: snapshot.spec.storage.clone(),
+    }
+}
+
+/// Without its Secret a store cannot be asked, and a pod would wait for it without a word.
+async fn missing_secret(
+    operator: &Operator,
+    snapshot: &Snapshot,
+) -> Result<Option<String>, ReconcileError> {
+    let Some(name) = &snapshot.spec.storage.storage_secret_name else {
+        return Ok(None);
+    };
+    let namespace = snapshot.namespace().unwrap_or_default();
+    let known = Api::<Secret>::namespaced(operator.client.clone(), &namespace)
+        .get_metadata_opt(name)
+        .await
+        .map_err(request("get a Secret"))?;
+    Ok(known
+        .is_none()
+        .then(|| format!("secrets \"{name}\" not found")))
 }
 
 fn wipe_out_note(snapshot: &Snapshot, reason: &'static str, message: String) -> Note {
@@ -239,14 +360,13 @@ async fn release(
     finalizers.retain(|finalizer| finalizer != labels::FINALIZER);
     let patch = json!({ "metadata": { "finalizers": finalizers } });
     patch_main(snapshot, operator, patch).await?;
-    operator.seats.leave(&snapshot.uid().unwrap_or_default());
+    let uid = snapshot.uid().unwrap_or_default();
+    operator.seats.leave(&uid);
+    if operator.tasks.leave(&uid) {
+        // What is left of it goes with the Snapshot, or ends by itself.
+        if let Err(error) = operator.platform.forget_data(&data_task(snapshot)).await {
+            tracing::warn!(%error, "a finished task stays for now");
+        }
+    }
     Ok(Action::await_change())
-}
-
-async fn namespace_goes(snapshot: &Snapshot, operator: &Operator) -> Result<bool, ReconcileError> {
-    let namespace = Api::<Namespace>::all(operator.client.clone())
-        .get_opt(&snapshot.namespace().unwrap_or_default())
-        .await
-        .map_err(request("get the namespace"))?;
-    Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }

@@ -64,7 +64,8 @@ pub fn validating(place: Place<'_>) -> Value {
     };
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-        "metadata": {"name": VALIDATING}, "webhooks": [hook("postgres", "postgreses"), hook("snapshot", "snapshots")],
+        "metadata": {"name": VALIDATING},
+        "webhooks": [hook("postgres", "postgreses"), hook("snapshot", "snapshots"), hook("dormantdatabase", "dormantdatabases")],
     })
 }
 

@@ -2,7 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
-use kubedb_api::{Postgres, PostgresVersion, admission, validate};
+use kubedb_api::{DormantDatabase, Postgres, PostgresVersion, admission, validate};
 use serde_json::{Value, json};
 
 /// What is asked, of an AdmissionReview.
@@ -57,6 +57,8 @@ struct World {
     versions: Vec<String>,
     /// Whether a Snapshot's database exists.
     has_database: bool,
+    /// The paused database of a new Postgres' name.
+    dormant: Option<DormantDatabase>,
 }
 
 /// The mutating webhook sets defaults. It also refuses what no default puts right, since definitions carry rules that would be asked next, and whose
@@ -90,7 +92,8 @@ fn validate(question: &Question<'_>, world: &World) -> Verdict {
 fn admit(question: &Question<'_>, object: &mut Value, world: &World) -> Result<(), Value> {
     let known: Vec<&str> = world.versions.iter().map(String::as_str).collect();
     let (old, raw) = (question.old, question.object);
-    admission::admit(question.plural, old, raw, object, &known)
+    let dormant = world.dormant.as_ref();
+    admission::admit(question.plural, old, raw, object, &known, dormant)
         .map_err(|errors| admission::invalid(question.kind, question.name(), &errors))
 }
 
@@ -160,6 +163,11 @@ impl Reviewer {
                 let versions: Api<PostgresVersion> = Api::all(self.client.clone());
                 let found = versions.list(&ListParams::default()).await?;
                 world.versions = found.iter().map(|version| version.name_any()).collect();
+                if question.old.is_none() && !question.name().is_empty() {
+                    let api: Api<DormantDatabase> =
+                        Api::namespaced(self.client.clone(), question.namespace);
+                    world.dormant = api.get_opt(question.name()).await?;
+                }
             }
             "snapshots" if question.old.is_none() => {
                 let name = question.object["spec"]["databaseName"].as_str();
@@ -200,7 +208,7 @@ mod tests {
     fn world() -> World {
         World {
             versions: vec!["9.6".to_owned()],
-            has_database: false,
+            ..World::default()
         }
     }
 

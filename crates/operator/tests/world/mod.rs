@@ -19,12 +19,13 @@ use kube::{
     api::{ListParams, Patch, PatchParams, PostParams},
     client::Body,
 };
-use kubedb_api::{Postgres, Snapshot};
+use kubedb_api::{DormantDatabase, Postgres, Snapshot, agent_config::DataTask};
 use kubedb_core::turns::{LIMITS, Limits};
 use kubedb_operator::{
     Context,
     platform::{
         DatabaseKey, DesiredDatabase, ObservedDatabase, ObservedInstance, Platform, PlatformError,
+        TaskState,
     },
     run_with,
 };
@@ -92,11 +93,21 @@ fn through(client: Client, cut: Option<Cut>, traffic: Arc<Mutex<Traffic>>) -> Cl
 /// Runs whatever it is asked to run.
 struct Obedient {
     desired: Mutex<BTreeMap<DatabaseKey, DesiredDatabase>>,
+    script: Arc<Mutex<Script>>,
+    begun: Arc<Mutex<Vec<String>>>,
+    /// Tasks by the UID of their Snapshot: how often each was looked at.
+    tasks: Mutex<BTreeMap<String, u32>>,
 }
 
 #[async_trait::async_trait]
 impl Platform for Obedient {
     async fn apply(&self, desired: &DesiredDatabase) -> Result<(), PlatformError> {
+        if let Some(reason) = &self.script.lock().unwrap().quota {
+            return Err(PlatformError::Refuse {
+                action: "apply StatefulSet demo/pg".to_owned(),
+                reason: reason.clone(),
+            });
+        }
         let mut all = self.desired.lock().unwrap();
         all.insert(desired.key.clone(), desired.clone());
         Ok(())
@@ -123,6 +134,44 @@ impl Platform for Obedient {
         self.desired.lock().unwrap().remove(key);
         Ok(true)
     }
+
+    async fn wipe(&self, key: &DatabaseKey, data_uid: &str) -> Result<bool, PlatformError> {
+        let line = format!("Platform wipes {} {data_uid}", key.name);
+        let mut begun = self.begun.lock().unwrap();
+        // The first call begins it, the second finds it done.
+        let is_done = begun.contains(&line);
+        if !is_done {
+            begun.push(line);
+        }
+        Ok(is_done)
+    }
+
+    async fn delete_data(
+        &self,
+        task: &DataTask,
+        _image_pull_secrets: &[String],
+    ) -> Result<TaskState, PlatformError> {
+        let mut tasks = self.tasks.lock().unwrap();
+        let looks = tasks.entry(task.snapshot_uid.clone()).or_insert_with(|| {
+            let line = format!("Platform deletes {}", task.snapshot);
+            self.begun.lock().unwrap().push(line);
+            0
+        });
+        *looks += 1;
+        let script = self.script.lock().unwrap();
+        Ok(match &script.refusal {
+            _ if *looks <= script.rounds => TaskState::Running { obstacle: None },
+            Some(reason) => TaskState::Failed {
+                reason: reason.clone(),
+            },
+            None => TaskState::Succeeded,
+        })
+    }
+
+    async fn forget_data(&self, task: &DataTask) -> Result<(), PlatformError> {
+        self.tasks.lock().unwrap().remove(&task.snapshot_uid);
+        Ok(())
+    }
 }
 
 /// How an agent behaves.
@@ -136,6 +185,8 @@ pub struct Script {
     pub ends: bool,
     /// Why a deletion fails, while it does.
     pub refusal: Option<String>,
+    /// Why the workload is refused, while it is.
+    pub quota: Option<String>,
 }
 
 impl Default for Script {
@@ -145,6 +196,7 @@ impl Default for Script {
             rounds: 1,
             ends: true,
             refusal: None,
+            quota: None,
         }
     }
 }
@@ -180,13 +232,17 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let server = ApiServer::open(&folder.path().join("kubedb.sqlite")).unwrap();
         let client = server.client();
+        let (script, begun) = (Arc::default(), Arc::default());
         let world = Self {
             client,
-            script: Arc::default(),
-            begun: Arc::default(),
             platform: Arc::new(Obedient {
                 desired: Mutex::default(),
+                script: Arc::clone(&script),
+                begun: Arc::clone(&begun),
+                tasks: Mutex::default(),
             }),
+            script,
+            begun,
             stop: CancellationToken::new(),
             agents: Vec::new(),
             operator: None,
@@ -207,6 +263,10 @@ impl World {
     }
 
     pub fn postgreses(&self) -> Api<Postgres> {
+        Api::namespaced(self.client.clone(), "demo")
+    }
+
+    pub fn dormants(&self) -> Api<DormantDatabase> {
         Api::namespaced(self.client.clone(), "demo")
     }
 
@@ -243,6 +303,14 @@ impl World {
         };
         let operator = tokio::spawn(run_with(context, limits, self.stop.clone()));
         self.operator = Some((operator, traffic));
+    }
+
+    /// Ends the present operator, as a kill does.
+    pub async fn stop_operator(&mut self) {
+        if let Some((operator, _)) = self.operator.take() {
+            operator.abort();
+            let _ = operator.await;
+        }
     }
 
     pub fn traffic(&self) -> Traffic {

@@ -1,7 +1,7 @@
 //! What the kinds of kubedb are defaulted to and refused for. The rules are in `kubedb-api`.
 
 use kubedb_api::validate::{self, FieldError};
-use kubedb_api::{Postgres, admission};
+use kubedb_api::{DormantDatabase, Postgres, admission};
 use serde_json::Value;
 
 use super::resource::{self, Resource};
@@ -25,7 +25,14 @@ pub(crate) fn admit(
         _ => Vec::new(),
     };
     let known: Vec<&str> = versions.iter().map(|(key, _)| key.name.as_str()).collect();
-    admission::admit(&resource.plural, old, raw, object, &known).map_err(|errors| {
+    let dormant = match (resource.plural.as_str(), old) {
+        ("postgreses", None) => paused(transaction, object),
+        _ => None,
+    };
+    let dormant = dormant.as_ref();
+    let admitted = admission::admit(&resource.plural, old, raw, object, &known, dormant);
+    let admitted = admitted.and_then(|()| for_one_machine(resource, raw));
+    admitted.map_err(|errors| {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let causes: Vec<Cause> = errors.iter().map(cause).collect();
         ApiError::invalid(resource, name, &causes)
@@ -34,6 +41,28 @@ pub(crate) fn admit(
         database_exists(transaction, object)?;
     }
     Ok(())
+}
+
+/// Our own part: what a database of this server cannot have, because it has no pods.
+fn for_one_machine(resource: &Resource, raw: &Value) -> Result<(), Vec<FieldError>> {
+    let errors = match resource.plural.as_str() {
+        "postgreses" => validate::validate_for_one_machine(raw),
+        _ => Vec::new(),
+    };
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(errors)
+    }
+}
+
+/// The paused database of a new Postgres' name.
+fn paused(transaction: &Transaction<'_>, postgres: &Value) -> Option<DormantDatabase> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let metadata = &postgres["metadata"];
+    let dormants = resource::find("kubedb.com", "v1alpha1", "dormantdatabases")?;
+    let key = dormants.key(&text(&metadata["namespace"]), &text(&metadata["name"]));
+    serde_json::from_value(Value::clone(&*transaction.get(&key)?)).ok()
 }
 
 fn cause(error: &FieldError) -> Cause {

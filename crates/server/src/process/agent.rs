@@ -40,7 +40,7 @@ const UNFINISHED_LIMIT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Variables that agents need of the server's environment, beside the ways out of the machine; everything else stays out. Most say where its
 /// own identity in a cloud is asked for.
-const PASSED: [&str; 20] = [
+pub(super) const PASSED: [&str; 20] = [
     "PATH",
     "RUST_LOG",
     "TMPDIR",

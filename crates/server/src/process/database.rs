@@ -25,7 +25,7 @@ use super::{
 /// Pause before the data of an instance that was scaled away is tried to be removed again.
 const REMOVE_RETRY: Duration = Duration::from_secs(30);
 /// Between an instance's name and a unique end: its data is going away.
-const REMOVED: &str = ".removed-";
+pub(super) const REMOVED: &str = ".removed-";
 
 /// An open database.
 #[derive(Debug)]
@@ -37,6 +37,7 @@ pub(super) struct Database {
     agents: BTreeMap<String, AgentProcess>,
     desired: DesiredDatabase,
     remove_due: Instant,
+    opened: Instant,
 }
 
 impl Database {
@@ -45,7 +46,7 @@ impl Database {
         machine: &Machine,
         desired: &DesiredDatabase,
     ) -> Result<Self, BoxError> {
-        let folder = machine.layout.database(&desired.key, &desired.uid);
+        let folder = machine.layout.database(&desired.key, &desired.data_uid);
         ServiceUser::passage(&machine.layout.databases())?;
         ServiceUser::passage(folder.parent().unwrap_or(&folder))?;
         ServiceUser::passage(&folder)?;
@@ -67,7 +68,7 @@ impl Database {
                 let configured = desired.bin_directory.as_deref().map(Path::new);
                 let build = machine.builds.resolve(&desired.version, configured).await?;
                 Pinned {
-                    uid: desired.uid.clone(),
+                    uid: desired.data_uid.clone(),
                     bin_directory: build.bin_directory,
                     postgres_version: build.version,
                     primary_port: machine.ports.choose()?,
@@ -98,9 +99,15 @@ impl Database {
             agents: BTreeMap::new(),
             desired: desired.clone(),
             remove_due: Instant::now(),
+            opened: Instant::now(),
         };
         database.clear_removed();
         Ok(database)
+    }
+
+    /// When it was opened.
+    pub(super) fn opened(&self) -> Instant {
+        self.opened
     }
 
     /// Its folder.
@@ -236,6 +243,8 @@ impl Database {
             namespace: self.desired.key.namespace.clone(),
             database: self.desired.key.name.clone(),
             database_uid: self.desired.uid.clone(),
+            data_uid: (self.desired.data_uid != self.desired.uid)
+                .then(|| self.desired.data_uid.clone()),
             instance: instance.to_owned(),
             ordinal,
             directory: folder,
@@ -345,6 +354,7 @@ impl Database {
         ObservedDatabase {
             primary_endpoint: Some(self.primary.address().to_string()),
             standbys_endpoint: Some(self.standbys.address().to_string()),
+            refusal: None,
             postgres_version: Some(self.pinned.postgres_version.clone()),
             instances,
         }
@@ -369,7 +379,7 @@ impl Database {
         Retiring::new(self.agents.into_values())
     }
 
-    /// Whose it is.
+    /// UID that its data bears.
     pub(super) fn uid(&self) -> &str {
         &self.pinned.uid
     }

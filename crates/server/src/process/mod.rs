@@ -13,7 +13,9 @@ mod ports;
 mod processes;
 mod proxy;
 mod retire;
+mod task;
 mod user;
+mod wipe;
 
 pub use build::ResolveBuildError;
 pub use layout::Layout;

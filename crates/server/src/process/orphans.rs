@@ -1,9 +1,13 @@
 //! Databases that vanished while no server looked, or whose finalizer somebody took away: nothing of them may run on.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
-use kubedb_api::Postgres;
+use kubedb_api::{DormantDatabase, Postgres};
 use kubedb_operator::platform::DatabaseKey;
 
 use super::ProcessPlatform;
@@ -17,13 +21,14 @@ const NAMED_MAX: usize = 20;
 pub async fn stop_orphans(platform: ProcessPlatform, client: Client) {
     let mut is_first = true;
     loop {
+        let looked = Instant::now();
         match orphans(&platform, &client).await {
-            Ok(orphans) => {
-                if is_first && !orphans.is_empty() {
-                    tell(&orphans);
+            Ok((orphans, unnamed)) => {
+                if is_first && !unnamed.is_empty() {
+                    tell(&unnamed);
                 }
                 is_first = false;
-                platform.retire(&orphans).await;
+                platform.retire(&orphans, looked).await;
             }
             Err(error) => tracing::warn!(%error, "the databases could not be listed"),
         }
@@ -31,11 +36,12 @@ pub async fn stop_orphans(platform: ProcessPlatform, client: Client) {
     }
 }
 
-/// Folders first: a database that is made in between has its object before its folder.
+/// Folders in which nothing shall run, and those of them that no paused database has. Folders first: a database that is made in between has its object
+/// before its folder.
 async fn orphans(
     platform: &ProcessPlatform,
     client: &Client,
-) -> Result<BTreeSet<PathBuf>, kube::Error> {
+) -> Result<(BTreeSet<PathBuf>, BTreeSet<PathBuf>), kube::Error> {
     let mut folders = platform.folders();
     let databases = Api::<Postgres>::all(client.clone())
         .list(&ListParams::default())
@@ -45,9 +51,20 @@ async fn orphans(
             namespace: database.namespace().unwrap_or_default(),
             name: database.name_any(),
         };
-        folders.remove(&platform.folder(&key, &database.uid().unwrap_or_default()));
+        folders.remove(&platform.folder(&key, &database.kept_data().uid));
     }
-    Ok(folders)
+    let mut unnamed = folders.clone();
+    let dormants = Api::<DormantDatabase>::all(client.clone())
+        .list(&ListParams::default())
+        .await?;
+    for dormant in dormants {
+        let key = DatabaseKey {
+            namespace: dormant.namespace().unwrap_or_default(),
+            name: dormant.name_any(),
+        };
+        unnamed.remove(&platform.folder(&key, &dormant.kept_data().uid));
+    }
+    Ok((folders, unnamed))
 }
 
 fn tell(orphans: &BTreeSet<PathBuf>) {

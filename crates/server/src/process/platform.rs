@@ -8,8 +8,10 @@ use std::{
 };
 
 use async_trait::async_trait;
+use kube::Client;
+use kubedb_api::agent_config::DataTask;
 use kubedb_operator::platform::{
-    DatabaseKey, DesiredDatabase, ObservedDatabase, Platform, PlatformError,
+    DatabaseKey, DesiredDatabase, ObservedDatabase, Platform, PlatformError, TaskState,
 };
 use tokio::{sync::Mutex, time::Instant};
 
@@ -21,7 +23,9 @@ use super::{
     ports::Ports,
     processes,
     retire::{self, Retiring},
+    task::Tasks,
     user::ServiceUser,
+    wipe::Wipes,
 };
 
 /// How often agents are looked at.
@@ -50,6 +54,8 @@ pub struct ProcessPlatformOptions {
     pub user: ServiceUser,
     /// Access to the API.
     pub access: AgentAccess,
+    /// The API itself, for the storage Secrets of tasks.
+    pub client: Client,
 }
 
 /// What databases share.
@@ -73,6 +79,8 @@ struct State {
 pub struct ProcessPlatform {
     machine: Arc<Machine>,
     state: Arc<Mutex<State>>,
+    tasks: Arc<Tasks>,
+    wipes: Arc<Mutex<Wipes>>,
 }
 
 fn act(action: String) -> impl FnOnce(BoxError) -> PlatformError {
@@ -100,6 +108,8 @@ impl ProcessPlatform {
                 builds,
             }),
             state: Arc::default(),
+            tasks: Arc::default(),
+            wipes: Arc::default(),
         };
         let (machine, state) = (
             Arc::clone(&platform.machine),
@@ -119,6 +129,7 @@ impl ProcessPlatform {
     /// left to the next start.
     pub async fn stop_all(&self) -> bool {
         let end = Instant::now() + STOP_LIMIT;
+        self.tasks.end();
         loop {
             if self.state.lock().await.stop() {
                 return true;
@@ -142,9 +153,16 @@ impl ProcessPlatform {
         self.machine.layout.database(key, uid)
     }
 
-    /// Stops what still runs in folders of databases that are no more. Their data stays.
-    pub async fn retire(&self, folders: &BTreeSet<PathBuf>) {
+    /// Stops what still runs in folders of databases that were no more when it was looked. Their data stays.
+    pub async fn retire(&self, folders: &BTreeSet<PathBuf>, looked: std::time::Instant) {
         let mut state = self.state.lock().await;
+        // One that was opened since then is a database again: it was paused before.
+        let mut folders = folders.clone();
+        for database in state.databases.values() {
+            if database.opened() >= looked {
+                folders.remove(database.folder());
+            }
+        }
         let open: Vec<DatabaseKey> = state
             .databases
             .iter()
@@ -156,7 +174,7 @@ impl ProcessPlatform {
         }
         let named =
             processes::named_below(&self.machine.layout.databases(), self.machine.options.user);
-        for folder in folders {
+        for folder in &folders {
             if named.iter().any(|path| path.starts_with(folder)) {
                 state.find(&self.machine, folder);
             }
@@ -220,7 +238,7 @@ impl Platform for ProcessPlatform {
         let failed = || act(format!("run database {}/{}", key.namespace, key.name));
         let is_open = {
             let mut state = self.state.lock().await;
-            let other = |database: &Database| database.uid() != desired.uid;
+            let other = |database: &Database| database.uid() != desired.data_uid;
             if state.databases.get(key).is_some_and(other) {
                 state.retire(&self.machine, key);
             }
@@ -269,6 +287,39 @@ impl Platform for ProcessPlatform {
             .retiring
             .keys()
             .any(|folder| layout.is_of(folder, key)))
+    }
+
+    async fn wipe(&self, key: &DatabaseKey, data_uid: &str) -> Result<bool, PlatformError> {
+        // Nothing may run there, whoever asks.
+        if !self.remove(key).await? {
+            return Ok(false);
+        }
+        let folder = self.machine.layout.database(key, data_uid);
+        let mut wipes = self.wipes.lock().await;
+        wipes
+            .wipe(&self.machine, &folder, data_uid)
+            .await
+            .map_err(act(format!(
+                "wipe out database {}/{}",
+                key.namespace, key.name
+            )))
+    }
+
+    async fn delete_data(
+        &self,
+        task: &DataTask,
+        _image_pull_secrets: &[String],
+    ) -> Result<TaskState, PlatformError> {
+        let options = &self.machine.options;
+        let client = &options.client;
+        Ok(self
+            .tasks
+            .look(task, &options.program, options.user, client))
+    }
+
+    async fn forget_data(&self, task: &DataTask) -> Result<(), PlatformError> {
+        self.tasks.forget(task);
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     agent::{AgentProcess, Launch},
+    database::REMOVED,
     layout::Layout,
     user::ServiceUser,
 };
@@ -89,7 +90,11 @@ pub(super) fn folders(layout: &Layout) -> Vec<PathBuf> {
         .map(|namespace| layout.databases().join(namespace))
         .flat_map(|namespace| {
             let databases = names(&namespace);
-            databases.into_iter().map(move |name| namespace.join(name))
+            // What is being removed is nobody's any more.
+            let databases = databases.into_iter().filter(|name| !name.contains(REMOVED));
+            databases
+                .map(move |name| namespace.join(name))
+                .collect::<Vec<_>>()
         })
         .collect()
 }

@@ -5,6 +5,8 @@
 mod access;
 mod faults;
 mod guide;
+mod pauses;
+mod pods;
 mod standbys;
 mod steady;
 mod world;

@@ -51,7 +51,7 @@ fn the_operator_may_what_the_table_says_and_no_more() {
         ("anywhere", "", "secrets", "list", ""),
         ("anywhere", "", "secrets", "watch", ""),
         ("anywhere", "", "secrets", "update", "gcs-secret"),
-        ("anywhere", "", "secrets", "delete", "gcs-secret"),
+        ("anywhere", "", "secrets", "patch", "gcs-secret"),
         ("anywhere", "", "pods/exec", "create", "pg-0"),
         ("anywhere", "", "pods", "create", ""),
         ("anywhere", "kubedb.com", "postgreses", "create", ""),

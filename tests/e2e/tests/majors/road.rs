@@ -246,7 +246,7 @@ impl<'a> Road<'a> {
         let names = [self.name.clone(), self.named("rest"), self.named("amid")];
         for name in names {
             let folder = self.world.instance(&name, 0).parent().unwrap().to_owned();
-            self.world.delete("pg", &name);
+            self.world.delete_for_good(&name);
             eventually("the end of its processes", SOON, || {
                 let left = kubedb_e2e::world::processes(&["postgres", &folder.to_string_lossy()]);
                 if left.is_empty() {

@@ -1,5 +1,6 @@
 //! `kubedb describe`: all that is known of an object, on one screen.
 
+mod dormant;
 mod postgres;
 mod snapshot;
 mod text;
@@ -12,7 +13,7 @@ use kube::{
     api::ListParams,
     core::{DynamicObject, ObjectMeta},
 };
-use kubedb_api::Snapshot;
+use kubedb_api::{DormantDatabase, Snapshot};
 
 use self::text::Description;
 pub(super) use self::text::size;
@@ -162,6 +163,10 @@ async fn describe(
             snapshot::describe(&snapshot, &mut text);
             let named = snapshot.spec.storage.storage_secret_name.as_deref();
             used_secret(session, &metadata, named, show, &mut text).await?;
+        }
+        "DormantDatabase" => {
+            let dormant: DormantDatabase = parse(session, object)?;
+            dormant::describe(session, dormant, show, &mut text).await?;
         }
         _ => plain(session, kind, &object, &mut text).await?,
     }

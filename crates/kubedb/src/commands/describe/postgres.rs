@@ -42,10 +42,20 @@ pub(super) async fn describe(
     .await?;
     topology(&status, text);
     text.conditions(&status.conditions);
+    snapshots_of(session, &namespace, &name, text).await
+}
+
+/// The Snapshots of a database, whether it is there or not.
+pub(super) async fn snapshots_of(
+    session: &Session,
+    namespace: &str,
+    name: &str,
+    text: &mut Description,
+) -> Result<(), CommandError> {
     let selector = format!("{}=Postgres,{}={name}", labels::KIND, labels::NAME);
     let parameters = ListParams::default().labels(&selector);
     let (found, _) =
-        selection::list(session, &kinds::SNAPSHOT, Some(&namespace), &parameters).await?;
+        selection::list(session, &kinds::SNAPSHOT, Some(namespace), &parameters).await?;
     let found = found
         .into_iter()
         .map(|object: DynamicObject| parse(session, object));

@@ -14,7 +14,7 @@ use kubedb_api::{
 use serde_json::{Value, json};
 
 use super::{
-    KubernetesPlatform, act,
+    KubernetesPlatform, act, refused,
     render::{Kind, Object, pods_service},
 };
 use crate::{
@@ -48,7 +48,10 @@ impl KubernetesPlatform {
             .await
             .map_err(|error| act(doing("get"), error))?;
         if let Some(found) = &found {
-            whose(found, desired).map_err(|why| act(doing("apply"), why))?;
+            whose(found, desired).map_err(|reason| PlatformError::Refuse {
+                action: doing("apply"),
+                reason,
+            })?;
             if is_as_wanted(found, &object.body, &digest) {
                 self.known.settle(place, &found.metadata, digest);
                 return Ok(());
@@ -60,7 +63,7 @@ impl KubernetesPlatform {
         let applied = api
             .patch(&place.name, &parameters, &Patch::Apply(&body))
             .await
-            .map_err(|error| act(doing("apply"), error))?;
+            .map_err(|error| refused(doing("apply"), error))?;
         tracing::info!(kind = %place.kind, namespace = place.namespace, name = place.name, "applied");
         self.known.settle(place, &applied.metadata, digest);
         self.tell_of(desired, object, found.is_none(), &applied)

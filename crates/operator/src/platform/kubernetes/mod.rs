@@ -8,10 +8,17 @@ mod apply;
 mod known;
 mod observe;
 mod pods;
+mod refusals;
 mod render;
+mod task;
+mod volumes;
 mod watch;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream::BoxStream};
@@ -25,7 +32,8 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
 
 use self::{known::Known, pods::Pods, render::Kind};
-use super::{DatabaseKey, DesiredDatabase, ObservedDatabase, Platform, PlatformError};
+use super::{DatabaseKey, DesiredDatabase, ObservedDatabase, Platform, PlatformError, TaskState};
+use kubedb_api::agent_config::DataTask;
 
 /// Databases that changed and were not looked at yet. When more change at once the oldest are forgotten, and looked at with the next
 /// resync.
@@ -44,6 +52,15 @@ pub struct KubernetesOptions {
     pub environment: Vec<(String, String)>,
 }
 
+/// What a database was last applied with.
+#[derive(Clone, Copy, Debug, Default)]
+struct Expected {
+    /// Instances that it shall have.
+    replicas: u32,
+    /// When its StatefulSet was last asked to try again what was refused.
+    nudged: Option<Instant>,
+}
+
 /// Databases as StatefulSets.
 #[derive(Clone)]
 pub struct KubernetesPlatform {
@@ -51,6 +68,8 @@ pub struct KubernetesPlatform {
     options: KubernetesOptions,
     known: Arc<Known>,
     pods: Arc<Pods>,
+    /// What each database was last applied with.
+    expected: Arc<Mutex<BTreeMap<DatabaseKey, Expected>>>,
     changes: broadcast::Sender<DatabaseKey>,
 }
 
@@ -62,12 +81,27 @@ impl KubernetesPlatform {
         let platform = Self {
             known: Arc::new(Known::default()),
             pods: Arc::new(Pods::default()),
+            expected: Arc::default(),
             client,
             options,
             changes,
         };
         watch::start(&platform, &shutdown);
         platform
+    }
+
+    /// Notes how many instances a database shall have; none of one that goes.
+    fn expects(&self, key: &DatabaseKey, replicas: Option<u32>) {
+        let mut all = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        match replicas {
+            Some(replicas) => all.entry(key.clone()).or_default().replicas = replicas,
+            None => drop(all.remove(key)),
+        }
+    }
+
+    fn expected(&self, key: &DatabaseKey) -> Option<Expected> {
+        let all = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(key).copied()
     }
 
     fn api(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
@@ -106,6 +140,19 @@ impl KubernetesPlatform {
     }
 }
 
+/// What a server says to a write: no to what was asked, or nothing that would be the same the next time.
+fn refused(action: impl Into<String>, error: kube::Error) -> PlatformError {
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => {
+            PlatformError::Refuse {
+                action: action.into(),
+                reason: status.message,
+            }
+        }
+        error => act(action, error),
+    }
+}
+
 fn act(
     action: impl Into<String>,
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -121,6 +168,7 @@ impl Platform for KubernetesPlatform {
     async fn apply(&self, desired: &DesiredDatabase) -> Result<(), PlatformError> {
         self.caches().await?;
         let wanted = render::objects(desired, &self.options);
+        self.expects(&desired.key, Some(desired.replicas));
         for object in &wanted {
             self.apply_one(desired, object).await?;
         }
@@ -149,10 +197,12 @@ impl Platform for KubernetesPlatform {
             .iter()
             .filter_map(|pod| Some((pod.metadata.name.clone()?, observe::instance(pod))))
             .collect();
+        let refusal = self.missing(key, &pods).await?;
         let host = |service: String| format!("{service}.{}.svc:5432", key.namespace);
         Ok(Some(ObservedDatabase {
             primary_endpoint: Some(host(key.name.clone())),
             standbys_endpoint: Some(host(render::replicas_service(&key.name))),
+            refusal,
             // The agents know which build the image holds.
             postgres_version: None,
             instances,
@@ -167,6 +217,7 @@ impl Platform for KubernetesPlatform {
 
     async fn remove(&self, key: &DatabaseKey) -> Result<bool, PlatformError> {
         self.caches().await?;
+        self.expects(key, None);
         // What the agents need to stop well goes with the database itself; what lies in other namespaces has no owner to go with.
         for (place, seen) in self.known.of(key) {
             let is_workload = place.kind == Kind::StatefulSet;
@@ -177,5 +228,21 @@ impl Platform for KubernetesPlatform {
         }
         let is_gone = self.known.get(&render::workload(key)).is_none();
         Ok(is_gone && self.pods.of(key).is_empty())
+    }
+
+    async fn wipe(&self, key: &DatabaseKey, _data_uid: &str) -> Result<bool, PlatformError> {
+        self.delete_claims(key).await
+    }
+
+    async fn delete_data(
+        &self,
+        task: &DataTask,
+        image_pull_secrets: &[String],
+    ) -> Result<TaskState, PlatformError> {
+        self.task(task, image_pull_secrets).await
+    }
+
+    async fn forget_data(&self, task: &DataTask) -> Result<(), PlatformError> {
+        self.forget(task).await
     }
 }

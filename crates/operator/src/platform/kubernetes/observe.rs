@@ -1,6 +1,6 @@
 //! What a pod says of its instance, in words that tell what to do about it.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
 use crate::platform::ObservedInstance;
 
@@ -10,6 +10,7 @@ pub(super) const CONTAINER: &str = "postgres";
 /// What is seen of an instance.
 pub(super) fn instance(pod: &Pod) -> ObservedInstance {
     let status = pod.status.clone().unwrap_or_default();
+    let unscheduled = unplaced(&status);
     let containers = status.container_statuses.unwrap_or_default();
     let own = containers.iter().find(|one| one.name == CONTAINER);
     let is_running = own.is_some_and(|own| {
@@ -18,15 +19,6 @@ pub(super) fn instance(pod: &Pod) -> ObservedInstance {
             .is_some_and(|state| state.running.is_some())
     });
     let is_going = pod.metadata.deletion_timestamp.is_some();
-    let unscheduled = status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
-    let unscheduled = unscheduled.map(|condition| {
-        let words = condition.message.clone().unwrap_or_default();
-        format!("its pod cannot be placed: {words}")
-    });
     let evicted = (status.phase.as_deref() == Some("Failed")).then(|| {
         let reason = status.reason.unwrap_or_else(|| "Failed".to_owned());
         let words = status.message.map(|words| format!(": {words}"));
@@ -43,6 +35,36 @@ pub(super) fn instance(pod: &Pod) -> ObservedInstance {
             .flatten()
             .next(),
     }
+}
+
+/// Why no node takes the pod.
+fn unplaced(status: &PodStatus) -> Option<String> {
+    let mut conditions = status.conditions.iter().flatten();
+    let condition = conditions
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
+    let words = condition.message.clone().unwrap_or_default();
+    Some(format!("its pod cannot be placed: {words}"))
+}
+
+/// What the pod of a task has to say: why it does not run, or its program's last word.
+pub(super) fn task(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let containers = status.container_statuses.iter().flatten();
+    let mut ended = containers.filter_map(|one| one.state.as_ref()?.terminated.as_ref());
+    if let Some(ended) = ended.find(|ended| ended.exit_code != 0) {
+        let line = ended.message.as_deref().unwrap_or_default().trim();
+        let line = line.lines().last().unwrap_or_default();
+        let said = line.strip_prefix("error: ").unwrap_or(line);
+        return Some(if said.is_empty() {
+            format!("its container ended with {}", ended.exit_code)
+        } else {
+            said.to_owned()
+        });
+    }
+    unplaced(status).or_else(|| {
+        let containers = status.container_statuses.iter().flatten();
+        containers.filter_map(waits).next()
+    })
 }
 
 /// Why a container does not run; none of one that does, or that has done its work.
@@ -110,6 +132,26 @@ mod tests {
         let seen = told(json!({ "phase": "Running", "containerStatuses": [container(running)] }));
         assert!(seen.running && seen.reason.is_none());
         assert_eq!(seen.restarts, 2);
+    }
+
+    #[test]
+    fn the_last_word_of_a_task_is_its_reason() {
+        let pod = |status: serde_json::Value| {
+            let pod = json!({ "metadata": {}, "spec": { "containers": [] }, "status": status });
+            task(&serde_json::from_value(pod).unwrap())
+        };
+        let ended = |message: &str| {
+            let ended = json!({ "terminated": { "exitCode": 1, "message": message } });
+            pod(json!({ "phase": "Failed", "containerStatuses": [container(ended)] }))
+        };
+        let why = "bucket \"kubedb\" does not exist";
+        assert_eq!(ended(&format!("one\nerror: {why}\n")).as_deref(), Some(why));
+        assert_eq!(ended("").as_deref(), Some("its container ended with 1"));
+        let running = json!({ "running": {} });
+        assert_eq!(
+            pod(json!({ "phase": "Running", "containerStatuses": [container(running)] })),
+            None
+        );
     }
 
     #[test]

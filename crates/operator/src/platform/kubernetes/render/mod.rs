@@ -2,6 +2,7 @@
 
 mod access;
 mod network;
+pub(super) mod task;
 mod workload;
 
 use std::{collections::BTreeMap, fmt};
@@ -173,6 +174,7 @@ pub(super) mod tests {
                 name: "pg".to_owned(),
             },
             uid: "u-1".to_owned(),
+            data_uid: "u-1".to_owned(),
             version: "15".to_owned(),
             bin_directory: None,
             replicas: 3,
@@ -187,7 +189,7 @@ pub(super) mod tests {
                 group: 999,
                 volume: serde_json::from_value(volume).unwrap(),
                 labels: BTreeMap::from([("team".to_owned(), "a".to_owned())]),
-                annotations: BTreeMap::new(),
+                ..DesiredContainer::default()
             },
         }
     }

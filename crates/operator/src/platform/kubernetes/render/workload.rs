@@ -54,7 +54,7 @@ pub(super) fn stateful_set(desired: &DesiredDatabase, options: &KubernetesOption
 
 fn pod(desired: &DesiredDatabase, options: &KubernetesOptions) -> Value {
     let (user, group) = (desired.container.user, desired.container.group);
-    json!({
+    let mut pod = json!({
         "serviceAccountName": desired.key.name,
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
@@ -64,7 +64,7 @@ fn pod(desired: &DesiredDatabase, options: &KubernetesOptions) -> Value {
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": { "type": "RuntimeDefault" },
         },
-        "affinity": apart(desired),
+        "affinity": affinity(desired),
         "initContainers": [{
             "name": "install",
             "image": options.image,
@@ -84,7 +84,21 @@ fn pod(desired: &DesiredDatabase, options: &KubernetesOptions) -> Value {
             // The 64 MiB that containers have by default are too few for parallel queries.
             { "name": "shm", "emptyDir": { "medium": "Memory" } },
         ],
-    })
+    });
+    let pods = &desired.container.pods;
+    for (field, said) in [
+        ("nodeSelector", json!(pods.node_selector)),
+        ("tolerations", json!(pods.tolerations)),
+        ("schedulerName", json!(pods.scheduler_name)),
+        ("priorityClassName", json!(pods.priority_class_name)),
+        ("imagePullSecrets", json!(pods.image_pull_secrets)),
+    ] {
+        // What nobody said is not in the object: its digest stays what it was.
+        if !said.is_null() {
+            pod[field] = said;
+        }
+    }
+    pod
 }
 
 fn postgres(desired: &DesiredDatabase, options: &KubernetesOptions) -> Value {
@@ -92,6 +106,7 @@ fn postgres(desired: &DesiredDatabase, options: &KubernetesOptions) -> Value {
         namespace: desired.key.namespace.clone(),
         database: desired.key.name.clone(),
         database_uid: desired.uid.clone(),
+        data_uid: (desired.data_uid != desired.uid).then(|| desired.data_uid.clone()),
         service: pods_service(&desired.key.name),
         volume: PathBuf::from(VOLUME),
         socket_directory: PathBuf::from(RUN).join("socket"),
@@ -103,15 +118,20 @@ fn postgres(desired: &DesiredDatabase, options: &KubernetesOptions) -> Value {
         json!({ "name": POD_CONFIG, "value": value(config).to_string() }),
         json!({ "name": "TMPDIR", "value": RUN }),
     ];
+    let pods = &desired.container.pods;
+    let own = pods.env.iter().flatten();
+    let is_theirs = |name: &str| own.clone().any(|variable| variable.name == name);
     let handed = options.environment.iter();
+    let handed = handed.filter(|(name, _)| !is_theirs(name));
     environment.extend(handed.map(|(name, value)| json!({ "name": name, "value": value })));
+    environment.extend(own.clone().map(value));
     let probe = |path: &str, period: u32, failures: u32| {
         json!({
             "httpGet": { "path": path, "port": "health", "scheme": "HTTP" },
             "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures, "successThreshold": 1,
         })
     };
-    json!({
+    let mut container = json!({
         "name": CONTAINER,
         "image": desired.container.image,
         "imagePullPolicy": "IfNotPresent",
@@ -133,14 +153,30 @@ fn postgres(desired: &DesiredDatabase, options: &KubernetesOptions) -> Value {
             { "name": "run", "mountPath": RUN },
             { "name": "shm", "mountPath": "/dev/shm" },
         ],
-    })
+    });
+    if let Some(resources) = &pods.resources {
+        container["resources"] = value(resources);
+    }
+    container
 }
 
 /// What pod security calls restricted, and no files of the image are written to.
-fn confined() -> Value {
+pub(super) fn confined() -> Value {
     json!({
         "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] },
     })
+}
+
+/// What the user says, and of instances beside each other what we say, unless the user does.
+fn affinity(desired: &DesiredDatabase) -> Value {
+    let mut affinity = apart(desired);
+    if let Some(said) = &desired.container.pods.affinity {
+        let said = value(said);
+        for (field, rule) in said.as_object().into_iter().flatten() {
+            affinity[field] = rule.clone();
+        }
+    }
+    affinity
 }
 
 /// Rather on another node than beside another instance of the same database.
@@ -156,4 +192,64 @@ fn apart(desired: &DesiredDatabase) -> Value {
     json!({ "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [
         term(100, "kubernetes.io/hostname"), term(50, "topology.kubernetes.io/zone"),
     ] } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(pods: Value) -> Value {
+        let mut desired = super::super::tests::desired();
+        desired.container.pods = serde_json::from_value(pods).unwrap();
+        let options = KubernetesOptions {
+            image: "kubedb:1".to_owned(),
+            namespace: None,
+            environment: vec![("NO_PROXY".to_owned(), ".svc".to_owned())],
+        };
+        stateful_set(&desired, &options).body["spec"]["template"]["spec"].take()
+    }
+
+    #[test]
+    fn what_a_user_says_of_pods_is_in_them() {
+        let pod = rendered(json!({
+            "nodeSelector": { "disk": "fast" }, "schedulerName": "mine", "priorityClassName": "high",
+            "tolerations": [{ "key": "db", "operator": "Exists" }], "imagePullSecrets": [{ "name": "registry" }],
+            "resources": { "limits": { "memory": "1Gi" } }, "env": [{ "name": "NO_PROXY", "value": "x" }],
+            "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [] } } },
+        }));
+        assert_eq!(pod["nodeSelector"]["disk"], "fast");
+        assert_eq!(pod["schedulerName"], "mine");
+        assert_eq!(pod["priorityClassName"], "high");
+        assert_eq!(pod["tolerations"][0]["key"], "db");
+        assert_eq!(pod["imagePullSecrets"][0]["name"], "registry");
+        let container = &pod["containers"][0];
+        assert_eq!(container["resources"]["limits"]["memory"], "1Gi");
+        let proxies: Vec<&Value> = container["env"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|variable| variable["name"] == "NO_PROXY")
+            .collect();
+        assert_eq!(proxies, [&json!({ "name": "NO_PROXY", "value": "x" })]);
+        // Of other instances nothing was said, so they are kept apart as ever.
+        assert!(pod["affinity"]["nodeAffinity"].is_object());
+        let apart = &pod["affinity"]["podAntiAffinity"];
+        assert_eq!(*apart, rendered(json!({}))["affinity"]["podAntiAffinity"]);
+        let none = rendered(json!({ "affinity": { "podAntiAffinity": {} } }));
+        assert_eq!(none["affinity"]["podAntiAffinity"], json!({}));
+    }
+
+    #[test]
+    fn what_nobody_says_changes_no_pod() {
+        let pod = rendered(json!({}));
+        for field in [
+            "nodeSelector",
+            "tolerations",
+            "schedulerName",
+            "imagePullSecrets",
+        ] {
+            assert!(pod.get(field).is_none(), "{field}");
+        }
+        assert!(pod["containers"][0].get("resources").is_none());
+    }
 }

@@ -1,0 +1,50 @@
+//! Work on a store that belongs to no instance: the data of a Snapshot whose database is gone.
+
+use kubedb_api::agent_config::DataTask;
+use kubedb_engine::{
+    repository::delete::{DeleteError, Deleted, delete_snapshot},
+    store::{Credentials, Store, StoreError},
+};
+
+use crate::location::{location, reads_no_secret};
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// The storage names no store.
+    #[error("failed to find the store: {0}")]
+    FindStore(&'static str),
+    /// The store cannot be used.
+    #[error(transparent)]
+    OpenStore(#[from] StoreError),
+    /// The data was kept.
+    #[error(transparent)]
+    Delete(#[from] DeleteError),
+}
+
+impl TaskError {
+    /// All of it in one line, as a status tells it.
+    #[must_use]
+    pub fn line(&self) -> String {
+        crate::backup::line(self)
+    }
+}
+
+/// Deletes exactly a Snapshot's data. May be done as often as one likes, and by several at once.
+pub async fn delete_data(task: &DataTask, credentials: Credentials) -> Result<Deleted, TaskError> {
+    let place = location(&task.storage).map_err(TaskError::FindStore)?;
+    let credentials = if reads_no_secret(&task.storage) {
+        Credentials::new()
+    } else {
+        credentials
+    };
+    let store = Store::open(&place, &credentials)?;
+    let deleted = delete_snapshot(
+        &store,
+        &task.namespace,
+        &task.database,
+        &task.snapshot,
+        &task.snapshot_uid,
+    );
+    Ok(deleted.await?)
+}

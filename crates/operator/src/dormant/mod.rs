@@ -1,0 +1,188 @@
+//! The controller of paused databases: tells when nothing of one runs any more, and carries out its deletion.
+
+mod deletion;
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::{
+    Api, ResourceExt as _,
+    api::{Patch, PatchParams},
+    runtime::{controller::Action, reflector::ObjectRef},
+};
+use kubedb_api::{
+    DormantDatabase, Postgres,
+    dormant_database::DormantPhase,
+    labels,
+    reasons::{component, event, text},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    context::{self, BEHIND, ReconcileError, request},
+    events::{Note, publish},
+    operator::Operator,
+    platform::DatabaseKey,
+};
+
+/// Look again this late while the database's instances stop: the watch usually comes first.
+const STOPPING: Duration = Duration::from_secs(2);
+
+/// One reconcile of one paused database.
+pub(crate) async fn reconcile(
+    dormant: Arc<DormantDatabase>,
+    operator: Arc<Operator>,
+) -> Result<Action, ReconcileError> {
+    operator.caches().await?;
+    if operator.superseded.holds(&*dormant) {
+        return Ok(Action::requeue(BEHIND));
+    }
+    let action = look(&dormant, &operator, Timestamp::now()).await?;
+    operator.failures.forget(&context::key_of(&*dormant));
+    Ok(action)
+}
+
+async fn look(
+    dormant: &DormantDatabase,
+    operator: &Operator,
+    now: Timestamp,
+) -> Result<Action, ReconcileError> {
+    if dormant.is_going() {
+        return deletion::delete(dormant, operator, now).await;
+    }
+    if !has_finalizer(dormant) {
+        let mut finalizers = dormant.finalizers().to_vec();
+        finalizers.push(labels::FINALIZER.to_owned());
+        let patch = json!({ "metadata": { "finalizers": finalizers } });
+        patch_main(operator, dormant, patch).await?;
+        return Ok(Action::await_change());
+    }
+    match dormant.phase() {
+        None => {
+            let status = json!({ "phase": DormantPhase::Pausing, "creationTime": now });
+            tell(operator, dormant, event::PAUSING, text::PAUSING, now).await;
+            patch_status(operator, dormant, status).await?;
+            Ok(Action::await_change())
+        }
+        Some(DormantPhase::Pausing) => pause(dormant, operator, now).await,
+        // Whoever resumes it says so in its own status; one that went without is none.
+        Some(DormantPhase::Resuming) => {
+            if living(operator, dormant).await?.is_none() {
+                let status = json!({ "phase": DormantPhase::Paused });
+                patch_status(operator, dormant, status).await?;
+            }
+            Ok(Action::await_change())
+        }
+        Some(DormantPhase::Paused | DormantPhase::WipingOut | DormantPhase::WipedOut) => {
+            Ok(Action::await_change())
+        }
+    }
+}
+
+/// Waits until the database that was paused is gone, and what ran of it.
+async fn pause(
+    dormant: &DormantDatabase,
+    operator: &Operator,
+    now: Timestamp,
+) -> Result<Action, ReconcileError> {
+    let postgres = living(operator, dormant).await?;
+    let runs = match &postgres {
+        Some(postgres) => postgres.uid() == dormant.spec.origin.metadata.uid,
+        None => operator.platform.observe(&key_of(dormant)).await?.is_some(),
+    };
+    if runs {
+        return Ok(Action::requeue(STOPPING));
+    }
+    tell(
+        operator,
+        dormant,
+        event::SUCCESSFUL_PAUSE,
+        text::PAUSED,
+        now,
+    )
+    .await;
+    let status = json!({
+        "phase": DormantPhase::Paused, "pausingTime": now, "reason": null,
+        "observedGeneration": dormant.metadata.generation,
+    });
+    patch_status(operator, dormant, status).await?;
+    Ok(Action::await_change())
+}
+
+/// The Postgres of this name; that there is none is asked of the API.
+async fn living(
+    operator: &Operator,
+    dormant: &DormantDatabase,
+) -> Result<Option<Postgres>, ReconcileError> {
+    let key = key_of(dormant);
+    let known = ObjectRef::<Postgres>::new(&key.name).within(&key.namespace);
+    if let Some(known) = operator.databases.get(&known) {
+        return Ok(Some((*known).clone()));
+    }
+    Api::<Postgres>::namespaced(operator.client.clone(), &key.namespace)
+        .get_opt(&key.name)
+        .await
+        .map_err(request("look for the database of a record"))
+}
+
+fn key_of(dormant: &DormantDatabase) -> DatabaseKey {
+    DatabaseKey {
+        namespace: dormant.namespace().unwrap_or_default(),
+        name: dormant.name_any(),
+    }
+}
+
+fn has_finalizer(dormant: &DormantDatabase) -> bool {
+    let mut finalizers = dormant.finalizers().iter();
+    finalizers.any(|finalizer| finalizer == labels::FINALIZER)
+}
+
+/// Each of these happens once to one record.
+async fn tell(
+    operator: &Operator,
+    dormant: &DormantDatabase,
+    reason: &'static str,
+    words: &str,
+    now: Timestamp,
+) {
+    let note = Note::normal(component::DORMANT_CONTROLLER, reason, words);
+    publish(&operator.client, dormant, &note, now).await;
+}
+
+fn api(operator: &Operator, dormant: &DormantDatabase) -> Api<DormantDatabase> {
+    let namespace = dormant.namespace().unwrap_or_default();
+    Api::namespaced(operator.client.clone(), &namespace)
+}
+
+/// Changes a record unless somebody else did since it was read.
+pub(crate) async fn patch_main(
+    operator: &Operator,
+    dormant: &DormantDatabase,
+    mut patch: Value,
+) -> Result<DormantDatabase, ReconcileError> {
+    patch["metadata"]["resourceVersion"] = json!(dormant.resource_version());
+    let params = PatchParams::default();
+    let patched = api(operator, dormant)
+        .patch(&dormant.name_any(), &params, &Patch::Merge(patch))
+        .await
+        .map_err(request("change the record of a paused database"))?;
+    operator.superseded.note(dormant, &patched);
+    Ok(patched)
+}
+
+/// The same for its status.
+pub(crate) async fn patch_status(
+    operator: &Operator,
+    dormant: &DormantDatabase,
+    status: Value,
+) -> Result<DormantDatabase, ReconcileError> {
+    let version = dormant.resource_version();
+    let patch = json!({ "metadata": { "resourceVersion": version }, "status": status });
+    let params = PatchParams::default();
+    let patched = api(operator, dormant)
+        .patch_status(&dormant.name_any(), &params, &Patch::Merge(patch))
+        .await
+        .map_err(request("update the status of a paused database"))?;
+    operator.superseded.note(dormant, &patched);
+    Ok(patched)
+}
