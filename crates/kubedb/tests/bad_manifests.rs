@@ -135,6 +135,13 @@ fn every_wrong_postgres_has_its_words() {
 }
 
 #[test]
+fn what_only_pods_can_have_is_refused_with_the_reason() {
+    let table = include_str!("bad/machine.txt");
+    let record = every_way("postgreses", bad::POSTGRES, table);
+    bad::keep("machine", &record);
+}
+
+#[test]
 fn every_wrong_snapshot_has_its_words() {
     let table = include_str!("bad/snapshots.txt");
     let record = every_way("snapshots", bad::SNAPSHOT, table);

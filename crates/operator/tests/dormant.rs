@@ -331,7 +331,7 @@ async fn another_spec_does_not_resume_and_says_so() {
     delete(&world).await;
     eventually("end of the database", async || {
         let left = world.postgreses().get_opt("pg").await.unwrap();
-        left.map_or(Ok(()), |left| Err(left.status))
+        left.map_or(Ok(()), |left| Err(format!("{:?}", left.status)))
     })
     .await;
     assert!(dormants.get_opt("pg").await.unwrap().is_some());

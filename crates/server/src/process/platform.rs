@@ -297,7 +297,7 @@ impl Platform for ProcessPlatform {
         let folder = self.machine.layout.database(key, data_uid);
         let mut wipes = self.wipes.lock().await;
         wipes
-            .wipe(&self.machine, &folder, data_uid)
+            .wipe(&self.machine.layout, &self.machine.ports, &folder, data_uid)
             .await
             .map_err(act(format!(
                 "wipe out database {}/{}",

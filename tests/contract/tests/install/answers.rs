@@ -50,8 +50,11 @@ const DIFFERENCES: &[(&[&str], &str)] = &[
         "webhooks are asked before names are looked at, so our rule for names is told in place of Kubernetes' wider one",
     ),
     (
-        &["spec.storageSecretName: {name: s}"],
-        "below a text kube-apiserver finds an unknown field first, ours that it is no text",
+        &[
+            "spec.storageSecretName: {name: s}",
+            "spec.tolerations: {key: db}",
+        ],
+        "below a text or a list kube-apiserver finds an unknown field first, ours that it is neither",
     ),
 ];
 
