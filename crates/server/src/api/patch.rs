@@ -81,7 +81,7 @@ fn operate(object: &mut Value, patch: &[PatchOperation]) -> Result<(), ApiError>
         {
             copied += length(value);
             if copied > MAX_COPIED {
-                return Err(ApiError::too_large_because(&format!(
+                return Err(ApiError::misfit_patch(&format!(
                     "the accumulated size increase of copy is {copied}, exceeding the limit {MAX_COPIED}"
                 )));
             }
@@ -306,7 +306,7 @@ mod tests {
         let doubling: Vec<Value> = (0..60)
             .map(|index| json!({"op": "copy", "from": "/a", "path": format!("/a/{index}")}))
             .collect();
-        assert_eq!(apply(doubling.into()).unwrap_err().code, 413);
+        assert_eq!(apply(doubling.into()).unwrap_err().code, 422);
         let deeper = |count: usize| -> Value {
             let op = |index| json!({"op": "add", "path": "/a".repeat(index + 2), "value": {}});
             (0..count).map(op).collect()

@@ -11,7 +11,7 @@ use kubedb_contract::talk::{Call, Talk};
 use prost::Message;
 use serde_json::json;
 
-use crate::things::{config_map, postgres};
+use crate::things::{config_map, dormant, postgres, with};
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
@@ -200,4 +200,39 @@ pub(crate) async fn limits(talk: &mut Talk) {
         Call::post(&talk.kubedb("postgreses"), &large),
     )
     .await;
+    stored(talk).await;
+}
+
+/// What a body may hold is more than what etcd stores as one object: beyond 1.5 MiB it refuses, beyond 2 MiB it is not even asked.
+async fn stored(talk: &mut Talk) {
+    let dormants = talk.kubedb("dormantdatabases");
+    let sized = |name: &str, kibibytes: usize| {
+        let text = "x".repeat(kibibytes << 10);
+        with(dormant(name), "spec.origin.any", json!([text]))
+    };
+    let kept = talk.ask(&Call::post(&dormants, &sized("kept", 1400))).await;
+    assert_eq!(kept.code, 201);
+    for (title, kibibytes) in [("too large", 1600), ("far too large", 2200)] {
+        let call = Call::post(&dormants, &sized("large", kibibytes));
+        talk.step_of(&format!("{title} to be stored"), call, without_sizes)
+            .await;
+    }
+    let call = Call::patch(
+        &format!("{dormants}/kept"),
+        "merge",
+        &json!({"metadata": {"annotations": {"a": "x".repeat(200 << 10)}}}),
+    );
+    talk.step_of("grown too large to be stored", call, without_sizes)
+        .await;
+}
+
+/// How many bytes an object takes is each engine's own.
+fn without_sizes(body: &serde_json::Value) -> serde_json::Value {
+    let mut body = body.clone();
+    if let Some(message) = body["message"].as_str() {
+        let digits = |one: char| one.is_ascii_digit();
+        let cut = message.find(digits).unwrap_or(message.len());
+        body["message"] = message[..cut].into();
+    }
+    body
 }

@@ -129,6 +129,17 @@ pub(crate) async fn json(talk: &mut Talk) {
         talk.step_of(title, Call::patch(path, "json", &patch), without_words)
             .await;
     }
+    // Each copy doubles the object: what a body may hold, a patch may add.
+    let text = json!({"op": "add", "path": "/data/a", "value": "x".repeat(200 << 10)});
+    let copy =
+        |index: usize| json!({"op": "copy", "from": "/data/a", "path": format!("/data/{index}")});
+    let copies: Vec<serde_json::Value> = std::iter::once(text).chain((0..20).map(copy)).collect();
+    talk.step_of(
+        "copies that add up",
+        Call::patch(&one, "json", &copies.into()),
+        without_words,
+    )
+    .await;
     for (title, patch) in [
         (
             "an unknown operation",
