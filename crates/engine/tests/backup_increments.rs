@@ -90,7 +90,8 @@ impl Scene {
                  CREATE TABLE dropped AS SELECT i FROM generate_series(1, 20000) i;
                  CREATE TABLE tail AS SELECT i, repeat('x', 200) AS t FROM generate_series(1, 20000) i;
                  CREATE TABLE hidden (id serial, kept boolean); INSERT INTO hidden (kept) SELECT i % 100 > 0 FROM generate_series(1, 50000) i;
-                 CREATE INDEX ON hidden (id)",
+                 CREATE INDEX ON hidden (id);
+                 CREATE INDEX ON moved USING hash (i)",
             )
             .await;
         scene
@@ -227,7 +228,10 @@ async fn changes_of_every_kind(version: Version, arguments: &[&str], sent_for_no
             "UPDATE spaced SET t = 'changed' WHERE i < 50",
             "DELETE FROM tail WHERE i > 9000",
             "SELECT nextval('hidden_id_seq')",
-            "VACUUM FULL moved",
+            "SET enable_seqscan = off; SELECT count(*) FROM moved WHERE i = 7",
+            "DELETE FROM moved WHERE i = 7",
+            "SET enable_seqscan = off; SELECT count(*) FROM moved WHERE i = 7",
+            "INSERT INTO moved SELECT i, 'hash' FROM generate_series(20001, 21000) i",
             "CREATE DATABASE other",
         ])
         .await;
@@ -240,6 +244,8 @@ async fn changes_of_every_kind(version: Version, arguments: &[&str], sent_for_no
             "INSERT INTO tail SELECT i, repeat('y', 200) FROM generate_series(9001, 15000) i",
             "UPDATE big SET n = n + 1 WHERE i % 7000 = 0",
             "DELETE FROM hidden WHERE id % 991 = 0",
+            "INSERT INTO moved SELECT i, 'hash' FROM generate_series(21001, 22000) i",
+            "VACUUM FULL emptied",
             "ALTER TABLE made SET TABLESPACE space",
             "REINDEX TABLE big",
             "DROP DATABASE other",

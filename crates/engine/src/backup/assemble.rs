@@ -237,3 +237,83 @@ impl MapWriter {
         Ok(self.done)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::{
+        backup::compare::Frame,
+        repository::map::{self, Codec},
+    };
+
+    const GIB: u64 = 1 << 30;
+    const MIB: u64 = 1 << 20;
+
+    /// A hundred GiB: ninety files of a relation each, and ten thousand small ones.
+    fn files() -> impl Iterator<Item = (String, u64)> {
+        let large = (0..90).map(|n| (format!("base/5/1{n:05}"), GIB));
+        let small = (0..10_000).map(|n| (format!("base/5/2{n:05}"), MIB));
+        large.chain(small)
+    }
+
+    /// Each MiB compressed to two fifths, in packs of 16 MiB.
+    fn content(number: u64, bytes: u64) -> Collected {
+        let mut collected = Collected::default();
+        for stretch in 0..bytes / MIB {
+            let unit = number.min(90) * 1_024 + number.saturating_sub(90) + stretch;
+            let stored = u32::try_from(MIB * 2 / 5).unwrap();
+            let frame = Frame {
+                pack: format!("packs/0f1e/{:032x}", unit / 40).into(),
+                offset: unit % 40 * u64::from(stored),
+                stored,
+                whole: u32::try_from(MIB).unwrap(),
+                codec: Codec::Zstd,
+                blake3: blake3::hash(&unit.to_le_bytes()),
+            };
+            let run = Run {
+                at: stretch * MIB,
+                raw: frame.whole,
+                from: 0,
+                frame: Arc::new(frame),
+            };
+            collected.add(stretch * MIB, 1 << 20, [run]);
+        }
+        collected
+    }
+
+    async fn maps(store: &Store, known: &[ObjectRef], changed: &str) -> Maps {
+        let folder = DatabaseFolder::new("demo", "pg").unwrap();
+        let mut writer = MapWriter::new(store.clone(), folder, "0f1e", known);
+        for (number, (path, bytes)) in (0..).zip(files()) {
+            let mut file = content(number, bytes);
+            if path == changed {
+                file.runs[0].raw -= 8_192;
+            }
+            writer.push(&path, file).await.unwrap();
+        }
+        writer.finish().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_unchanged_database_of_100_gib_writes_next_to_nothing_anew() {
+        let store = Store::over(Arc::new(InMemory::new()), "memory:", "m", None).unwrap();
+        let first = maps(&store, &[], "").await;
+        assert_eq!(first.database_bytes, 90 * GIB + 10_000 * MIB);
+        let again = maps(&store, &first.objects, "").await;
+        assert_eq!((again.uploaded, &again.objects), (0, &first.objects));
+        // What is new then is the manifest, which names each object in less than 200 bytes: 0.02 % of 100 GiB are 20 MiB.
+        let named = first.objects.len() + first.packs.len();
+        assert!(named * 200 < 1 << 20, "{named}");
+        // One page of one file costs the map that it stands in.
+        let changed = maps(&store, &first.objects, "base/5/100042").await;
+        assert!(changed.uploaded < 128 << 10, "{}", changed.uploaded);
+        let largest = first.objects.iter().map(|map| map.bytes).max();
+        assert!(largest < Some(256 << 10), "{largest:?}");
+        let folder = DatabaseFolder::new("demo", "pg").unwrap();
+        let object = &first.objects[0];
+        let read = map::read(&store, &folder.key(&object.key), object).await;
+        assert_eq!(read.unwrap().files[0].path, "base/5/100000");
+    }
+}

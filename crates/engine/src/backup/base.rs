@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use futures::{StreamExt as _, stream};
 use kubedb_core::base::{Earlier, Make, Now, judge};
 
 use super::error::BackupError;
@@ -17,6 +18,9 @@ use crate::{
 
 /// Snapshots that are tried, the latest first. With the last ones unusable, a whole one costs less than a long search.
 const CANDIDATES: usize = 8;
+
+/// Maps read at once: ours have some 100 KB.
+const MAPS: usize = 4;
 
 /// Objects that a listing lacked and that are asked for by name: it may be a moment old.
 const ASKED: usize = 16;
@@ -158,12 +162,20 @@ impl Search<'_> {
         })
     }
 
-    /// Reads all maps of a base, one after another, and finds the packs of which little is in use.
+    /// Reads all maps of a base, and finds the packs of which little is in use.
     async fn sparse(&self, manifest: &Manifest) -> Result<HashSet<String>, Refusal> {
         let mut in_use = HashMap::new();
-        for object in &manifest.maps {
-            let key = self.folder.key(&object.key);
-            match map::read(self.store, &key, object).await {
+        // Numbers instead of references: with those the future could not be sent to another thread.
+        let mut maps = stream::iter(0..manifest.maps.len())
+            .map(|number| async move {
+                let object = &manifest.maps[number];
+                let key = self.folder.key(&object.key);
+                let map = map::read(self.store, &key, object).await;
+                (key, map)
+            })
+            .buffer_unordered(MAPS);
+        while let Some((key, map)) = maps.next().await {
+            match map {
                 Ok(map) => count(&map, &mut in_use),
                 Err(ReadMapError::Store(error)) if !error.is_not_found() => {
                     return Err(BackupError::from(error).into());

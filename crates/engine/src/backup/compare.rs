@@ -43,7 +43,11 @@ pub(super) struct Run {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tells {
     /// Pages that were not changed since.
-    Pages { since: Lsn },
+    Pages {
+        since: Lsn,
+        /// Whether hash indexes are in the WAL, as they are from 10 on. Before, their pages change without a trace.
+        logs_hash_indexes: bool,
+    },
     /// The hash of the content.
     Content,
 }
@@ -76,7 +80,19 @@ pub(super) fn choose(buffer: &[u8], at: u64, base: &[Run], tells: Tells) -> Choi
         return Choice::default();
     }
     match tells {
-        Tells::Pages { since } if !base.is_empty() => by_pages(buffer, at, base, since),
+        Tells::Pages {
+            since,
+            logs_hash_indexes,
+        } if !base.is_empty() => by_pages(buffer, at, base, |page| {
+            let lsn = page::lsn(page);
+            // An LSN of zero is that of a page whose changes are in no WAL.
+            let is_silent = lsn.0 == 0 || (!logs_hash_indexes && is_of_hash_index(page));
+            match lsn < since {
+                _ if is_silent => Said::Nothing,
+                true => Said::Unchanged,
+                false => Said::Changed,
+            }
+        }),
         _ if is_same(buffer, at, base) => Choice {
             kept: base.to_vec(),
             fresh: Vec::new(),
@@ -96,7 +112,27 @@ fn is_same(buffer: &[u8], at: u64, base: &[Run]) -> bool {
         && blake3::hash(buffer) == only.frame.blake3
 }
 
-fn by_pages(buffer: &[u8], at: u64, base: &[Run], since: Lsn) -> Choice {
+/// What a page says of itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Unchanged,
+    Changed,
+    Nothing,
+}
+
+/// The last two bytes of each page of a hash index.
+const HASH_INDEX: [u8; 2] = 0xFF80_u16.to_le_bytes();
+
+fn is_of_hash_index(page: &[u8; PAGE_BYTES]) -> bool {
+    page.ends_with(&HASH_INDEX)
+}
+
+fn by_pages(
+    buffer: &[u8],
+    at: u64,
+    base: &[Run],
+    ask: impl Fn(&[u8; PAGE_BYTES]) -> Said,
+) -> Choice {
     let mut choice = Choice::default();
     let mut runs = base.iter().peekable();
     // Whether all that has to be stored is of pages that say nothing, as hash indexes of 9.6 do.
@@ -113,13 +149,12 @@ fn by_pages(buffer: &[u8], at: u64, base: &[Run], since: Lsn) -> Choice {
         if is_zero(page) {
             continue;
         }
-        let lsn = page::lsn(page);
+        let said = ask(page);
         let covers = runs.peek().filter(|run| run.at <= begin);
         match covers {
-            // An LSN of zero is that of a page whose changes are in no WAL.
-            Some(run) if lsn.0 != 0 && lsn < since => keep(&mut choice.kept, run, begin),
+            Some(run) if said == Said::Unchanged => keep(&mut choice.kept, run, begin),
             _ => {
-                is_silent &= lsn.0 == 0;
+                is_silent &= said == Said::Nothing;
                 store(&mut choice.fresh, offset..offset + PAGE_BYTES);
             }
         }
@@ -224,7 +259,10 @@ mod tests {
         ranges.iter().map(range).collect()
     }
 
-    const SINCE: Tells = Tells::Pages { since: Lsn(100) };
+    const SINCE: Tells = Tells::Pages {
+        since: Lsn(100),
+        logs_hash_indexes: true,
+    };
 
     #[test]
     fn t16_pages_changed_since_the_base_began_are_stored_and_others_kept() {
@@ -284,6 +322,23 @@ mod tests {
         let base = [run(0, 3, 0, &other)];
         let choice = choose(&silent, 0, &base, SINCE);
         assert_eq!(choice, Choice::whole(&silent));
+    }
+
+    #[test]
+    fn pages_of_hash_indexes_of_9_6_say_nothing() {
+        let mut now = pages(&[5, 5]);
+        now.truncate(2 * PAGE_BYTES - 2);
+        now.extend(HASH_INDEX);
+        let old = frame(0, &pages(&[5, 5]));
+        let base = [run(0, 2, 0, &old)];
+        assert_eq!(choose(&now, 0, &base, SINCE).kept, base);
+        let of_9_6 = Tells::Pages {
+            since: Lsn(100),
+            logs_hash_indexes: false,
+        };
+        let choice = choose(&now, 0, &base, of_9_6);
+        assert_eq!(choice.kept, [run(0, 1, 0, &old)]);
+        assert_eq!(choice.fresh, fresh(&[(1, 2)]));
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(super) struct Earlier {
     pub(super) files: EarlierFiles,
     /// Where it began, if pages say whether they were changed since.
     pub(super) since: Option<Lsn>,
+    /// Whether its WAL has hash indexes.
+    pub(super) logs_hash_indexes: bool,
     /// Its databases and ours, by oid: one that was made anew has pages that say nothing.
     pub(super) theirs: BTreeMap<String, String>,
     pub(super) ours: BTreeMap<String, String>,
@@ -59,7 +61,10 @@ impl Earlier {
             }
         };
         match self.since {
-            Some(since) if pages.is_main && is_same_database => Tells::Pages { since },
+            Some(since) if pages.is_main && is_same_database => Tells::Pages {
+                since,
+                logs_hash_indexes: self.logs_hash_indexes,
+            },
             _ => Tells::Content,
         }
     }

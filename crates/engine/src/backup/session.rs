@@ -118,14 +118,18 @@ impl Session {
         }
     }
 
-    /// What this instance has written or replayed.
+    /// What this instance has written or replayed. A standby that has only just started does not say; then it counts as nothing.
     pub(super) async fn reached(&self) -> Result<Lsn, BackupError> {
+        let what = "say how far it is";
         let query = if self.is_standby {
             self.dialect.replay_lsn()
         } else {
             self.dialect.current_lsn()
         };
-        self.parsed(&query, "say how far it is").await
+        match self.text(&query, what).await?.as_str() {
+            "" => Ok(Lsn(0)),
+            text => text.parse().map_err(|_| answer(what, &text)),
+        }
     }
 
     /// For each database, by its oid, the transaction that wrote its row.

@@ -272,6 +272,7 @@ impl<'a> Transfer<'a> {
         Earlier {
             files: EarlierFiles::new(store, self.attempt.folder.clone(), base),
             since: has_checksums.then_some(base.manifest.start_lsn),
+            logs_hash_indexes: self.attempt.request.dialect.logs_hash_indexes(),
             theirs: base.manifest.cluster.incarnations.clone(),
             ours: facts.incarnations.clone(),
         }

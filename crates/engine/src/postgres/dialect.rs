@@ -68,6 +68,12 @@ impl PgDialect {
         }
     }
 
+    /// Whether changes of hash indexes are in the WAL.
+    #[must_use]
+    pub fn logs_hash_indexes(self) -> bool {
+        self.major >= 10
+    }
+
     /// Query for the write position of a primary.
     #[must_use]
     pub fn current_lsn(self) -> String {
