@@ -150,6 +150,12 @@ impl Cluster {
         Err(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
+    /// Ten thousand transactions all over the accounts.
+    pub(crate) fn transact(&self) -> Result<(), String> {
+        let load = ["-n", "-c", "2", "-j", "2", "-t", "5000", "postgres"];
+        quiet(self.client("pgbench").args(load))
+    }
+
     /// A number that stands for every row.
     pub(crate) fn digest(&self) -> Result<String, String> {
         self.sql(DIGEST)

@@ -100,6 +100,11 @@ pg1-user=postgres
         timed(&mut self.command(cluster, &["--type=full", "backup"]))
     }
 
+    /// A backup of what changed since the last.
+    pub(crate) fn take_changes(&self, cluster: &Cluster) -> Result<Cost, String> {
+        timed(&mut self.command(cluster, &["--type=incr", "backup"]))
+    }
+
     /// Makes the repository, which is not part of what is timed.
     pub(crate) fn make(&self, cluster: &Cluster, s3: &S3) -> Result<(), String> {
         s3.forget(PREFIX)?;

@@ -56,6 +56,8 @@ pub(crate) fn compare(arguments: &Arguments) -> Result<(), String> {
     let compared = [
         bench.full(Cache::Cold)?,
         bench.full(Cache::Warm)?,
+        bench.changes("incremental-unchanged", || Ok(()))?,
+        bench.changes("incremental-10k-transactions", || cluster.transact())?,
         bench.restore()?,
     ];
     report::write(&compared, &pgbackrest.version, &arguments.out)
@@ -93,6 +95,41 @@ impl Bench<'_> {
                 Cache::Cold => "cold",
                 Cache::Warm => "warm",
             },
+            bytes: size(&self.cluster.data),
+            ours,
+            theirs,
+        })
+    }
+
+    /// A Snapshot of what `change` did since the last one, of files that are in memory. What is told as stored is what the last run added.
+    fn changes(
+        &self,
+        work: &'static str,
+        change: impl Fn() -> Result<(), String>,
+    ) -> Result<Compared, String> {
+        let (mut ours, mut theirs) = (Runs::default(), Runs::default());
+        ours::forget(self.s3)?;
+        ours::take(self.cluster, self.s3)?;
+        self.pgbackrest.make(self.cluster, self.s3)?;
+        self.pgbackrest.take(self.cluster)?;
+        for run in 1..=self.runs {
+            change()?;
+            let before = ours::stored(self.s3);
+            self.ready(Cache::Warm)?;
+            let (cost, _) = ours::take(self.cluster, self.s3)?;
+            ours.stored = ours::stored(self.s3).saturating_sub(before);
+            tell(work, run, "ours", &cost);
+            ours.add(&cost);
+            let before = PgBackRest::stored(self.s3);
+            self.ready(Cache::Warm)?;
+            let cost = self.pgbackrest.take_changes(self.cluster)?;
+            theirs.stored = PgBackRest::stored(self.s3).saturating_sub(before);
+            tell(work, run, "pgBackRest", &cost);
+            theirs.add(&cost);
+        }
+        Ok(Compared {
+            work,
+            cache: "warm",
             bytes: size(&self.cluster.data),
             ours,
             theirs,
