@@ -63,7 +63,7 @@ fn most(runs: &[f64]) -> f64 {
 /// Prints the table and writes the file.
 pub(crate) fn write(compared: &[Compared], version: &str, out: &Path) -> Result<(), String> {
     say(&format!(
-        "{:<10} {:<5} {:>8} {:>8} {:>12} {:>7} {:>9} {:>9} {:>10} {:>10}",
+        "{:<28} {:<5} {:>8} {:>8} {:>12} {:>7} {:>9} {:>9} {:>10} {:>10}",
         "work",
         "cache",
         "size GB",
@@ -78,7 +78,7 @@ pub(crate) fn write(compared: &[Compared], version: &str, out: &Path) -> Result<
     let rows: Vec<Row<'_>> = compared.iter().map(|one| row(one, version)).collect();
     for row in &rows {
         say(&format!(
-            "{:<10} {:<5} {:>8.2} {:>8.2} {:>12.2} {:>7.2} {:>9.0} {:>9.0} {:>8.0}MB {:>8.0}MB",
+            "{:<28} {:<5} {:>8.2} {:>8.2} {:>12.2} {:>7.2} {:>9.0} {:>9.0} {:>8.0}MB {:>8.0}MB",
             row.work,
             row.cache,
             row.size_gb,
