@@ -430,7 +430,7 @@ impl Agent {
 }
 
 /// Keeps the own Postgres object up to date; survives a server that comes back at another port.
-async fn watch_own(mut api: OwnApi, config: AgentConfig, objects: watch::Sender<Option<Postgres>>) {
+async fn watch_own(api: OwnApi, config: AgentConfig, objects: watch::Sender<Option<Postgres>>) {
     loop {
         let stream = kube::runtime::watcher::watch_object(api.postgreses(), &config.database);
         let mut stream = std::pin::pin!(stream);

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -69,7 +70,8 @@ pub enum ApiError {
 pub struct OwnApi {
     /// None in a pod.
     kubeconfig: Option<PathBuf>,
-    client: Client,
+    /// One for all copies: who finds that the server has moved finds it for everybody.
+    client: Arc<Mutex<Client>>,
     namespace: String,
     database: String,
     instance: String,
@@ -89,7 +91,7 @@ impl OwnApi {
     /// Reads the kubeconfig; no request is made.
     pub async fn open(config: &AgentConfig) -> Result<Self, ApiError> {
         Ok(Self {
-            client: connect(config.kubeconfig.as_deref()).await?,
+            client: Arc::new(Mutex::new(connect(config.kubeconfig.as_deref()).await?)),
             kubeconfig: config.kubeconfig.clone(),
             namespace: config.namespace.clone(),
             database: config.database.clone(),
@@ -97,16 +99,22 @@ impl OwnApi {
         })
     }
 
-    /// Reads the kubeconfig anew: a restarted server has another port.
-    pub async fn reopen(&mut self) -> Result<(), ApiError> {
-        self.client = connect(self.kubeconfig.as_deref()).await?;
+    /// Reads the kubeconfig anew, for all copies: a restarted server has another port.
+    pub async fn reopen(&self) -> Result<(), ApiError> {
+        let client = connect(self.kubeconfig.as_deref()).await?;
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
         Ok(())
+    }
+
+    fn client(&self) -> Client {
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        client.clone()
     }
 
     /// Access to Postgres objects of the own namespace, for the watch.
     #[must_use]
     pub fn postgreses(&self) -> Api<Postgres> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Api::namespaced(self.client(), &self.namespace)
     }
 
     fn request(action: impl Into<String>) -> impl FnOnce(kube::Error) -> ApiError {
@@ -145,7 +153,7 @@ impl OwnApi {
         namespace: &str,
         name: &str,
     ) -> Result<BTreeMap<String, Vec<u8>>, ApiError> {
-        let secret = Api::<Secret>::namespaced(self.client.clone(), namespace)
+        let secret = Api::<Secret>::namespaced(self.client(), namespace)
             .get(name)
             .await
             .map_err(Self::request(format!("get Secret {name}")))?;
@@ -171,7 +179,7 @@ impl OwnApi {
 
     /// Data of a ConfigMap of the own namespace, texts and others.
     pub async fn config_map(&self, name: &str) -> Result<BTreeMap<String, Vec<u8>>, ApiError> {
-        let map = Api::<ConfigMap>::namespaced(self.client.clone(), &self.namespace)
+        let map = Api::<ConfigMap>::namespaced(self.client(), &self.namespace)
             .get(name)
             .await
             .map_err(Self::request(format!("get ConfigMap {name}")))?;
@@ -184,7 +192,7 @@ impl OwnApi {
     }
 
     fn leases(&self) -> Api<Lease> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Api::namespaced(self.client(), &self.namespace)
     }
 
     /// The database's Lease; `None` when there is none.
@@ -243,7 +251,7 @@ impl OwnApi {
     /// Says on the own pod which role it has: Services lead by these labels.
     pub async fn label_pod(&self, labels: &Value) -> Result<(), ApiError> {
         let patch = json!({ "metadata": { "labels": labels } });
-        Api::<Pod>::namespaced(self.client.clone(), &self.namespace)
+        Api::<Pod>::namespaced(self.client(), &self.namespace)
             .patch_metadata(
                 &self.instance,
                 &PatchParams::default(),

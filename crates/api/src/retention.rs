@@ -17,34 +17,27 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
     /// The newest ones.
-    #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_last: Option<i32>,
     /// The newest of each of so many hours that have one.
-    #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_hourly: Option<i32>,
     /// The newest of each of so many days that have one.
-    #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_daily: Option<i32>,
     /// The newest of each of so many weeks that have one; weeks begin on Monday.
-    #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_weekly: Option<i32>,
     /// The newest of each of so many months that have one.
-    #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_monthly: Option<i32>,
     /// The newest of each of so many years that have one.
-    #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_yearly: Option<i32>,
     /// All that are at most this much older than the newest good one, such as `36h`, `30d` or `1y`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_within: Option<String>,
     /// The newest failed ones; all when absent.
-    #[schemars(range(min = 0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_history_limit: Option<i32>,
 }

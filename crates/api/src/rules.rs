@@ -57,6 +57,48 @@ const RULES: &[Rule] = &[
     ),
     (
         "postgreses",
+        "spec.backupSchedule.retention.keepLast",
+        "self >= 1",
+        "Value must be at least 1",
+    ),
+    (
+        "postgreses",
+        "spec.backupSchedule.retention.keepHourly",
+        "self >= 1",
+        "Value must be at least 1",
+    ),
+    (
+        "postgreses",
+        "spec.backupSchedule.retention.keepDaily",
+        "self >= 1",
+        "Value must be at least 1",
+    ),
+    (
+        "postgreses",
+        "spec.backupSchedule.retention.keepWeekly",
+        "self >= 1",
+        "Value must be at least 1",
+    ),
+    (
+        "postgreses",
+        "spec.backupSchedule.retention.keepMonthly",
+        "self >= 1",
+        "Value must be at least 1",
+    ),
+    (
+        "postgreses",
+        "spec.backupSchedule.retention.keepYearly",
+        "self >= 1",
+        "Value must be at least 1",
+    ),
+    (
+        "postgreses",
+        "spec.backupSchedule.retention.failedHistoryLimit",
+        "self >= 0",
+        "Value must be at least 0",
+    ),
+    (
+        "postgreses",
         "spec.standbyMode",
         "self.lowerAscii() == oldSelf.lowerAscii()",
         FIXED_TEXT,
