@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde_json::Value;
@@ -230,12 +230,15 @@ impl World {
         folder
     }
 
-    /// Puts a file of bytes that do not compress into an instance's data folder; Snapshots hold it as they hold any file there.
+    /// Puts a file of bytes that do not compress, other ones each time, into an instance's data folder; Snapshots hold it as they hold any
+    /// file there, and no earlier one has it.
     pub fn add_noise(&self, database: &str, ordinal: u32, bytes: usize) {
         let data = self.instance(database, ordinal).join("data");
         let owner = fs::metadata(&data).expect("the data folder");
         let path = data.join("noise");
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.expect("a time after 1970").subsec_nanos();
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ u64::from(now);
         let noise: Vec<u8> = (0..bytes / 8)
             .flat_map(|_| {
                 state ^= state << 13;

@@ -119,6 +119,9 @@ fn t26_a_clock_that_jumps_fires_no_tick_twice_or_never_and_silences_nobody() {
 
     // One more, amid a Snapshot: its day of grace is not over, and its agent is not silent. The tick is passed over.
     let next = next_tick(&world);
+    for ordinal in 0..2 {
+        world.add_noise("one", ordinal, NOISE);
+    }
     world.line.limit(5 << 20);
     world.create(&snapshot("long", "one"));
     let running = || world.server.object("snap", "long", "demo").unwrap()["status"].take();

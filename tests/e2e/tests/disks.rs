@@ -144,6 +144,8 @@ fn a_full_folder_of_snapshots_is_told_and_room_is_all_it_takes() {
         found
     };
     let first = stored();
+    // More than is free, and nothing of it is there already.
+    world.add_noise("one", 0, 1 << 20);
     disk.fill(100 << 10).unwrap();
     world.create(&manifest("full"));
     let status = world.status("snap", "full", "Failed", 90);

@@ -21,6 +21,16 @@ const SESSION: &str = "application_name = 'kubedb snapshot'";
 
 /// Begins a Snapshot on the slow line, and waits until it is amid its work.
 fn begin(world: &World, database: &str, name: &str) -> Value {
+    // What an earlier Snapshot has would not be sent again.
+    for ordinal in 0..2 {
+        if world
+            .instance(database, ordinal)
+            .join("data/noise")
+            .exists()
+        {
+            world.add_noise(database, ordinal, NOISE);
+        }
+    }
     world.line.limit(SLOW);
     world.create(&snapshot(name, database));
     eventually("a Snapshot amid its work", Duration::from_secs(60), || {
