@@ -371,7 +371,7 @@ fn t19_a_restore_killed_at_any_moment_begins_anew_and_comes_whole() {
     });
     let instance = world.instance("copy", 0);
     let state = instance.join("kubedb-instance.json");
-    let (mut delay, mut kills) = (Duration::from_millis(100), 0);
+    let (mut delay, mut kills) = (Duration::from_millis(50), 0);
     while !state.exists() && kills < 60 {
         let agent = eventually("an agent", Duration::from_secs(40), || {
             world.agent("copy", 0).ok_or_else(|| "none".to_owned())
@@ -380,7 +380,7 @@ fn t19_a_restore_killed_at_any_moment_begins_anew_and_comes_whole() {
         std::thread::sleep(delay);
         signal(agent, 9);
         world.server.kill_and_restart().unwrap();
-        delay += Duration::from_millis(150);
+        delay += Duration::from_millis(50);
         kills += 1;
     }
     assert!(kills >= 5, "{kills} kills are no proof");
