@@ -156,10 +156,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // One that was killed on purpose may have a successor on the same folder; one that cannot end leaves its instances running.
-        let is_stuck =
-            self.running.ended().is_none() && self.running.terminate(STOP_LIMIT).is_none();
-        if is_stuck {
+        // One that was killed on purpose may have a successor on the same folder; one that cannot end, or is asked to while it takes over what its
+        // predecessor left, leaves instances running.
+        if self.running.ended().is_none() {
+            self.running.terminate(STOP_LIMIT);
             machine::kill_all(&self.data_folder);
         }
     }
