@@ -5,6 +5,7 @@ mod dormant;
 mod events;
 mod failures;
 mod gate;
+mod guarded;
 pub mod health;
 pub mod leader;
 mod operator;
@@ -19,4 +20,5 @@ pub mod webhook;
 mod wipe;
 
 pub use context::{Context, run, run_with};
+pub use guarded::as_read;
 pub use postgres::retention;

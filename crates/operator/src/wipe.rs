@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Api, ResourceExt as _,
-    api::{DeleteParams, ListParams, Preconditions},
-};
+use kube::{Api, ResourceExt as _, api::ListParams};
 use kubedb_api::{DormantDatabase, Postgres, PostgresSpec, Snapshot, labels};
 
 use crate::{
     context::{ReconcileError, request},
+    guarded::of_uid,
     operator::Operator,
     platform::DatabaseKey,
 };
@@ -76,7 +74,7 @@ async fn snapshots(
             continue;
         }
         let name = snapshot.name_any();
-        let deleted = api.delete(&name, &of(snapshot.uid())).await;
+        let deleted = api.delete(&name, &of_uid(snapshot.uid())).await;
         gone_or(deleted.map(drop)).map_err(request("delete a Snapshot"))?;
     }
     let Some(first) = found.first() else {
@@ -116,7 +114,7 @@ async fn secrets(operator: &Operator, wiping: &Wiping<'_>) -> Result<(), Reconci
             .is_some_and(|kind| kind == "Postgres")
             && found.labels().get(labels::NAME) == Some(name);
         if is_ours {
-            let deleted = api.delete(&secret, &of(found.uid())).await;
+            let deleted = api.delete(&secret, &of_uid(found.uid())).await;
             gone_or(deleted.map(drop)).map_err(request("delete a Secret"))?;
         }
     }
@@ -158,13 +156,6 @@ async fn used(
             Some(own_secret(&other.name_any(), spec))
         });
     Ok(living.chain(paused).collect())
-}
-
-fn of(uid: Option<String>) -> DeleteParams {
-    DeleteParams::background().preconditions(Preconditions {
-        uid,
-        resource_version: None,
-    })
 }
 
 /// What is gone, or was made anew, is not there any more.

@@ -3,11 +3,11 @@
 use clap::{Args, Subcommand};
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions},
+    api::{ListParams, Patch, PatchParams},
 };
 use kubedb_api::{Postgres, Snapshot, labels, retention::Retention, validate::check_retention};
 use kubedb_core::retention::Verdict;
-use kubedb_operator::retention::verdicts;
+use kubedb_operator::{as_read, retention::verdicts};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -272,12 +272,8 @@ fn print(verdicts: &[Verdict], as_json: bool, ui: &Ui) {
 async fn delete(session: &Session, snapshot: &Snapshot, ui: &Ui) -> Result<(), CommandError> {
     let namespace = snapshot.namespace();
     let api = session.api(&SNAPSHOT, namespace.as_deref());
-    let parameters = DeleteParams::default().preconditions(Preconditions {
-        resource_version: snapshot.resource_version(),
-        uid: snapshot.uid(),
-    });
     let name = snapshot.name_any();
-    match api.delete(&name, &parameters).await {
+    match api.delete(&name, &as_read(snapshot)).await {
         // The operator was quicker.
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         other => drop(other.map_err(|error| session.fail(error, None))?),

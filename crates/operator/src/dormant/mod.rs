@@ -7,7 +7,6 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use kube::{
     Api, ResourceExt as _,
-    api::{Patch, PatchParams},
     runtime::{controller::Action, reflector::ObjectRef},
 };
 use kubedb_api::{
@@ -21,6 +20,7 @@ use serde_json::{Value, json};
 use crate::{
     context::{self, BEHIND, ReconcileError, request},
     events::{Note, publish},
+    guarded,
     operator::Operator,
     platform::DatabaseKey,
 };
@@ -149,25 +149,14 @@ async fn tell(
     publish(&operator.client, dormant, &note, now).await;
 }
 
-fn api(operator: &Operator, dormant: &DormantDatabase) -> Api<DormantDatabase> {
-    let namespace = dormant.namespace().unwrap_or_default();
-    Api::namespaced(operator.client.clone(), &namespace)
-}
-
 /// Changes a record unless somebody else did since it was read.
 pub(crate) async fn patch_main(
     operator: &Operator,
     dormant: &DormantDatabase,
-    mut patch: Value,
+    patch: Value,
 ) -> Result<DormantDatabase, ReconcileError> {
-    patch["metadata"]["resourceVersion"] = json!(dormant.resource_version());
-    let params = PatchParams::default();
-    let patched = api(operator, dormant)
-        .patch(&dormant.name_any(), &params, &Patch::Merge(patch))
-        .await
-        .map_err(request("change the record of a paused database"))?;
-    operator.superseded.note(dormant, &patched);
-    Ok(patched)
+    let action = "change the record of a paused database";
+    guarded::patch_main(operator, dormant, patch, action).await
 }
 
 /// The same for its status.
@@ -176,13 +165,6 @@ pub(crate) async fn patch_status(
     dormant: &DormantDatabase,
     status: Value,
 ) -> Result<DormantDatabase, ReconcileError> {
-    let version = dormant.resource_version();
-    let patch = json!({ "metadata": { "resourceVersion": version }, "status": status });
-    let params = PatchParams::default();
-    let patched = api(operator, dormant)
-        .patch_status(&dormant.name_any(), &params, &Patch::Merge(patch))
-        .await
-        .map_err(request("update the status of a paused database"))?;
-    operator.superseded.note(dormant, &patched);
-    Ok(patched)
+    let action = "update the status of a paused database";
+    guarded::patch_status(operator, dormant, status, action).await
 }

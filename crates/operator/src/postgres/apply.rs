@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, ResourceExt as _,
-    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    api::{ObjectMeta, PostParams},
 };
 use kubedb_api::{
     Postgres, Snapshot, SnapshotSpec, labels,
@@ -26,6 +26,7 @@ use super::{
 use crate::{
     context::{ReconcileError, request},
     events::{Note, publish},
+    guarded::patch_main,
     operator::Operator,
     platform::PlatformError,
 };
@@ -78,27 +79,6 @@ pub(super) async fn apply(
         current = patch_main(operator, &current, patch, action).await?;
     }
     Ok((current, Applied::Whole))
-}
-
-/// Changes a database unless somebody else did since it was read.
-pub(super) async fn patch_main(
-    operator: &Operator,
-    postgres: &Postgres,
-    mut patch: serde_json::Value,
-    action: &'static str,
-) -> Result<Postgres, ReconcileError> {
-    patch["metadata"]["resourceVersion"] = json!(postgres.resource_version());
-    let api: Api<Postgres> = Api::namespaced(
-        operator.client.clone(),
-        &postgres.namespace().unwrap_or_default(),
-    );
-    let params = PatchParams::default();
-    let patched = api
-        .patch(&postgres.name_any(), &params, &Patch::Merge(patch))
-        .await
-        .map_err(request(action))?;
-    operator.superseded.note(postgres, &patched);
-    Ok(patched)
 }
 
 /// A password of 16 characters, 96 random bits. The Secret outlives the database, as its data does.

@@ -15,11 +15,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kube::{
-    Api, ResourceExt as _,
-    api::{ListParams, Patch, PatchParams},
-    runtime::controller::Action,
-};
+use kube::{Api, ResourceExt as _, api::ListParams, runtime::controller::Action};
 use kubedb_api::{
     Postgres, PostgresStatus, PostgresVersion, Snapshot, admission, labels,
     postgres::PostgresPhase,
@@ -37,6 +33,7 @@ use crate::{
     context::{self, BEHIND, ReconcileError, request},
     events::{Note, publish},
     gate::digest,
+    guarded::{self, patch_main},
     operator::Operator,
 };
 
@@ -241,30 +238,16 @@ async fn set_finalizers(
         finalizers.push(labels::FINALIZER.to_owned());
     }
     let patch = json!({ "metadata": { "finalizers": finalizers } });
-    apply::patch_main(operator, postgres, patch, "set the finalizer").await
+    patch_main(operator, postgres, patch, "set the finalizer").await
 }
 
-/// Writes to the status unless somebody else changed the object since it was read: a decision taken on an old copy must not
-/// undo a newer one.
 async fn patch_status(
     postgres: &Postgres,
     operator: &Operator,
     status: Value,
 ) -> Result<Postgres, ReconcileError> {
-    let api: Api<Postgres> = Api::namespaced(
-        operator.client.clone(),
-        &postgres.namespace().unwrap_or_default(),
-    );
-    let patch = json!({
-        "metadata": { "resourceVersion": postgres.resource_version() }, "status": status,
-    });
-    let params = PatchParams::default();
-    let patched = api
-        .patch_status(&postgres.name_any(), &params, &Patch::Merge(patch))
-        .await
-        .map_err(request("update the status of a database"))?;
-    operator.superseded.note(postgres, &patched);
-    Ok(patched)
+    let action = "update the status of a database";
+    guarded::patch_status(operator, postgres, status, action).await
 }
 
 /// Fields of the status that this controller writes; agents and the Snapshot controller write the others.

@@ -4,11 +4,7 @@
 //! data it has; the record goes.
 
 use jiff::Timestamp;
-use kube::{
-    Api, ResourceExt as _,
-    api::{DeleteParams, Preconditions},
-    runtime::reflector::ObjectRef,
-};
+use kube::{Api, ResourceExt as _, runtime::reflector::ObjectRef};
 use kubedb_api::{
     DormantDatabase, Postgres, admission, defaults,
     dormant_database::DormantPhase,
@@ -18,11 +14,12 @@ use kubedb_api::{
 };
 use serde_json::{Value, json};
 
-use super::{apply::patch_main, is_begun, patch_status};
+use super::{is_begun, patch_status};
 use crate::{
     context::{ReconcileError, request},
     dormant,
     events::{Note, publish},
+    guarded::{as_read, patch_main},
     operator::Operator,
 };
 
@@ -151,11 +148,7 @@ pub(super) async fn settle(
         return Ok(false);
     }
     let api: Api<DormantDatabase> = Api::namespaced(operator.client.clone(), &namespace);
-    let parameters = DeleteParams::background().preconditions(Preconditions {
-        uid: paused.uid(),
-        resource_version: paused.resource_version(),
-    });
-    match api.delete(&name, &parameters).await {
+    match api.delete(&name, &as_read(&*paused)).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(true),
         other => other
             .map(|_| false)

@@ -1,10 +1,7 @@
 //! Deletes the Snapshots that retention lets go. The decision is pure, and the one that `kubedb snapshot retention` prints.
 
 use jiff::{Timestamp, tz::TimeZone};
-use kube::{
-    Api, ResourceExt as _,
-    api::{DeleteParams, Preconditions},
-};
+use kube::{Api, ResourceExt as _};
 use kubedb_api::{
     Postgres, Snapshot,
     reasons::{component, event},
@@ -19,6 +16,7 @@ use super::{is_restoring, waits_for};
 use crate::{
     context::{ReconcileError, request},
     events::{Note, publish},
+    guarded::as_read,
     operator::Operator,
 };
 
@@ -101,11 +99,7 @@ pub(super) async fn apply(
 async fn delete(operator: &Operator, snapshot: &Snapshot) -> Result<(), ReconcileError> {
     let namespace = snapshot.namespace().unwrap_or_default();
     let api: Api<Snapshot> = Api::namespaced(operator.client.clone(), &namespace);
-    let parameters = DeleteParams::default().preconditions(Preconditions {
-        resource_version: snapshot.resource_version(),
-        uid: snapshot.uid(),
-    });
-    match api.delete(&snapshot.name_any(), &parameters).await {
+    match api.delete(&snapshot.name_any(), &as_read(snapshot)).await {
         Err(kube::Error::Api(status)) if status.reason == "NotFound" => Ok(()),
         other => other
             .map(drop)

@@ -31,6 +31,7 @@ use self::view::{Found, task_status, view};
 use crate::{
     context::{self, BEHIND, ReconcileError, request},
     events::{Note, publish},
+    guarded,
     operator::Operator,
     seats::{Seat, Taken},
 };
@@ -242,25 +243,13 @@ fn until_then(time: Timestamp) -> Duration {
     Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or(Duration::from_millis(50))
 }
 
-fn snapshots(snapshot: &Snapshot, operator: &Operator) -> Api<Snapshot> {
-    let namespace = snapshot.namespace().unwrap_or_default();
-    Api::namespaced(operator.client.clone(), &namespace)
-}
-
 /// Changes a Snapshot unless somebody else did since it was read.
 async fn patch_main(
     snapshot: &Snapshot,
     operator: &Operator,
-    mut patch: Value,
+    patch: Value,
 ) -> Result<Snapshot, ReconcileError> {
-    patch["metadata"]["resourceVersion"] = json!(snapshot.resource_version());
-    let params = PatchParams::default();
-    let patched = snapshots(snapshot, operator)
-        .patch(&snapshot.name_any(), &params, &Patch::Merge(patch))
-        .await
-        .map_err(request("change a Snapshot"))?;
-    operator.superseded.note(snapshot, &patched);
-    Ok(patched)
+    guarded::patch_main(operator, snapshot, patch, "change a Snapshot").await
 }
 
 /// The same for its status.
@@ -269,15 +258,13 @@ async fn patch_status(
     operator: &Operator,
     status: Value,
 ) -> Result<Snapshot, ReconcileError> {
-    let version = snapshot.resource_version();
-    let patch = json!({ "metadata": { "resourceVersion": version }, "status": status });
-    let params = PatchParams::default();
-    let patched = snapshots(snapshot, operator)
-        .patch_status(&snapshot.name_any(), &params, &Patch::Merge(patch))
-        .await
-        .map_err(request("update the status of a Snapshot"))?;
-    operator.superseded.note(snapshot, &patched);
-    Ok(patched)
+    guarded::patch_status(
+        operator,
+        snapshot,
+        status,
+        "update the status of a Snapshot",
+    )
+    .await
 }
 
 /// Writes or removes this Snapshot's task in its database's status. Nobody else writes that key.

@@ -22,11 +22,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream::BoxStream};
-use kube::{
-    Api, Client,
-    api::{DeleteParams, Preconditions},
-    core::DynamicObject,
-};
+use kube::{Api, Client, core::DynamicObject};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 use self::{known::Known, pods::Pods, render::Kind};
 use super::{DatabaseKey, DesiredDatabase, ObservedDatabase, Platform, PlatformError, TaskState};
 use kubedb_api::agent_config::DataTask;
+
+use crate::guarded::of_uid;
 
 /// Databases that changed and were not looked at yet. When more change at once the oldest are forgotten, and looked at with the next
 /// resync.
@@ -126,11 +124,8 @@ impl KubernetesPlatform {
         name: &str,
         uid: &str,
     ) -> Result<(), PlatformError> {
-        let parameters = DeleteParams::background().preconditions(Preconditions {
-            // Of the one that was looked at, not of one that was made meanwhile.
-            uid: Some(uid.to_owned()),
-            resource_version: None,
-        });
+        // Of the one that was looked at, not of one that was made meanwhile.
+        let parameters = of_uid(Some(uid.to_owned()));
         match self.api(kind, namespace).delete(name, &parameters).await {
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
             other => other

@@ -6,9 +6,11 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, ListParams, PostParams, Preconditions},
+    api::{ListParams, PostParams},
 };
 use kubedb_api::agent_config::DataTask;
+
+use crate::guarded::of_uid;
 use serde_json::Value;
 
 use super::{KubernetesPlatform, act, observe, refused, render::task as render};
@@ -71,10 +73,7 @@ impl KubernetesPlatform {
         let Some(found) = found.map_err(|error| act(doing(), error))? else {
             return Ok(());
         };
-        let parameters = DeleteParams::background().preconditions(Preconditions {
-            uid: found.uid(),
-            resource_version: None,
-        });
+        let parameters = of_uid(found.uid());
         match jobs.delete(&name, &parameters).await {
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
             other => other.map(drop).map_err(|error| act(doing(), error)),

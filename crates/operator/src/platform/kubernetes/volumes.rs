@@ -1,11 +1,10 @@
 //! Volumes of a database that is wiped out.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::{
-    Api, ResourceExt as _,
-    api::{DeleteParams, ListParams, Preconditions},
-};
+use kube::{Api, ResourceExt as _, api::ListParams};
 use kubedb_api::labels;
+
+use crate::guarded::of_uid;
 
 use super::{KubernetesPlatform, act};
 use crate::platform::{DatabaseKey, PlatformError};
@@ -34,10 +33,7 @@ impl KubernetesPlatform {
             if claim.metadata.deletion_timestamp.is_some() {
                 continue;
             }
-            let parameters = DeleteParams::background().preconditions(Preconditions {
-                uid: claim.uid(),
-                resource_version: None,
-            });
+            let parameters = of_uid(claim.uid());
             match claims.delete(&claim_name, &parameters).await {
                 Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
                 other => {

@@ -1,0 +1,91 @@
+//! Writes to objects that many hands change: each carries the version that it was decided on, so that a decision taken on an old copy does not undo a
+//! newer one, and is refused where that has gone.
+
+use std::fmt::Debug;
+
+use kube::{
+    Api, Resource, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    core::NamespaceResourceScope,
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::{
+    context::{ReconcileError, request},
+    operator::Operator,
+};
+
+/// A kind in a namespace.
+pub(crate) trait Guarded:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned
+{
+}
+
+impl<K> Guarded for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+{
+}
+
+fn api<K: Guarded>(operator: &Operator, object: &K) -> Api<K> {
+    Api::namespaced(
+        operator.client.clone(),
+        &object.namespace().unwrap_or_default(),
+    )
+}
+
+/// Changes an object unless somebody else did since it was read.
+pub(crate) async fn patch_main<K: Guarded>(
+    operator: &Operator,
+    object: &K,
+    mut patch: Value,
+    action: &'static str,
+) -> Result<K, ReconcileError> {
+    patch["metadata"]["resourceVersion"] = json!(object.resource_version());
+    let params = PatchParams::default();
+    let patched = api(operator, object)
+        .patch(&object.name_any(), &params, &Patch::Merge(patch))
+        .await
+        .map_err(request(action))?;
+    operator.superseded.note(object, &patched);
+    Ok(patched)
+}
+
+/// The same for its status.
+pub(crate) async fn patch_status<K: Guarded>(
+    operator: &Operator,
+    object: &K,
+    status: Value,
+    action: &'static str,
+) -> Result<K, ReconcileError> {
+    let version = object.resource_version();
+    let patch = json!({ "metadata": { "resourceVersion": version }, "status": status });
+    let params = PatchParams::default();
+    let patched = api(operator, object)
+        .patch_status(&object.name_any(), &params, &Patch::Merge(patch))
+        .await
+        .map_err(request(action))?;
+    operator.superseded.note(object, &patched);
+    Ok(patched)
+}
+
+/// Deletes the object that was read, and not one that was changed since.
+#[must_use]
+pub fn as_read<K: Resource>(object: &K) -> DeleteParams {
+    DeleteParams::background().preconditions(Preconditions {
+        resource_version: object.resource_version(),
+        uid: object.uid(),
+    })
+}
+
+/// Deletes the object of this UID, whatever was changed of it, and not one that was made anew under its name.
+#[must_use]
+pub(crate) fn of_uid(uid: Option<String>) -> DeleteParams {
+    DeleteParams::background().preconditions(Preconditions {
+        resource_version: None,
+        uid,
+    })
+}
