@@ -2,13 +2,12 @@
 
 use std::{
     fs, io,
-    os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
-use kubedb_api::agent_config::WAYS_OUT;
 use nix::{
     fcntl::OFlag,
     sys::signal::{Signal, kill},
@@ -38,31 +37,6 @@ const FORCE_LIMIT: Duration = Duration::from_secs(150);
 const UNFINISHED_LIMIT: Duration = Duration::from_secs(5);
 /// Looking through all processes costs some milliseconds.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Variables that agents need of the server's environment, beside the ways out of the machine; everything else stays out. Most say where its
-/// own identity in a cloud is asked for.
-pub(super) const PASSED: [&str; 20] = [
-    "PATH",
-    "RUST_LOG",
-    "TMPDIR",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "GCE_METADATA_HOST",
-    "AWS_ROLE_ARN",
-    "AWS_ROLE_SESSION_NAME",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_ENDPOINT_URL_STS",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
-    "AZURE_CLIENT_ID",
-    "AZURE_TENANT_ID",
-    "AZURE_AUTHORITY_HOST",
-    "AZURE_FEDERATED_TOKEN_FILE",
-    "IDENTITY_ENDPOINT",
-    "IDENTITY_HEADER",
-];
-
 /// How an agent is started.
 #[derive(Clone, Debug)]
 pub(super) struct Launch {
@@ -262,28 +236,15 @@ impl Launch {
     fn start(&self) -> io::Result<Child> {
         self.trim_log()?;
         let log = open_log(&self.log)?;
-        let mut command = Command::new(&self.program);
+        let mut command = self.user.command(&self.program);
         command
             .args(["agent", "run", "--config"])
             .arg(&self.config)
-            .env_clear()
-            .envs(
-                PASSED
-                    .iter()
-                    .chain(&WAYS_OUT)
-                    .filter_map(|name| Some((name, std::env::var_os(name)?))),
-            )
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             // The agent's working folder must be one that its user can enter.
-            .current_dir(self.config.parent().unwrap_or(Path::new("/")))
-            // Ctrl-C is the server's to pass on.
-            .process_group(0);
-        if let Some((uid, gid)) = self.user.ids() {
-            // With the user, the standard library also drops every further group.
-            command.uid(uid).gid(gid);
-        }
+            .current_dir(self.config.parent().unwrap_or(Path::new("/")));
         command.spawn()
     }
 

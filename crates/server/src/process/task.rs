@@ -9,7 +9,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
-use kubedb_api::agent_config::{DataTask, TaskInput, WAYS_OUT};
+use kubedb_api::agent_config::{DataTask, TaskInput};
 use kubedb_operator::platform::TaskState;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -17,7 +17,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{agent::PASSED, platform::BoxError, user::ServiceUser};
+use super::{platform::BoxError, user::ServiceUser};
 
 /// What is kept of what a process says.
 const SAID_MAX: u64 = 64 << 10;
@@ -93,27 +93,14 @@ async fn run(
         credentials: credentials(task, client).await?,
         task: task.clone(),
     };
-    let mut command = Command::new(program);
+    let mut command = Command::from(user.command(program));
     command
         .args(["task", "delete-data"])
-        .env_clear()
-        .envs(
-            PASSED
-                .iter()
-                .chain(&WAYS_OUT)
-                .filter_map(|name| Some((name, std::env::var_os(name)?))),
-        )
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .current_dir("/")
-        // Ctrl-C is the server's to pass on.
-        .process_group(0)
         .kill_on_drop(true);
-    if let Some((uid, gid)) = user.ids() {
-        // With the user, the standard library also drops every further group.
-        command.uid(uid).gid(gid);
-    }
     let mut child = command.spawn()?;
     let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
     let told = async move {

@@ -6,13 +6,17 @@ use std::{
     os::unix::fs::{
         DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
     },
-    os::unix::fs::{chown, fchown},
+    os::unix::{
+        fs::{chown, fchown},
+        process::CommandExt as _,
+    },
     path::Path,
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
+use kubedb_api::agent_config::WAYS_OUT;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -25,6 +29,31 @@ const NAME: &str = "kubedb";
 /// The list of users, which is locked while one is made; making one takes far less than this.
 const USERS: &str = "/etc/passwd";
 const WAIT: Duration = Duration::from_secs(10);
+
+/// Variables that processes of this user need of the server's environment, beside the ways out of the machine; everything else stays out. Most say where its
+/// own identity in a cloud is asked for.
+const PASSED: [&str; 20] = [
+    "PATH",
+    "RUST_LOG",
+    "TMPDIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "GCE_METADATA_HOST",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+    "AZURE_CLIENT_ID",
+    "AZURE_TENANT_ID",
+    "AZURE_AUTHORITY_HOST",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "IDENTITY_ENDPOINT",
+    "IDENTITY_HEADER",
+];
 
 /// Whom to run as; none when the server itself is unprivileged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +97,22 @@ impl ServiceUser {
         Ok(Self {
             ids: Some((user.uid.as_raw(), user.gid.as_raw())),
         })
+    }
+
+    /// A process of this user's, with no more of the server's environment than it needs, and none of its signals.
+    pub(super) fn command(self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        let passed = PASSED.iter().chain(&WAYS_OUT);
+        command
+            .env_clear()
+            .envs(passed.filter_map(|name| Some((name, std::env::var_os(name)?))))
+            // Ctrl-C is the server's to pass on.
+            .process_group(0);
+        if let Some((uid, gid)) = self.ids {
+            // With the user, the standard library also drops every further group.
+            command.uid(uid).gid(gid);
+        }
+        command
     }
 
     /// User and group to switch to.
