@@ -362,6 +362,9 @@ impl ApiError {
 
 impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
+        if let StorageError::TooLarge { .. } = error {
+            return Self::too_large_because(&error.to_string());
+        }
         // The caller learns that it failed; the cause, which may name files, is for the log.
         tracing::error!(error = &error as &dyn std::error::Error, "a write failed");
         Self::internal(error.to_string())

@@ -1,6 +1,5 @@
 //! Create, update and patch. All of it blocks for a disk flush.
 
-use std::io;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -126,8 +125,7 @@ fn insert(
     let object = if dry_run {
         Arc::new(object)
     } else {
-        check_size(&object)?;
-        transaction.put(key, object)?
+        transaction.put_within(key, object, STORED_MAX)?
     };
     Ok(Written {
         code: StatusCode::CREATED,
@@ -232,38 +230,11 @@ fn change(
     if new == *old {
         return Ok(written(old));
     }
-    check_size(&new)?;
-    Ok(written(transaction.put(key, new)?))
+    Ok(written(transaction.put_within(key, new, STORED_MAX)?))
 }
 
 /// Bytes of a stored object at most, as etcd takes them. A body may have more; what was written here must fit there too.
 const STORED_MAX: usize = 1536 << 10;
-
-fn check_size(object: &Value) -> Result<(), ApiError> {
-    // Counted, not kept: most objects have some kilobytes.
-    let mut counter = Counter(0);
-    let counted = serde_json::to_writer(&mut counter, object);
-    match counted {
-        Ok(()) if counter.0 <= STORED_MAX => Ok(()),
-        _ => Err(ApiError::too_large_because(&format!(
-            "the object has {} bytes, and {STORED_MAX} are stored at most",
-            counter.0
-        ))),
-    }
-}
-
-struct Counter(usize);
-
-impl io::Write for Counter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// Whether an object was deleted, and its last finalizer is gone.
 pub(crate) fn is_finished(object: &Value) -> bool {

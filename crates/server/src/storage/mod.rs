@@ -55,6 +55,14 @@ pub(crate) enum StorageError {
     /// JSON that does not become text.
     #[error("failed to encode an object")]
     Encode(#[from] serde_json::Error),
+    /// More than the caller lets one object have.
+    #[error("the object has {bytes} bytes, and {most} are stored at most")]
+    TooLarge {
+        /// Its bytes.
+        bytes: usize,
+        /// The limit.
+        most: usize,
+    },
     /// A write that failed may be on the disk all the same: memory is behind it from then on.
     #[error("failed to write to storage: an earlier write ended in doubt, restart the server")]
     InDoubt,

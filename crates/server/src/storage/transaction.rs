@@ -57,19 +57,29 @@ impl<'a> Transaction<'a> {
 
     /// Stages an object under the next revision, and returns it with that revision in its metadata.
     pub(crate) fn put(&mut self, key: Key, object: Value) -> Result<Arc<Value>, StorageError> {
+        self.put_within(key, object, usize::MAX)
+    }
+
+    /// The same for an object that may have so many bytes at most.
+    pub(crate) fn put_within(
+        &mut self,
+        key: Key,
+        object: Value,
+        most: usize,
+    ) -> Result<Arc<Value>, StorageError> {
         let old = self.get(&key);
         let kind = match old {
             Some(_) => ChangeKind::Modified,
             None => ChangeKind::Added,
         };
-        self.stage(kind, key, object, old)
+        self.stage(kind, key, object, old, most)
     }
 
     /// Stages the removal of an object whose last state is `object`, and returns that with the revision of the
     /// removal.
     pub(crate) fn remove(&mut self, key: Key, object: Value) -> Result<Arc<Value>, StorageError> {
         let old = self.get(&key);
-        self.stage(ChangeKind::Deleted, key, object, old)
+        self.stage(ChangeKind::Deleted, key, object, old, usize::MAX)
     }
 
     fn stage(
@@ -78,10 +88,15 @@ impl<'a> Transaction<'a> {
         key: Key,
         mut object: Value,
         old: Option<Arc<Value>>,
+        most: usize,
     ) -> Result<Arc<Value>, StorageError> {
-        self.revision += 1;
-        object["metadata"]["resourceVersion"] = Value::String(self.revision.to_string());
+        let revision = self.revision + 1;
+        object["metadata"]["resourceVersion"] = Value::String(revision.to_string());
         let bytes = serde_json::to_string(&object)?.len();
+        if bytes > most {
+            return Err(StorageError::TooLarge { bytes, most });
+        }
+        self.revision = revision;
         let object = Arc::new(object);
         let present = (kind != ChangeKind::Deleted).then(|| object.clone());
         self.staged.insert(key.clone(), present);
