@@ -10,7 +10,7 @@ use crate::{
     postgres::control::ControlFile,
     repository::{
         keys::{self, AttemptId, DatabaseFolder, Record},
-        manifest::{self, Manifest, ObjectRef, ReadManifestError},
+        manifest::{self, Manifest, ObjectRef},
         map::{self, Map, ReadMapError},
     },
     store::{Listed, Store},
@@ -136,13 +136,10 @@ struct Search<'a> {
 
 impl Search<'_> {
     async fn judge(&self, key: String, is_unconfirmed: bool) -> Result<Base, Refusal> {
-        let manifest = match manifest::read(self.store, &key).await {
-            Ok(manifest) => manifest,
-            Err(ReadManifestError::Read(error)) if !error.is_not_found() => {
-                return Err(BackupError::from(error).into());
-            }
-            Err(error) => return Err(Refusal::Unusable(error.to_string())),
-        };
+        let examined = manifest::examine(self.store, &key).await;
+        let manifest = examined
+            .map_err(BackupError::from)?
+            .map_err(|error| Refusal::Unusable(error.to_string()))?;
         // Its writer died before it knew that what it refers to stays, or is about to look.
         if is_unconfirmed && manifest.base.is_some() {
             return Err(Refusal::Unusable("it was not completed".to_owned()));

@@ -59,7 +59,7 @@ pub async fn check(
     let mut is_all_known = true;
     let entries = database.snapshots.values();
     for key in entries.flat_map(|entry| entry.complete.values()) {
-        let read = manifest::read(store, key).await;
+        let read = manifest::examine(store, key).await?;
         let is_wanted = wanted(key);
         if is_wanted {
             report.snapshots.entry(key.clone()).or_default();
@@ -71,9 +71,6 @@ pub async fn check(
                 for object in objects.filter(|_| is_wanted) {
                     needed.entry(object.clone()).or_default().push(key.clone());
                 }
-            }
-            Err(manifest::ReadManifestError::Read(error)) if !error.is_not_found() => {
-                return Err(error);
             }
             Err(error) => {
                 is_all_known = false;

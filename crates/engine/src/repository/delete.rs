@@ -299,11 +299,9 @@ impl Deletion<'_> {
 
     /// What a marker refers to; a damaged one refers to nothing that we could name.
     async fn refers_to(&self, marker: &str) -> Result<BTreeMap<String, u64>, DeleteError> {
-        match manifest::read(self.store, marker).await {
+        let examined = manifest::examine(self.store, marker).await;
+        match examined.map_err(|source| self.fail(source))? {
             Ok(manifest) => Ok(self.keys_of(&manifest)),
-            Err(ReadManifestError::Read(source)) if !source.is_not_found() => {
-                Err(self.fail(source))
-            }
             Err(error) => {
                 tracing::warn!(%error, "deleting what lies in the Snapshot's own folders only");
                 Ok(BTreeMap::new())

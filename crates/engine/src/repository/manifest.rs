@@ -341,6 +341,17 @@ pub async fn read(store: &Store, key: &str) -> Result<Manifest, ReadManifestErro
         .ok_or_else(|| damaged("it is the manifest of another Snapshot or attempt"))
 }
 
+/// The same, for who goes on without a manifest that is gone, damaged or too new; what is wrong with the store is an error of its own.
+pub async fn examine(
+    store: &Store,
+    key: &str,
+) -> Result<Result<Manifest, ReadManifestError>, StoreError> {
+    match read(store, key).await {
+        Err(ReadManifestError::Read(error)) if !error.is_not_found() => Err(error),
+        read => Ok(read),
+    }
+}
+
 /// A manifest's bytes and what they say. What reads wrongly is read once more: the network may have done it.
 pub(super) async fn read_twice(
     store: &Store,

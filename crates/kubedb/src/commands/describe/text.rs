@@ -234,7 +234,8 @@ fn storage_pairs(storage: &SnapshotStorage) -> (&'static str, Pairs) {
 }
 
 /// `512 bytes`, `38.2 MiB`.
-pub(in crate::commands) fn size(bytes: i64) -> String {
+pub(in crate::commands) fn size(bytes: impl TryInto<i64>) -> String {
+    let bytes = bytes.try_into().unwrap_or(i64::MAX);
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes.unsigned_abs() < 1024 {
         return format!("{bytes} bytes");

@@ -115,6 +115,6 @@ fn say_rest(namespace: &str, database: &str, report: &Report, ui: &Ui) {
     ui.note(&format!(
         "{namespace}/{database}: {} objects of {} belong to no complete Snapshot",
         report.unreferenced.len(),
-        size(i64::try_from(bytes).unwrap_or(i64::MAX))
+        size(bytes)
     ));
 }

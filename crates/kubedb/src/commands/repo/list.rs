@@ -76,8 +76,8 @@ impl Row {
             self.status().to_owned(),
             told(good.map(|manifest| second(manifest.created))),
             told(good.map(|manifest| manifest.cluster.postgres_version.clone())),
-            told(good.map(|manifest| bytes(manifest.sizes.database_bytes))),
-            told(good.map(|manifest| bytes(manifest.sizes.stored_bytes))),
+            told(good.map(|manifest| size(manifest.sizes.database_bytes))),
+            told(good.map(|manifest| size(manifest.sizes.stored_bytes))),
         ]
     }
 
@@ -108,10 +108,6 @@ impl Row {
 pub(super) fn second(time: Timestamp) -> String {
     let whole = Timestamp::from_second(time.as_second());
     whole.unwrap_or(time).to_string()
-}
-
-fn bytes(bytes: u64) -> String {
-    size(i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
 pub(super) async fn list(arguments: ListArgs, ui: &Ui) -> Result<(), CommandError> {
@@ -240,8 +236,8 @@ pub(super) async fn stats(arguments: StatsArgs, ui: &Ui) -> Result<(), CommandEr
             one.unfinished.to_string(),
             one.damaged.to_string(),
             one.objects.to_string(),
-            bytes(one.stored),
-            bytes(one.restored),
+            size(one.stored),
+            size(one.restored),
         ]
     });
     let rows = std::iter::once(head.map(str::to_owned).to_vec()).chain(rows);

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use kubedb_engine::{
     repository::{
         catalogue::Catalogue,
-        manifest::{self, Manifest, ReadManifestError},
+        manifest::{self, Manifest},
     },
     store::Store,
 };
@@ -127,11 +127,8 @@ fn one(catalogue: &Catalogue, wanted: &str, store: &Store) -> Result<Complete, C
 
 /// A manifest, or why there is none to go by. An error is the store's.
 async fn read(store: &Store, key: &str) -> Result<Result<Manifest, String>, CommandError> {
-    match manifest::read(store, key).await {
-        Ok(manifest) => Ok(Ok(manifest)),
-        Err(ReadManifestError::Read(error)) if !error.is_not_found() => Err(error.into()),
-        Err(error) => Ok(Err(error.to_string())),
-    }
+    let examined = manifest::examine(store, key).await?;
+    Ok(examined.map_err(|error| error.to_string()))
 }
 
 #[cfg(test)]

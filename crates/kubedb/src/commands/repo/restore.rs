@@ -58,7 +58,7 @@ pub(super) async fn run(arguments: RestoreArgs, ui: &Ui) -> Result<(), CommandEr
         )),
     })?;
     let version = &manifest.cluster.postgres_version;
-    let bytes = size(i64::try_from(manifest.sizes.database_bytes).unwrap_or(i64::MAX));
+    let bytes = size(manifest.sizes.database_bytes);
     ui.note(&format!(
         "{} holds PostgreSQL {version} as of {}, {bytes}",
         snapshot.path(),
@@ -128,7 +128,6 @@ async fn fetch_telling(request: RestoreRequest, ui: &Ui) -> Result<RestoredClust
 }
 
 fn progress_line(now: BackupProgress, elapsed: Duration) -> String {
-    let text = |bytes: u64| size(i64::try_from(bytes).unwrap_or(i64::MAX));
     let rest = now.total_bytes.saturating_sub(now.done_bytes);
     let left = match now.done_bytes {
         0 => String::new(),
@@ -139,8 +138,8 @@ fn progress_line(now: BackupProgress, elapsed: Duration) -> String {
     };
     format!(
         "{} of {} written{left}",
-        text(now.done_bytes),
-        text(now.total_bytes)
+        size(now.done_bytes),
+        size(now.total_bytes)
     )
 }
 
