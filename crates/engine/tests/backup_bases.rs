@@ -5,7 +5,7 @@
 use std::{fs, path::Path};
 
 use kubedb_engine::{
-    backup::{BackupOutcome, BackupRequest, Extent},
+    backup::{BackupOutcome, BackupRequest},
     postgres::reset,
     repository::manifest,
     store::Store,
@@ -19,23 +19,9 @@ mod snapshots;
 use faults::Faulty;
 use servers::{Server, Version};
 use snapshots::{
-    assert_kept, delete, local, primary_of, promote, request, restore_into, small_server,
-    standby_of, take,
+    assert_kept, delete, let_follow, local, primary_of, promote, request, restore_into, since,
+    small_server, standby_of, take, why_whole,
 };
-
-fn since(outcome: &BackupOutcome) -> &str {
-    match &outcome.extent {
-        Extent::Since { snapshot } => snapshot,
-        Extent::Whole { reason } => panic!("whole: {reason}"),
-    }
-}
-
-fn why_whole(outcome: &BackupOutcome) -> &str {
-    match &outcome.extent {
-        Extent::Since { snapshot } => panic!("refers to {snapshot}"),
-        Extent::Whole { reason } => reason,
-    }
-}
 
 async fn restores(store: &Store, outcome: &BackupOutcome) {
     let place = tempfile::tempdir().unwrap();
@@ -232,15 +218,7 @@ async fn t16_promotions_and_standbys_refer_to_what_they_came_by() {
         )
     };
     let one = take(request(&primary, &store, "one")).await.unwrap();
-    let follow = format!(
-        "primary_conninfo = 'host={} port={} user=postgres'\nwal_receiver_status_interval = 1\n",
-        primary.folder().display(),
-        primary.port
-    );
-    let access = primary.data.join("pg_hba.conf");
-    let old = fs::read_to_string(&access).unwrap();
-    fs::write(&access, format!("local replication all trust\n{old}")).unwrap();
-    primary.value("SELECT pg_reload_conf()").await;
+    let follow = let_follow(&primary).await;
     let standby = standby_of(&store, &one, Version::New, &follow).await;
     primary.sql_by_socket(&write("both")).await;
 

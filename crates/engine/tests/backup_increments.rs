@@ -20,7 +20,7 @@ mod servers;
 mod snapshots;
 
 use servers::{Server, Version, hand_over};
-use snapshots::{delete, keys, local, primary_of, request, restore_into, take};
+use snapshots::{delete, keys, local, primary_of, request, restore_into, since, take, why_whole};
 
 /// Rows of every table of a database, digested.
 const DIGEST: &str = "SELECT string_agg(name || ' ' || rows, E'\\n' ORDER BY name) FROM (
@@ -192,20 +192,6 @@ fn different(one: &BTreeMap<String, PathBuf>, other: &BTreeMap<String, PathBuf>)
         }
     }
     different
-}
-
-fn since(outcome: &BackupOutcome) -> &str {
-    match &outcome.extent {
-        Extent::Since { snapshot } => snapshot,
-        Extent::Whole { reason } => panic!("whole: {reason}"),
-    }
-}
-
-fn why_whole(outcome: &BackupOutcome) -> &str {
-    match &outcome.extent {
-        Extent::Since { snapshot } => panic!("refers to {snapshot}"),
-        Extent::Whole { reason } => reason,
-    }
 }
 
 /// Three Snapshots amid changes of every kind; whichever are deleted, the others are what they were.

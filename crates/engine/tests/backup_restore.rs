@@ -23,7 +23,9 @@ mod snapshots;
 
 use buckets::FakeGcs;
 use servers::{Server, Version, hand_over};
-use snapshots::{assert_lets_go, local, primary_of, promote, request, standby_of, take, uid};
+use snapshots::{
+    assert_lets_go, let_follow, local, primary_of, promote, request, standby_of, take, uid,
+};
 
 const ACCOUNTS: u32 = 2_000;
 
@@ -234,15 +236,7 @@ async fn t24_a_standby_is_backed_up_as_far_as_asked_and_on_new_timelines() {
     let primary = Server::create(Version::New, "scram-sha-256").await;
     fill(&primary).await;
     let first = take(request(&primary, &store, "first")).await.unwrap();
-    let follow = format!(
-        "primary_conninfo = 'host={} port={} user=postgres'\nwal_receiver_status_interval = 1\n",
-        primary.folder().display(),
-        primary.port
-    );
-    let access = primary.data.join("pg_hba.conf");
-    let old = fs::read_to_string(&access).unwrap();
-    fs::write(&access, format!("local replication all trust\n{old}")).unwrap();
-    primary.value("SELECT pg_reload_conf()").await;
+    let follow = let_follow(&primary).await;
     let standby = standby_of(&store, &first, Version::New, &follow).await;
 
     // What is written now is not in the standby yet, and must be in the Snapshot.

@@ -9,10 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt as _, api::DeleteParams};
 use kubedb_core::names::scheduled_snapshot;
 use serde_json::json;
-use world::{Cut, World};
-
-/// Lives in parallel: most of each is waiting.
-const LIVES: usize = 12;
+use world::{Cut, World, killed_at_every_write};
 
 /// Begins another operator when the present one was killed.
 async fn tend(world: &mut World) {
@@ -154,18 +151,5 @@ async fn check(world: &World, snapshots: &[&str], tick: Timestamp) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_any_write_makes_no_snapshot_and_loses_none() {
-    let writes = live(None).await;
-    assert!(writes > 30, "{writes} writes are too few to be all of them");
-    let cuts = (1..=writes).flat_map(|number| [Cut::Before(number), Cut::After(number)]);
-    let cuts: Vec<Cut> = cuts.collect();
-    for some in cuts.chunks(LIVES) {
-        let lives: Vec<_> = some
-            .iter()
-            .map(|cut| (*cut, tokio::spawn(live(Some(*cut)))))
-            .collect();
-        for (cut, life) in lives {
-            life.await
-                .unwrap_or_else(|error| panic!("killed {cut:?} of {writes}: {error}"));
-        }
-    }
+    killed_at_every_write(30, live).await;
 }

@@ -10,17 +10,14 @@ use std::{
 };
 
 use futures::{FutureExt as _, future::BoxFuture};
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use kubedb_api::{DormantDatabase, Postgres, dormant_database::DormantPhase, reasons::VALID};
 use serde_json::{Value, json};
-use world::{Cut, World, eventually, postgres};
-
-/// Lives in parallel: most of each is waiting.
-const LIVES: usize = 12;
+use world::{Cut, World, eventually, killed_at_every_write, postgres};
 
 /// Waits, and begins another operator whenever the present one was killed.
 async fn until<T>(
@@ -212,20 +209,7 @@ async fn check(world: &World) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_any_write_of_a_pause_a_resume_or_a_wipe_out_loses_nothing_and_leaves_nothing() {
-    let writes = live(None).await;
-    assert!(writes > 50, "{writes} writes are too few to be all of them");
-    let cuts = (1..=writes).flat_map(|number| [Cut::Before(number), Cut::After(number)]);
-    let cuts: Vec<Cut> = cuts.collect();
-    for some in cuts.chunks(LIVES) {
-        let lives: Vec<_> = some
-            .iter()
-            .map(|cut| (*cut, tokio::spawn(live(Some(*cut)))))
-            .collect();
-        for (cut, life) in lives {
-            life.await
-                .unwrap_or_else(|error| panic!("killed {cut:?} of {writes}: {error}"));
-        }
-    }
+    killed_at_every_write(50, live).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -386,16 +370,7 @@ async fn in_a_namespace_that_goes_away_nothing_is_wiped_out() {
     let dormants = world.dormants();
     let any = PatchParams::default();
     dormants.patch("pg", &any, &patch).await.unwrap();
-    let namespaces: Api<Namespace> = Api::all(world.client.clone());
-    namespaces
-        .delete("demo", &DeleteParams::default())
-        .await
-        .unwrap();
-    eventually("namespace gone", async || {
-        let known = namespaces.get_opt("demo").await.unwrap();
-        known.map_or(Ok(()), |known| Err(known.status))
-    })
-    .await;
+    world.end_namespace().await;
     assert!(done(&world, "Platform").is_empty());
 }
 

@@ -4,7 +4,6 @@
 
 mod world;
 
-use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -168,16 +167,7 @@ async fn in_a_namespace_that_goes_away_the_data_stays() {
     world.database("pg", Value::Null).await;
     world.snapshot("one", "pg").await;
     phase(&world, "one", "Succeeded").await;
-    let namespaces: Api<Namespace> = Api::all(world.client.clone());
-    namespaces
-        .delete("demo", &DeleteParams::default())
-        .await
-        .unwrap();
-    eventually("namespace gone", async || {
-        let known = namespaces.get_opt("demo").await.unwrap();
-        known.map_or(Ok(()), |known| Err(known.status))
-    })
-    .await;
+    world.end_namespace().await;
     assert!(begun(&world, "Delete").is_empty());
 }
 

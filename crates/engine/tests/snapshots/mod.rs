@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 use jiff::Timestamp;
 use kubedb_engine::{
-    backup::{self, BackupError, BackupOutcome, BackupProgress, BackupRequest},
+    backup::{self, BackupError, BackupOutcome, BackupProgress, BackupRequest, Extent},
     postgres::dialect::{PgDialect, RecoveryFiles},
     repository::{DeleteError, delete_snapshot},
     restore::{self, RestoreError, RestoreRequest, RestoredCluster},
@@ -179,4 +179,33 @@ pub(crate) async fn keys(store: &Store) -> Vec<String> {
 pub(crate) async fn delete(store: &Store, snapshot: &str) -> Result<u64, DeleteError> {
     let deleted = delete_snapshot(store, "demo", "pg", snapshot, &uid(snapshot)).await;
     deleted.map(|deleted| deleted.objects)
+}
+
+/// Which Snapshot one refers to.
+pub(crate) fn since(outcome: &BackupOutcome) -> &str {
+    match &outcome.extent {
+        Extent::Since { snapshot } => snapshot,
+        Extent::Whole { reason } => panic!("whole: {reason}"),
+    }
+}
+
+/// Why one refers to none.
+pub(crate) fn why_whole(outcome: &BackupOutcome) -> &str {
+    match &outcome.extent {
+        Extent::Since { snapshot } => panic!("refers to {snapshot}"),
+        Extent::Whole { reason } => reason,
+    }
+}
+
+/// Lets standbys stream from a server, and gives the settings with which one does.
+pub(crate) async fn let_follow(primary: &Server) -> String {
+    let access = primary.data.join("pg_hba.conf");
+    let old = fs::read_to_string(&access).unwrap();
+    fs::write(&access, format!("local replication all trust\n{old}")).unwrap();
+    primary.value("SELECT pg_reload_conf()").await;
+    format!(
+        "primary_conninfo = 'host={} port={} user=postgres'\nwal_receiver_status_interval = 1\n",
+        primary.folder().display(),
+        primary.port
+    )
 }

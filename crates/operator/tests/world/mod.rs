@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Event, Namespace};
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     client::Body,
 };
 use kubedb_api::{DormantDatabase, Postgres, Snapshot, agent_config::DataTask};
@@ -260,6 +260,20 @@ impl World {
         api.create(&PostParams::default(), &namespace)
             .await
             .unwrap();
+    }
+
+    /// Deletes namespace `demo`, and waits until it is gone with all that is in it.
+    pub async fn end_namespace(&self) {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        namespaces
+            .delete("demo", &DeleteParams::default())
+            .await
+            .unwrap();
+        eventually("namespace gone", async || {
+            let known = namespaces.get_opt("demo").await.unwrap();
+            known.map_or(Ok(()), |known| Err(known.status))
+        })
+        .await;
     }
 
     pub fn postgreses(&self) -> Api<Postgres> {
@@ -537,5 +551,32 @@ pub async fn eventually<T, E: Debug>(
             Err(reason) => assert!(Instant::now() < end, "no {what}: {reason:?}"),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Lives in parallel: most of each is waiting.
+const LIVES: usize = 12;
+
+/// Lives a life once to count its writes, of which there are more than `least`, and then once for each of them and each way to be killed there.
+pub async fn killed_at_every_write<F>(least: usize, live: impl Fn(Option<Cut>) -> F)
+where
+    F: Future<Output = usize> + Send + 'static,
+{
+    let writes = live(None).await;
+    assert!(
+        writes > least,
+        "{writes} writes are too few to be all of them"
+    );
+    let cuts = (1..=writes).flat_map(|number| [Cut::Before(number), Cut::After(number)]);
+    let cuts: Vec<Cut> = cuts.collect();
+    for some in cuts.chunks(LIVES) {
+        let lives: Vec<_> = some
+            .iter()
+            .map(|cut| (*cut, tokio::spawn(live(Some(*cut)))))
+            .collect();
+        for (cut, life) in lives {
+            life.await
+                .unwrap_or_else(|error| panic!("killed {cut:?} of {writes}: {error}"));
+        }
     }
 }
