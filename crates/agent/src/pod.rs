@@ -177,10 +177,13 @@ mod tests {
     }
 
     fn says(folder: &Path, version: &str) {
-        let program = folder.join("postgres");
-        let text = format!("#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n");
-        fs::write(&program, text).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let (text, program) = (folder.join("text"), folder.join("postgres"));
+        let script = format!("#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n");
+        fs::write(&text, script).unwrap();
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o755)).unwrap();
+        // Written by another process: a child that another test forks meanwhile would hold a file of ours open for writing, and nobody can run it then.
+        let copied = Command::new("cp").arg(&text).arg(&program).status();
+        assert!(copied.unwrap().success());
     }
 
     #[test]

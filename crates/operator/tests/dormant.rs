@@ -44,6 +44,16 @@ async fn create(world: &World) -> Postgres {
     api.create(&PostParams::default(), &wanted).await.unwrap()
 }
 
+/// A world with an operator and the database, which runs.
+async fn running_world() -> World {
+    let mut world = World::new().await;
+    world.operate(None).await;
+    create(&world).await;
+    world.agent("pg");
+    running(&mut world).await;
+    world
+}
+
 async fn running(world: &mut World) -> Postgres {
     until(world, "running database", |world| {
         async move {
@@ -245,11 +255,7 @@ async fn deletion_does_what_the_policy_says_and_no_more() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_record_alone_goes_and_a_new_database_begins_with_nothing() {
-    let mut world = World::new().await;
-    world.operate(None).await;
-    create(&world).await;
-    world.agent("pg");
-    running(&mut world).await;
+    let mut world = running_world().await;
     snapshot(&mut world, "one").await;
     pause(&mut world).await;
     let api = world.dormants();
@@ -265,11 +271,7 @@ async fn the_record_alone_goes_and_a_new_database_begins_with_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_spec_does_not_resume_and_says_so() {
-    let mut world = World::new().await;
-    world.operate(None).await;
-    create(&world).await;
-    world.agent("pg");
-    running(&mut world).await;
+    let mut world = running_world().await;
     pause(&mut world).await;
     let mut other = postgres("pg", Value::Null);
     other.spec.replicas = Some(3);
@@ -324,11 +326,7 @@ async fn another_spec_does_not_resume_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_of_the_name_waits_for_a_wipe_out_and_is_not_touched_by_it() {
-    let mut world = World::new().await;
-    world.operate(None).await;
-    create(&world).await;
-    world.agent("pg");
-    running(&mut world).await;
+    let mut world = running_world().await;
     snapshot(&mut world, "one").await;
     pause(&mut world).await;
     world.script.lock().unwrap().refusal = Some("bucket \"kubedb\" does not exist".to_owned());
@@ -359,11 +357,7 @@ async fn a_database_of_the_name_waits_for_a_wipe_out_and_is_not_touched_by_it() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_namespace_that_goes_away_nothing_is_wiped_out() {
-    let mut world = World::new().await;
-    world.operate(None).await;
-    create(&world).await;
-    world.agent("pg");
-    running(&mut world).await;
+    let mut world = running_world().await;
     snapshot(&mut world, "one").await;
     pause(&mut world).await;
     let patch = Patch::Merge(json!({ "spec": { "wipeOut": true } }));
@@ -376,11 +370,7 @@ async fn in_a_namespace_that_goes_away_nothing_is_wiped_out() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_users_secret_stays_and_so_does_one_that_another_database_names() {
-    let mut world = World::new().await;
-    world.operate(None).await;
-    create(&world).await;
-    world.agent("pg");
-    running(&mut world).await;
+    let mut world = running_world().await;
     let mut other = postgres("other", Value::Null);
     other.spec.database_secret =
         Some(serde_json::from_value(json!({ "secretName": "pg-auth" })).unwrap());
