@@ -210,9 +210,8 @@ async fn one(
     let begin = Instant::now();
     let whose = engine.whose;
     let talk = async move { (case.run)(Talk::begin(engine, case.name, kubectl).await).await };
-    // The message of a panic is printed where it happens.
     let outcome = match tokio::spawn(talk).await {
-        Err(_) => Err("it panicked".to_owned()),
+        Err(error) => Err(format!("it panicked: {}", message(error))),
         Ok(talk) if keep => expected::keep(case.name, kubectl, &talk.steps),
         Ok(talk) => expected::compare(whose, case.name, kubectl, &talk.steps),
     };
@@ -227,6 +226,19 @@ async fn one(
             say(&format!("FAILED  {what}\n{why}"));
             Some(Failure { what, why })
         }
+    }
+}
+
+/// What a panic said: it is told once more at the end of the log.
+fn message(error: tokio::task::JoinError) -> String {
+    let Ok(panic) = error.try_into_panic() else {
+        return "it was cancelled".to_owned();
+    };
+    match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => panic
+            .downcast_ref::<&str>()
+            .map_or_else(|| "no text".to_owned(), ToString::to_string),
     }
 }
 

@@ -24,18 +24,21 @@ pub(crate) const MARK: &str = "KUBEDB_BOOTSTRAP";
 /// kill -9 ends a process within milliseconds, unless it waits for a broken disk.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
+/// A process that is being started shows neither its command nor its variables, for less than a scheduler's turn.
+const START_LIMIT: Duration = Duration::from_secs(1);
+
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(20);
 
 /// Ends every process that still works on `folder`, and returns when all are gone.
 pub async fn end_leftovers(folder: &Path) -> io::Result<()> {
-    let end = Instant::now() + END_LIMIT;
+    let begin = Instant::now();
     loop {
-        let found = leftovers(folder)?;
-        if found.is_empty() {
+        let Found { found, starting } = leftovers(folder)?;
+        if found.is_empty() && (!starting || begin.elapsed() >= START_LIMIT) {
             return Ok(());
         }
-        if Instant::now() >= end {
+        if !found.is_empty() && begin.elapsed() >= END_LIMIT {
             return Err(io::Error::other(format!(
                 "process {} does not end",
                 found[0]
@@ -50,15 +53,39 @@ pub async fn end_leftovers(folder: &Path) -> io::Result<()> {
     }
 }
 
-fn leftovers(folder: &Path) -> io::Result<Vec<i32>> {
+/// What one look at the processes found.
+struct Found {
+    found: Vec<i32>,
+    /// Whether some process is just being started, and so cannot be told yet.
+    starting: bool,
+}
+
+fn leftovers(folder: &Path) -> io::Result<Found> {
     let folder = whole(folder);
     let own = i32::try_from(std::process::id()).unwrap_or_default();
-    let numbers = fs::read_dir("/proc")?
+    let numbers: Vec<i32> = fs::read_dir("/proc")?
         .filter_map(Result::ok)
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    Ok(numbers
-        .filter(|pid| *pid > 1 && *pid != own && works_on(*pid, &folder) && is_ours(*pid))
-        .collect())
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid > 1 && *pid != own)
+        .collect();
+    // In this order: one that has started between the two looks is found by the second.
+    let starting = numbers.iter().any(|pid| is_starting(*pid) && is_ours(*pid));
+    Ok(Found {
+        found: numbers
+            .into_iter()
+            .filter(|pid| works_on(*pid, &folder) && is_ours(*pid))
+            .collect(),
+        starting,
+    })
+}
+
+/// Whether a process is within its exec: its memory is new and still without command and variables. A thread of the
+/// kernel has neither ever, and no program.
+fn is_starting(pid: i32) -> bool {
+    let is_empty = |name: &str| {
+        fs::read(format!("/proc/{pid}/{name}")).is_ok_and(|content| content.is_empty())
+    };
+    is_empty("cmdline") && is_empty("environ") && fs::read_link(format!("/proc/{pid}/exe")).is_ok()
 }
 
 /// The folder as the system names it: its parent may be reached by a link, and it may be gone itself.

@@ -250,6 +250,9 @@ pub(crate) async fn expired(talk: &mut Talk) {
     .await;
 }
 
+/// Watches that may end without a bookmark, each of five seconds.
+const MOST_WATCHES: usize = 12;
+
 pub(crate) async fn bookmarks(talk: &mut Talk) {
     let maps = talk.core("configmaps");
     let version = create(talk, &maps, "a", "1").await;
@@ -257,12 +260,12 @@ pub(crate) async fn bookmarks(talk: &mut Talk) {
         &format!("resourceVersion={version}"),
         "resourceVersion=<then>",
     );
-    // The last bookmark comes shortly before the end. On a busy machine kube-apiserver may miss the moment, which it
-    // is free to; then the next watch tells.
+    // The last bookmark comes two seconds before the end. On a busy machine kube-apiserver may miss the moment, which
+    // it is free to; then the next watch tells. Longer watches leave no more time: the two seconds are fixed.
     let query =
         format!("watch=1&allowWatchBookmarks=true&timeoutSeconds=5&resourceVersion={version}");
     let mut last = Value::Null;
-    for _ in 0..4 {
+    for _ in 0..MOST_WATCHES {
         let mut watch = talk.watch(Call::get(&format!("{maps}?{query}"))).await;
         while let Some(event) = watch.next_or_end().await {
             last = event;
