@@ -111,6 +111,7 @@ fn status_of(agent: &Agent, tasks: &Tasks) -> InstanceStatus {
             .as_ref()
             .filter(|view| view.in_recovery)
             .map(|view| view.streaming),
+        archive: None,
         tasks: tasks.statuses(),
     }
 }

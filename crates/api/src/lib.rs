@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod agent_config;
+pub mod archiver;
 pub mod catalogue;
 pub mod crd;
 pub mod defaults;

@@ -11,6 +11,7 @@ use kube::{CustomResource, ResourceExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::archiver::{Archiver, PostgresWal, RecoveryTarget};
 use crate::dormant_database::KeptData;
 use crate::pod_template::PodTemplate;
 use crate::protocol::{InstanceStatus, RestoreSource, SnapshotTask};
@@ -68,9 +69,9 @@ pub struct PostgresSpec {
     /// What deletion does; Pause when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub termination_policy: Option<TerminationPolicy>,
-    /// Not built yet; refused by name.
+    /// Keeps every change as it is made, so that any moment can come back.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub archiver: Option<Unbuilt>,
+    pub archiver: Option<Archiver>,
     /// Not built yet; refused by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub monitor: Option<Unbuilt>,
@@ -178,9 +179,9 @@ pub struct InitSource {
     /// A Snapshot to restore.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_source: Option<SnapshotSource>,
-    /// Not built yet; refused by name.
+    /// An archive to recover from.
     #[serde(skip_serializing_if = "Option::is_none", rename = "postgresWAL")]
-    pub postgres_wal: Option<Unbuilt>,
+    pub postgres_wal: Option<PostgresWal>,
 }
 
 /// Where scripts lie: `scriptPath` and one volume source.
@@ -221,6 +222,9 @@ pub struct SnapshotSource {
     /// The Snapshot.
     #[serde(default)]
     pub name: String,
+    /// How far behind the Snapshot the archive of its database is replayed; not at all when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<RecoveryTarget>,
 }
 
 /// When Snapshots are taken, and where to.

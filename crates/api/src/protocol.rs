@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::archiver::{ArchiveStatus, Recovery};
 use crate::storage::SnapshotStorage;
 
 /// A backup that the operator assigned to an instance (`status.tasks.<snapshot>`).
@@ -51,12 +52,17 @@ pub struct RestoreSource {
     pub namespace: String,
     /// Database the Snapshot was taken of.
     pub database: String,
-    /// Name of the Snapshot.
+    /// Name of the Snapshot; empty where it is found in an archive.
+    #[serde(default)]
     pub snapshot: String,
-    /// Manifest key as the Snapshot's status gives it.
+    /// Manifest key as the Snapshot's status gives it; empty likewise.
+    #[serde(default)]
     pub manifest: String,
     /// The store it lies in.
     pub storage: SnapshotStorage,
+    /// WAL that is replayed behind the Snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
 }
 
 /// What an agent reports of its instance (`status.instances.<instance>`).
@@ -104,6 +110,9 @@ pub struct InstanceStatus {
     /// Standby: whether its WAL receiver streams.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub streaming: Option<bool>,
+    /// Primary with an archiver: how archiving goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveStatus>,
     /// Progress and outcome of the tasks assigned to it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tasks: BTreeMap<String, TaskStatus>,

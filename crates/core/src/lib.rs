@@ -1,11 +1,13 @@
 //! Decisions and values. No IO, no clock, no randomness, no Kubernetes: time and ids are arguments.
 
+pub mod archive;
 pub mod base;
 pub mod deletion;
 pub mod instance;
 pub mod lsn;
 pub mod names;
 pub mod pulse;
+pub mod recovery;
 pub mod release;
 pub mod retention;
 pub mod schedule;

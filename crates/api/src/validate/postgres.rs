@@ -161,6 +161,11 @@ fn check_init(init: &Value, errors: &mut Vec<FieldError>) {
             check_reference(&init["snapshotSource"]["name"], path, errors);
             let path = "spec.init.snapshotSource.namespace";
             check_namespace(&init["snapshotSource"]["namespace"], path, errors);
+            if is_given(&init["snapshotSource"], "target") {
+                errors.push(FieldError::unbuilt(
+                    "spec.init.snapshotSource.target".to_owned(),
+                ));
+            }
         }
         Some(_) => check_scripts(&init["scriptSource"], errors),
         None => {}

@@ -1,6 +1,6 @@
 //! Unknown fields, wrong types and missing ones, judged by the schema that the definitions publish.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{cmp::Reverse, collections::BTreeMap, sync::LazyLock};
 
 use serde_json::{Map, Value};
 
@@ -138,20 +138,33 @@ impl Walk<'_> {
         near.min()
             .map(|(_, known)| format!("did you mean \"{known}\"?"))
             .or_else(|| {
-                place_of(self.root, name, "spec").map(|place| format!("did you mean {place}?"))
+                place_of(self.root, name, path).map(|place| format!("did you mean {place}?"))
             })
     }
 }
 
-/// First place of a field of this name below a node.
-fn place_of(schema: &Value, name: &str, path: &str) -> Option<String> {
-    let known = schema["properties"].as_object()?;
-    let here = known.contains_key(name).then(|| format!("{path}.{name}"));
-    here.or_else(|| {
-        known
-            .iter()
-            .find_map(|(field, schema)| place_of(schema, name, &format!("{path}.{field}")))
-    })
+/// The place of a field of this name that is nearest to where it was written: below the same parents as far as can be, and then as high as can be.
+fn place_of(root: &Value, name: &str, path: &str) -> Option<String> {
+    let mut places = Vec::new();
+    places_of(root, name, "spec", &mut places);
+    let shared = |place: &str| {
+        let pairs = place.split('.').zip(path.split('.'));
+        pairs.take_while(|(one, other)| one == other).count()
+    };
+    let nearest = |place: &String| (Reverse(shared(place)), place.split('.').count());
+    places.into_iter().min_by_key(nearest)
+}
+
+fn places_of(schema: &Value, name: &str, path: &str, places: &mut Vec<String>) {
+    let Some(known) = schema["properties"].as_object() else {
+        return;
+    };
+    if known.contains_key(name) {
+        places.push(format!("{path}.{name}"));
+    }
+    for (field, schema) in known {
+        places_of(schema, name, &format!("{path}.{field}"), places);
+    }
 }
 
 fn wrong_type(schema: &Value, value: &Value, path: &str) -> Option<FieldError> {

@@ -287,6 +287,7 @@ fn restore_source(
         snapshot: wanted.name.clone(),
         manifest: manifest.unwrap_or_default(),
         storage: snapshot.spec.storage.clone(),
+        recovery: None,
     }))
 }
 

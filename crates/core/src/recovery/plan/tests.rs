@@ -1,0 +1,234 @@
+use super::*;
+
+const BYTES: u64 = 16 << 20;
+
+fn minute(minute: i64) -> Timestamp {
+    Timestamp::from_second(1_795_700_000 + 60 * minute).unwrap()
+}
+
+fn lsn(segment: u64) -> Lsn {
+    Lsn(segment * BYTES + 0x1000)
+}
+
+/// A Snapshot that was complete in segment and minute `at`.
+fn base(name: &str, timeline: u32, at: u64) -> Base {
+    Base {
+        snapshot: name.to_owned(),
+        manifest: format!("{name}.json"),
+        created: minute(i64::try_from(at).unwrap()),
+        timeline: TimelineId(timeline),
+        start: Lsn(at * BYTES),
+        stop: lsn(at),
+        bytes: 1 << 30,
+    }
+}
+
+/// Segments, each stored in the minute of its number plus one.
+fn archive(segments: &[(u32, std::ops::RangeInclusive<u64>)]) -> Holdings {
+    let mut holdings = Holdings::default();
+    for (timeline, numbers) in segments {
+        for number in numbers.clone() {
+            let segment = Segment {
+                timeline: TimelineId(*timeline),
+                number,
+            };
+            let stored = minute(i64::try_from(number).unwrap() + 1);
+            holdings.segments.insert(segment, stored);
+        }
+    }
+    holdings
+}
+
+fn history(holdings: &mut Holdings, timeline: u32, switches: &[(u32, u64)]) {
+    let switches = switches
+        .iter()
+        .map(|(timeline, at)| Switch {
+            timeline: TimelineId(*timeline),
+            at: lsn(*at),
+        })
+        .collect();
+    holdings.histories.insert(TimelineId(timeline), switches);
+}
+
+fn aim(goal: Goal) -> Target {
+    Target {
+        goal,
+        ..Target::latest()
+    }
+}
+
+fn on(timeline: u32) -> Target {
+    Target {
+        timeline: Some(TimelineId(timeline)),
+        ..Target::latest()
+    }
+}
+
+fn planned(
+    bases: &[Base],
+    holdings: &Holdings,
+    target: &Target,
+) -> Result<RecoveryPlan, PlanError> {
+    plan(bases, holdings, target, None, BYTES, "gs:kubedb")
+}
+
+#[test]
+fn the_latest_snapshot_before_the_target_is_begun_from() {
+    let bases = [base("a", 1, 3), base("b", 1, 10), base("c", 1, 20)];
+    let holdings = archive(&[(1, 1..=30)]);
+    let of = |target: &Target| planned(&bases, &holdings, target).unwrap();
+    let latest = of(&Target::latest());
+    assert_eq!(latest.base.snapshot, "c");
+    assert_eq!(latest.segments, 11);
+    assert_eq!(latest.at_least, Lsn(30 * BYTES));
+    assert_eq!(latest.latest, minute(31));
+    assert_eq!(of(&aim(Goal::Time(minute(12)))).base.snapshot, "b");
+    assert_eq!(of(&aim(Goal::Time(minute(20)))).base.snapshot, "c");
+    assert_eq!(of(&aim(Goal::Lsn(lsn(9)))).base.snapshot, "a");
+    assert_eq!(of(&aim(Goal::Immediate)).base.snapshot, "c");
+    // Where it lies nobody knows.
+    assert_eq!(of(&aim(Goal::Xid(700))).base.snapshot, "a");
+    let named = plan(
+        &bases,
+        &holdings,
+        &Target::latest(),
+        Some("a"),
+        BYTES,
+        "here",
+    )
+    .unwrap();
+    assert_eq!((named.base.snapshot.as_str(), named.segments), ("a", 28));
+}
+
+#[test]
+fn t12_a_target_before_the_snapshot_is_refused_and_not_passed_over() {
+    let bases = [base("a", 1, 3), base("b", 1, 10)];
+    let holdings = archive(&[(1, 1..=30)]);
+    for goal in [Goal::Time(minute(2)), Goal::Lsn(Lsn(3 * BYTES))] {
+        let error = planned(&bases, &holdings, &aim(goal)).unwrap_err();
+        assert!(
+            matches!(&error, PlanError::TooEarly { snapshot, .. } if snapshot == "a"),
+            "{error}"
+        );
+    }
+    let target = aim(Goal::Time(minute(5)));
+    let error = plan(&bases, &holdings, &target, Some("b"), BYTES, "here").unwrap_err();
+    assert!(matches!(error, PlanError::TooEarly { .. }), "{error}");
+    let error = plan(&bases, &holdings, &target, Some("z"), BYTES, "here").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Snapshot z is not there; there are: a, b"
+    );
+    let error = planned(&[], &holdings, &target).unwrap_err();
+    assert!(error.to_string().contains("gs:kubedb"), "{error}");
+}
+
+#[test]
+fn t03_a_gap_is_found_before_anything_is_restored() {
+    let bases = [base("a", 1, 3)];
+    let holdings = archive(&[(1, 1..=6), (1, 8..=9)]);
+    let error = planned(&bases, &holdings, &Target::latest()).unwrap_err();
+    assert_eq!(
+        error,
+        PlanError::Gap {
+            missing: "000000010000000000000007".to_owned(),
+            reachable: Lsn(7 * BYTES),
+        }
+    );
+    assert!(planned(&bases, &holdings, &aim(Goal::Lsn(lsn(8)))).is_err());
+    // What lies before it can be had.
+    assert!(planned(&bases, &holdings, &aim(Goal::Lsn(lsn(6)))).is_ok());
+    assert!(planned(&bases, &holdings, &aim(Goal::Time(minute(6)))).is_ok());
+    let later = [base("a", 1, 3), base("b", 1, 8)];
+    let plan = planned(&later, &holdings, &Target::latest()).unwrap();
+    assert_eq!((plan.base.snapshot.as_str(), plan.segments), ("b", 2));
+}
+
+#[test]
+fn t35_without_wal_behind_the_snapshot_it_is_all_that_comes() {
+    let bases = [base("a", 1, 3)];
+    for holdings in [Holdings::default(), archive(&[(1, 1..=2)])] {
+        let plan = planned(&bases, &holdings, &Target::latest()).unwrap();
+        assert_eq!((plan.last, plan.segments, plan.at_least), (None, 0, lsn(3)));
+        let error = planned(&bases, &holdings, &aim(Goal::Lsn(lsn(4)))).unwrap_err();
+        assert!(matches!(error, PlanError::NoWal { .. }), "{error}");
+    }
+    // The segment that the Snapshot ends in is missing, and the next is there.
+    let error = planned(&bases, &archive(&[(1, 4..=9)]), &Target::latest()).unwrap_err();
+    assert!(matches!(error, PlanError::Gap { .. }), "{error}");
+}
+
+#[test]
+fn what_lies_behind_the_archive_is_refused_with_its_end() {
+    let bases = [base("a", 1, 3)];
+    let holdings = archive(&[(1, 1..=9)]);
+    let error = planned(&bases, &holdings, &aim(Goal::Time(minute(60)))).unwrap_err();
+    assert!(
+        matches!(&error, PlanError::TooLate { latest, .. } if *latest == minute(10)),
+        "{error}"
+    );
+    // Clocks differ; replay knows better.
+    assert!(planned(&bases, &holdings, &aim(Goal::Time(minute(12)))).is_ok());
+    assert!(planned(&bases, &holdings, &aim(Goal::Lsn(Lsn(10 * BYTES)))).is_ok());
+    assert!(planned(&bases, &holdings, &aim(Goal::Lsn(Lsn(10 * BYTES + 1)))).is_err());
+}
+
+#[test]
+fn t09_wal_is_followed_across_a_promotion() {
+    let bases = [base("a", 1, 3)];
+    // The promotion was in segment 7, which both timelines have.
+    let mut holdings = archive(&[(1, 1..=7), (2, 7..=9)]);
+    history(&mut holdings, 2, &[(1, 7)]);
+    let plan = planned(&bases, &holdings, &Target::latest()).unwrap();
+    assert_eq!(plan.timeline, TimelineId(2));
+    assert_eq!(plan.last.unwrap().name(BYTES), "000000020000000000000009");
+    assert_eq!(plan.segments, 7);
+    // The old primary went on alone for a while.
+    let mut holdings = archive(&[(1, 1..=12), (2, 7..=9)]);
+    history(&mut holdings, 2, &[(1, 7)]);
+    let plan = planned(&bases, &holdings, &Target::latest()).unwrap();
+    assert_eq!(plan.last.unwrap().name(BYTES), "000000020000000000000009");
+    let old = planned(&bases, &holdings, &on(1)).unwrap();
+    assert_eq!(old.last.unwrap().name(BYTES), "00000001000000000000000C");
+    // Twice.
+    let mut holdings = archive(&[(1, 1..=6), (2, 6..=7), (3, 7..=9)]);
+    history(&mut holdings, 2, &[(1, 6)]);
+    history(&mut holdings, 3, &[(1, 6), (2, 7)]);
+    let plan = planned(&bases, &holdings, &Target::latest()).unwrap();
+    assert_eq!((plan.timeline, plan.segments), (TimelineId(3), 7));
+}
+
+#[test]
+fn t11_a_timeline_that_is_no_descendant_is_refused_before_anything_is_restored() {
+    let bases = [base("a", 1, 3), base("late", 1, 10)];
+    let mut holdings = archive(&[(1, 1..=12), (2, 7..=9)]);
+    history(&mut holdings, 2, &[(1, 7)]);
+    // Only the earlier Snapshot leads there.
+    let plan = planned(&bases, &holdings, &on(2)).unwrap();
+    assert_eq!(plan.base.snapshot, "a");
+    let error = super::plan(&bases, &holdings, &on(2), Some("late"), BYTES, "here").unwrap_err();
+    assert!(
+        matches!(&error, PlanError::Timeline { known, .. } if *known == [1]),
+        "{error}"
+    );
+    assert!(planned(&bases, &holdings, &on(5)).is_err());
+    // The later Snapshot goes on where it was taken.
+    let latest = planned(&bases, &holdings, &Target::latest()).unwrap();
+    assert_eq!(
+        (latest.base.snapshot.as_str(), latest.timeline),
+        ("late", TimelineId(1))
+    );
+}
+
+#[test]
+fn t08_a_timeline_without_its_history_is_told_and_not_left_out() {
+    let bases = [base("a", 1, 3)];
+    let holdings = archive(&[(1, 1..=7), (2, 7..=9)]);
+    let error = planned(&bases, &holdings, &Target::latest()).unwrap_err();
+    assert!(
+        matches!(&error, PlanError::NoHistory { name, .. } if name == "00000002.history"),
+        "{error}"
+    );
+    assert!(planned(&bases, &holdings, &on(1)).is_ok());
+    assert!(planned(&bases, &holdings, &aim(Goal::Immediate)).is_ok());
+}
