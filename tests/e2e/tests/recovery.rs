@@ -1,0 +1,225 @@
+//! Continuous archiving and recovery to a point in time, on several majors: what comes back is what was asked for, or nothing does.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{path::PathBuf, time::Duration};
+
+use kubedb_e2e::{
+    process::signal,
+    wait::eventually,
+    world::{World, postgres, snapshot},
+};
+use serde_json::Value;
+
+/// Archives into the bucket of the Snapshots.
+const ARCHIVER: &str = "  archiver:\n    storage:\n      storageSecretName: gcs-secret\n      gcs:\n        bucket: kubedb\n";
+
+const ROWS: &str = "SELECT coalesce(string_agg(i::text, ' ' ORDER BY i), 'none') FROM step";
+
+/// A database with an archive, a Snapshot, and steps after it.
+struct Source<'a> {
+    world: &'a World,
+    name: String,
+    version: &'a str,
+}
+
+impl<'a> Source<'a> {
+    /// A Snapshot `<name>-base` with no step in it.
+    fn begin(world: &'a World, name: &str, version: &'a str) -> Self {
+        world.create(&postgres(name, version, 1, ARCHIVER));
+        world.status("pg", name, "Running", 120);
+        let source = Self {
+            world,
+            name: name.to_owned(),
+            version,
+        };
+        source.sql("CREATE TABLE step (i int)");
+        source.snapshot("base");
+        source
+    }
+
+    fn snapshot(&self, name: &str) {
+        let name = format!("{}-{name}", self.name);
+        self.world.create(&snapshot(&name, &self.name));
+        self.world.status("snap", &name, "Succeeded", 120);
+    }
+
+    fn sql(&self, statement: &str) -> String {
+        self.world.sql(&self.name, statement).unwrap()
+    }
+
+    fn step(&self, number: u32) {
+        self.sql(&format!("INSERT INTO step VALUES ({number})"));
+    }
+
+    /// `wal` and `lsn` as functions of this major are called.
+    fn function(&self, name: &str) -> String {
+        if self.version == "9.6" {
+            name.replace("wal", "xlog").replace("lsn", "location")
+        } else {
+            name.to_owned()
+        }
+    }
+
+    /// Ends the segment in work and waits until everything written so far is archived.
+    fn archive(&self) {
+        let current = self.function("pg_walfile_name(pg_current_wal_lsn())");
+        let last = self.sql(&format!("SELECT {current}"));
+        self.sql(&format!("SELECT {}()", self.function("pg_switch_wal")));
+        eventually(&format!("{last} archived"), Duration::from_secs(60), || {
+            let archive = self.archive_status();
+            let done = archive["lastSegment"].as_str().unwrap_or_default();
+            if done >= last.as_str() { Ok(()) } else { Err(archive.to_string()) }
+        });
+    }
+
+    fn archive_status(&self) -> Value {
+        let object = self.world.server.object("pg", &self.name, "demo").unwrap();
+        object["status"]["instances"][format!("{}-0", self.name)]["archive"].clone()
+    }
+
+    /// A database recovered from the Snapshot to a target.
+    fn recover(&self, name: &str, base: &str, target: &str) {
+        let init = format!(
+            "  init:\n    snapshotSource:\n      name: {}-{base}\n      target: {target}\n",
+            self.name
+        );
+        self.world.create(&postgres(name, self.version, 1, &init));
+    }
+
+    /// Rows of a database that was recovered so; it goes afterwards.
+    fn recovered(&self, base: &str, target: &str) -> String {
+        let name = format!("{}-back", self.name);
+        self.recover(&name, base, target);
+        self.world.status("pg", &name, "Running", 120);
+        let rows = self.world.sql(&name, ROWS).unwrap();
+        self.world.sql(&name, "INSERT INTO step VALUES (0)").unwrap();
+        self.world.delete_for_good(&name);
+        rows
+    }
+
+    /// Why a database cannot be recovered so.
+    fn refused(&self, base: &str, target: &str) -> String {
+        let name = format!("{}-back", self.name);
+        self.recover(&name, base, target);
+        let why = eventually("a refusal", Duration::from_secs(150), || {
+            let object = self.world.server.object("pg", &name, "demo")?;
+            let report = &object["status"]["instances"][format!("{name}-0")];
+            let reason = report["reason"].as_str().unwrap_or_default();
+            let is_told = reason.contains("recover") && reason.contains("failed to");
+            if is_told { Ok(reason.to_owned()) } else { Err(object["status"].to_string()) }
+        });
+        let data = self.world.instance(&name, 0).join("data");
+        assert!(!data.exists(), "{why}");
+        self.world.delete_for_good(&name);
+        why
+    }
+
+    /// Objects of the archive.
+    fn archived(&self) -> Vec<PathBuf> {
+        let all = self.world.stored(&self.name);
+        let is_wal = |path: &PathBuf| path.to_string_lossy().contains("/wal_005/");
+        all.into_iter().filter(is_wal).collect()
+    }
+}
+
+fn every_target(world: &World, version: &str) {
+    let name = format!("src-{}", version.replace('.', "-"));
+    let source = Source::begin(world, &name, version);
+    source.step(1);
+    let time = source.sql("SELECT clock_timestamp()");
+    source.sql("SELECT pg_sleep(0.1)");
+    let xid = source.sql("WITH x AS (INSERT INTO step VALUES (2)) SELECT txid_current()");
+    source.step(3);
+    source.sql("SELECT pg_create_restore_point('three')");
+    source.step(4);
+    let lsn = source.sql(&format!("SELECT {}()", source.function("pg_current_wal_insert_lsn")));
+    source.step(5);
+    source.archive();
+    source.step(6);
+
+    let back = |target: &str| source.recovered("base", target);
+    assert_eq!(back(&format!("{{time: \"{time}\"}}")), "1", "{version} {time}");
+    assert_eq!(back(&format!("{{xid: \"{xid}\"}}")), "1 2", "{version}");
+    assert_eq!(back(&format!("{{xid: \"{xid}\", inclusive: false}}")), "1", "{version}");
+    assert_eq!(back("{name: three}"), "1 2 3", "{version}");
+    if version != "9.6" {
+        assert_eq!(back(&format!("{{lsn: {lsn}}}")), "1 2 3 4", "{version}");
+    }
+    assert_eq!(back("{immediate: true}"), "none", "{version}");
+    assert_eq!(back("{timeline: \"1\"}"), "1 2 3 4 5", "{version}");
+
+    // What cannot be had is not had by half.
+    let never = source.refused("base", "{name: four}");
+    assert!(never.contains("restore point \"four\""), "{never}");
+    let early = source.refused("base", "{time: \"2020-01-01T00:00:00Z\"}");
+    assert!(early.contains("lies before the Snapshot"), "{early}");
+    let other = source.refused("base", "{timeline: \"7\"}");
+    assert!(other.contains("timeline 7"), "{other}");
+    world.delete_for_good(&name);
+}
+
+#[test]
+fn t11_t12_every_target_of_9_6_and_15_is_reached_exactly_or_refused() {
+    let world = World::new();
+    for version in ["9.6", "15"] {
+        every_target(&world, version);
+    }
+}
+
+#[test]
+fn t11_t12_every_target_of_12_and_18_is_reached_exactly_or_refused() {
+    let world = World::new();
+    for version in ["12", "18"] {
+        every_target(&world, version);
+    }
+}
+
+#[test]
+fn t04_t05_nothing_is_lost_while_the_store_is_away() {
+    let world = World::new();
+    let source = Source::begin(&world, "src", "15");
+    source.step(1);
+    source.archive();
+    world.line.set_refusing(true);
+    source.step(2);
+    source.sql("SELECT pg_switch_wal()");
+    source.step(3);
+    source.sql("SELECT pg_switch_wal()");
+    let failing = eventually("a reason", Duration::from_secs(120), || {
+        let archive = source.archive_status();
+        if archive["reason"].is_string() { Ok(archive) } else { Err(archive.to_string()) }
+    });
+    assert!(failing["failingSince"].is_string(), "{failing}");
+    // The agent dies, and so does what it had begun.
+    signal(world.agent("src", 0).unwrap(), 9);
+    source.step(4);
+    world.line.set_refusing(false);
+    source.archive();
+    assert_eq!(source.archive_status()["reason"], Value::Null);
+    assert_eq!(source.recovered("base", "{timeline: latest}"), "1 2 3 4");
+}
+
+#[test]
+fn t03_t08_what_is_missing_in_the_archive_is_named_before_anything_is_restored() {
+    let world = World::new();
+    let source = Source::begin(&world, "src", "15");
+    for step in 1..=3 {
+        source.step(step);
+        source.archive();
+    }
+    let mut archived = source.archived();
+    archived.sort();
+    let middle = archived[archived.len() - 2].clone();
+    let kept = std::fs::read(&middle).unwrap();
+    std::fs::remove_file(&middle).unwrap();
+    let gap = source.refused("base", "{timeline: latest}");
+    let name = middle.file_stem().unwrap().to_string_lossy().into_owned();
+    assert!(gap.contains(&name), "{gap}");
+    // A half segment is no end of the archive either.
+    std::fs::write(&middle, &kept[..kept.len() / 2]).unwrap();
+    let half = source.refused("base", "{timeline: latest}");
+    assert!(half.contains(&name) || half.contains("recover"), "{half}");
+    std::fs::write(&middle, &kept).unwrap();
+    assert_eq!(source.recovered("base", "{timeline: latest}"), "1 2 3");
+}
