@@ -73,6 +73,14 @@ pub enum BootstrapError {
     /// A target that makes no sense.
     #[error("failed to understand the target of the recovery")]
     Target(#[from] kubedb_core::recovery::ReadTargetError),
+    /// PostgreSQL ended because a file could not be fetched.
+    #[error("failed to recover: {why}")]
+    Fetch {
+        /// Why not.
+        why: String,
+        /// Whether it stays so.
+        is_damaged: bool,
+    },
     /// Everything archived was replayed, and the target did not come.
     #[error(
         "failed to recover to {target}: it did not come in all that is archived, which ends at LSN {reached} (last segment stored at {latest}). Name an earlier target, or none to get all of it"
@@ -119,6 +127,7 @@ impl BootstrapError {
             Self::Scripts(_) | Self::Target(_) | Self::NotReached { .. } | Self::Replay { .. } => {
                 true
             }
+            Self::Fetch { is_damaged, .. } => *is_damaged,
             // What is missing in the archive may still come.
             Self::Plan(error) => matches!(
                 error,

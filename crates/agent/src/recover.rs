@@ -63,6 +63,20 @@ impl Aim<'_> {
         self.archive.map_or(0, |(source, _, _)| source.given())
     }
 
+    /// Why the server has ended: for want of a file, or by its own words.
+    fn ended(&self, place: &Place) -> BootstrapError {
+        let unfetched = self.archive.and_then(|(source, _, _)| source.unfetched());
+        match unfetched {
+            Some(unfetched) => BootstrapError::Fetch {
+                why: unfetched.why.to_string(),
+                is_damaged: unfetched.is_damaged,
+            },
+            None => BootstrapError::Start {
+                last_words: last_words(&place.paths),
+            },
+        }
+    }
+
     fn not_reached(&self, reached: Option<Lsn>) -> Option<BootstrapError> {
         let (_, target, latest) = self.archive?;
         Some(BootstrapError::NotReached {
@@ -100,7 +114,7 @@ async fn replay_and_promote(
         let view = match session.view(place.dialect).await {
             Ok(view) => view,
             // It ends where a target lies before the consistent state, and its sessions end when it promotes by itself up to 9.6.
-            Err(_) if !postmaster.is_running() => return Err(ended(place)),
+            Err(_) if !postmaster.is_running() => return Err(aim.ended(place)),
             Err(error) => return Err(error.into()),
         };
         if !view.in_recovery {
@@ -166,12 +180,6 @@ impl Moved {
     }
 }
 
-fn ended(place: &Place) -> BootstrapError {
-    BootstrapError::Start {
-        last_words: last_words(&place.paths),
-    }
-}
-
 /// Waits until the server answers. A transaction with many subtransactions that was open during the backup keeps a recovering
 /// server from ever answering: it waits for WAL that is in no Snapshot. So one that stays silent is asked to be promoted. It does so
 /// only at the end of its WAL, and ends instead of promoting when that is short of a consistent state. With a target it promotes by itself, and is never asked.
@@ -189,7 +197,7 @@ async fn answer(
         match place.connect().await {
             Ok(session) => return Ok(Some(session)),
             Err(error) if moved.rests(RECOVERY_LIMIT) => return Err(error.into()),
-            Err(_) if !postmaster.is_running() => return Err(ended(place)),
+            Err(_) if !postmaster.is_running() => return Err(aim.ended(place)),
             Err(_) if Instant::now() >= blind && is_over && !aim.has_target() => {
                 promote(place).await?;
                 blind = Instant::now() + BLIND_AFTER;

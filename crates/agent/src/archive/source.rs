@@ -32,7 +32,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Requests for the same file behind the end before it counts as the end.
 const ASKED: u32 = 2;
 
-type Fetched = Shared<BoxFuture<'static, Result<Option<Arc<Vec<u8>>>, Arc<str>>>>;
+type Fetched = Shared<BoxFuture<'static, Result<Option<Arc<Vec<u8>>>, Unfetched>>>;
+
+/// Why a file could not be fetched.
+#[derive(Clone, Debug)]
+pub(crate) struct Unfetched {
+    pub(crate) why: Arc<str>,
+    /// Whether it stays so.
+    pub(crate) is_damaged: bool,
+}
 
 /// The archive of one recovery.
 #[derive(Debug)]
@@ -48,6 +56,8 @@ struct State {
     /// Segments behind the planned ones that are proven absent, and how often each was asked for.
     absent: BTreeMap<u64, u32>,
     given: u64,
+    /// What could not be fetched last; PostgreSQL has ended for it.
+    unfetched: Option<Unfetched>,
 }
 
 impl std::fmt::Debug for State {
@@ -74,6 +84,11 @@ impl WalSource {
     /// Number of segments that were given out.
     pub(crate) fn given(&self) -> u64 {
         self.state().given
+    }
+
+    /// Why PostgreSQL did not get what it asked for.
+    pub(crate) fn unfetched(&self) -> Option<Unfetched> {
+        self.state().unfetched.clone()
     }
 
     /// Whether PostgreSQL has asked for what lies behind the end of the archive, again and again.
@@ -112,7 +127,11 @@ impl WalSource {
                 }
                 Answer::Absent
             }
-            Err(why) => Answer::Failed(why.to_string()),
+            Err(unfetched) => {
+                let why = unfetched.why.to_string();
+                self.state().unfetched = Some(unfetched);
+                Answer::Failed(why)
+            }
         }
     }
 
@@ -132,10 +151,11 @@ impl WalSource {
         let task = tokio::spawn(async move { patiently(&archive, &owned).await });
         let fetched: Fetched = async move {
             match task.await {
-                Ok(outcome) => outcome
-                    .map(|content| content.map(Arc::new))
-                    .map_err(Arc::from),
-                Err(error) => Err(Arc::from(error.to_string())),
+                Ok(outcome) => outcome.map(|content| content.map(Arc::new)),
+                Err(error) => Err(Unfetched {
+                    why: error.to_string().into(),
+                    is_damaged: false,
+                }),
             }
         }
         .boxed()
@@ -169,27 +189,27 @@ impl WalSource {
 }
 
 /// Fetches, and waits for a store that is away.
-async fn patiently(archive: &Archive, name: &str) -> Result<Option<Vec<u8>>, String> {
+async fn patiently(archive: &Archive, name: &str) -> Result<Option<Vec<u8>>, Unfetched> {
     let end = Instant::now() + PATIENCE;
     let mut pause = Duration::from_secs(1);
     loop {
         match archive.fetch(name).await {
             Ok(content) => return Ok(content),
-            Err(error) if may_pass(&error) && Instant::now() + pause < end => {
+            Err(error) if error.is_retryable() && Instant::now() + pause < end => {
                 tracing::warn!(
                     name,
                     error = line(&error),
                     "WAL cannot be fetched; tries again"
                 );
             }
-            Err(error) => return Err(line(&error)),
+            Err(error) => {
+                return Err(Unfetched {
+                    why: line(&error).into(),
+                    is_damaged: matches!(error, ArchiveError::Damaged { .. }),
+                });
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (2 * pause).min(PAUSE_MAX);
     }
-}
-
-/// Damage may have come about on the way.
-fn may_pass(error: &ArchiveError) -> bool {
-    error.is_retryable()
 }
