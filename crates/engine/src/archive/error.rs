@@ -60,6 +60,26 @@ pub enum ArchiveError {
         /// Bytes that it shows.
         shown: u64,
     },
+    /// An object that was listed is not there any more.
+    #[error("failed to fetch {name}: it is gone from {label}")]
+    Gone {
+        /// Name of the file.
+        name: String,
+        /// The store.
+        label: String,
+    },
+    /// A file could not be written.
+    #[error("failed to write {name}")]
+    Write {
+        /// Name of the file.
+        name: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Nobody wants it any more.
+    #[error("failed to fetch WAL: it was cancelled")]
+    Cancelled,
     /// The store could not be used.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -5,10 +5,12 @@
 mod error;
 mod fetch;
 mod inventory;
+mod place;
 mod push;
 
 pub use error::ArchiveError;
 pub use inventory::{Found, Lineage, find, inventory};
+pub use place::Placement;
 pub use push::Pushed;
 
 use crate::{
