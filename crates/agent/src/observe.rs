@@ -3,7 +3,10 @@
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
 use kubedb_api::{Postgres, postgres::StandbyMode, storage::SnapshotStorage};
-use kubedb_core::instance::{DatabaseView, LeaseView, Observation, PrimaryView, Seen, SourceView};
+use kubedb_core::{
+    instance::{DatabaseView, LeaseView, Observation, PrimaryView, Seen, SourceView},
+    lsn::Lsn,
+};
 
 use crate::agent::Agent;
 
@@ -69,6 +72,12 @@ impl Facts {
     pub(crate) fn archive_storage(&self) -> Option<&SnapshotStorage> {
         let archiver = self.database.as_ref()?.spec.archiver.as_ref();
         archiver.and_then(|archiver| archiver.storage.as_ref())
+    }
+
+    /// Where the earliest Snapshot begins, as the operator knows it.
+    pub(crate) fn keep_wal_from(&self) -> Option<Lsn> {
+        let status = self.database.as_ref()?.status.as_ref()?;
+        status.keep_wal_from.as_ref()?.parse().ok()
     }
 
     fn source(&self) -> SourceView {

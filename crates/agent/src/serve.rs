@@ -220,7 +220,12 @@ impl Agent {
             segment_bytes,
             folder: data.join(self.place.dialect.wal_folder()),
         };
-        if known.is_some_and(|known| known.goes_to(&destination(known.segment_bytes()))) {
+        if let Some(known) = known
+            && known.goes_to(&destination(known.segment_bytes()))
+        {
+            if let Some(keep) = facts.keep_wal_from() {
+                known.prune(keep);
+            }
             return;
         }
         match ControlFile::read(&data) {

@@ -13,7 +13,7 @@ use futures::{
 };
 use jiff::Timestamp;
 use kubedb_api::{archiver::ArchiveStatus, storage::SnapshotStorage};
-use kubedb_core::archive::WalFile;
+use kubedb_core::{archive::WalFile, lsn::Lsn};
 use kubedb_engine::{
     archive::Archive,
     repository::keys::DatabaseFolder,
@@ -34,6 +34,8 @@ const MEMORY_BYTES: u64 = 128 << 20;
 const PUSH_LIMIT: Duration = Duration::from_secs(90);
 /// The folder of waiting files is not listed more often, since it may be large.
 const LIST_EVERY: Duration = Duration::from_secs(5);
+/// WAL that no Snapshot needs any more is looked for this often, and when the earliest Snapshot has changed.
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// Histories that are looked for at the start.
 const HISTORIES: usize = 1_024;
 
@@ -70,6 +72,7 @@ struct State {
     listed: Option<Instant>,
     coverage: Coverage,
     told: ArchiveStatus,
+    pruned: Option<(Lsn, Instant)>,
 }
 
 impl std::fmt::Debug for State {
@@ -276,6 +279,46 @@ impl Archiver {
         let archive = archive.map_err(|error| error.to_string())?;
         self.state().archive = Some(archive.clone());
         Ok(archive)
+    }
+
+    /// Deletes WAL that no Snapshot needs any more. `told` is where the earliest one begins that anybody knows of, in any store.
+    pub(crate) fn prune(self: &Arc<Self>, told: Lsn) {
+        let now = Instant::now();
+        {
+            let mut state = self.state();
+            if let Some((known, at)) = state.pruned
+                && known == told
+                && now.duration_since(at) < PRUNE_EVERY
+            {
+                return;
+            }
+            // A failure waits for its next turn as well.
+            state.pruned = Some((told, now));
+        }
+        let this = self.clone();
+        tokio::spawn(async move {
+            if let Err(why) = this.prune_now(told).await {
+                tracing::warn!(why, "archived WAL that no Snapshot needs stays for now");
+            }
+        });
+    }
+
+    async fn prune_now(&self, told: Lsn) -> Result<(), String> {
+        let archive = self.archive().await?;
+        let folder = DatabaseFolder::new(&self.to.namespace, &self.to.database);
+        let folder = folder.map_err(|error| error.to_string())?;
+        let found = archive
+            .unneeded(&folder, &self.to.lineage, Some(told))
+            .await;
+        let unneeded = found.map_err(|error| line(&error))?;
+        if unneeded.keys.is_empty() {
+            return Ok(());
+        }
+        let pruned = archive.prune(&unneeded).await;
+        pruned.map_err(|error| line(&error))?;
+        let (files, bytes) = (unneeded.keys.len(), unneeded.bytes);
+        tracing::info!(files, bytes, keep = ?unneeded.keep, "deleted WAL that no Snapshot needs");
+        Ok(())
     }
 
     /// Notes a look at the primary, and gives what is told of archiving.

@@ -68,6 +68,14 @@ pub enum ArchiveError {
         /// The store.
         label: String,
     },
+    /// A Snapshot's manifest makes no sense, and may need anything.
+    #[error("failed to read {manifest}, and what it needs is unknown: {reason}")]
+    Unread {
+        /// Key of the manifest.
+        manifest: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file could not be written.
     #[error("failed to write {name}")]
     Write {

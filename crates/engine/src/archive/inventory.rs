@@ -6,7 +6,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use kubedb_core::{
     archive::{Holdings, WalFile, read_history},
-    lsn::TimelineId,
+    lsn::{Lsn, TimelineId},
     recovery::{Base, PlanError, RecoveryPlan, Target, plan},
 };
 
@@ -15,7 +15,7 @@ use crate::{
     repository::{
         catalogue::Catalogue,
         keys::DatabaseFolder,
-        manifest::{self, Manifest},
+        manifest::{self, Manifest, ReadManifestError},
     },
     store::Store,
 };
@@ -57,23 +57,8 @@ pub async fn inventory(
     database: &DatabaseFolder,
 ) -> Result<BTreeMap<String, Lineage>, ArchiveError> {
     let mut lineages = BTreeMap::<String, Lineage>::new();
-    let listed = snapshots.list(&database.snapshots()).await?;
-    let catalogue = Catalogue::of(&listed);
-    let entries = catalogue
-        .databases
-        .values()
-        .flat_map(|entry| entry.snapshots.values());
-    let keys: Vec<String> = entries
-        .filter_map(|entry| entry.manifest().map(str::to_owned))
-        .collect();
-    let mut manifests = stream::iter(keys)
-        .map(|key| async move {
-            let read = manifest::examine(snapshots, &key).await;
-            (key, read)
-        })
-        .buffer_unordered(READERS);
-    while let Some((key, read)) = manifests.next().await {
-        match read? {
+    for (key, read) in manifests(snapshots, database).await? {
+        match read {
             Ok(manifest) => {
                 let lineage = lineages.entry(manifest.lineage.clone()).or_default();
                 lineage.add(key, &manifest);
@@ -88,13 +73,89 @@ pub async fn inventory(
     Ok(lineages)
 }
 
+/// Where the Snapshots of a lineage begin. One that cannot be read may be of any.
+pub(super) async fn begins(
+    store: &Store,
+    database: &DatabaseFolder,
+    lineage: &str,
+) -> Result<Vec<Lsn>, ArchiveError> {
+    let mut begins = Vec::new();
+    for (key, read) in manifests(store, database).await? {
+        match read {
+            Ok(manifest) if manifest.lineage == lineage => begins.push(manifest.start_lsn),
+            Ok(_) => {}
+            Err(error) => {
+                return Err(ArchiveError::Unread {
+                    manifest: key,
+                    reason: error.to_string(),
+                });
+            }
+        }
+    }
+    Ok(begins)
+}
+
+/// Manifests of a database's complete Snapshots, by key. An error is the store's.
+async fn manifests(
+    store: &Store,
+    database: &DatabaseFolder,
+) -> Result<Vec<(String, Result<Summary, ReadManifestError>)>, ArchiveError> {
+    let listed = store.list(&database.snapshots()).await?;
+    let catalogue = Catalogue::of(&listed);
+    let entries = catalogue
+        .databases
+        .values()
+        .flat_map(|entry| entry.snapshots.values());
+    let keys: Vec<String> = entries
+        .filter_map(|entry| entry.manifest().map(str::to_owned))
+        .collect();
+    let read = stream::iter(keys)
+        .map(|key| async move {
+            let read = manifest::examine(store, &key).await?;
+            Ok::<_, ArchiveError>((key, read.map(Summary::of)))
+        })
+        .buffered(READERS);
+    read.try_collect().await
+}
+
+/// What is needed of a manifest: whole ones list every object.
+struct Summary {
+    snapshot: String,
+    lineage: String,
+    created: Timestamp,
+    timeline: u32,
+    history: Option<String>,
+    start_lsn: Lsn,
+    stop_lsn: Lsn,
+    database_bytes: u64,
+    segment_bytes: u64,
+    system_identifier: String,
+}
+
+impl Summary {
+    fn of(manifest: Manifest) -> Self {
+        Self {
+            snapshot: manifest.snapshot,
+            lineage: manifest.lineage,
+            created: manifest.created,
+            timeline: manifest.timeline,
+            history: manifest.timeline_history,
+            start_lsn: manifest.start_lsn,
+            stop_lsn: manifest.stop_lsn,
+            database_bytes: manifest.sizes.database_bytes,
+            segment_bytes: manifest.cluster.wal_segment_bytes.into(),
+            system_identifier: manifest.cluster.system_identifier,
+        }
+    }
+}
+
 impl Lineage {
-    fn add(&mut self, key: String, manifest: &Manifest) {
-        self.segment_bytes = manifest.cluster.wal_segment_bytes.into();
-        self.system_identifier = manifest.cluster.system_identifier.parse().unwrap_or(0);
+    fn add(&mut self, key: String, manifest: &Summary) {
+        self.segment_bytes = manifest.segment_bytes;
+        self.system_identifier = manifest.system_identifier.parse().unwrap_or(0);
         self.bases.push(base(key, manifest));
         // A Snapshot carries its own history, also where no archive was kept when it came about.
-        if let Some(history) = manifest.timeline_history.as_deref().and_then(read_history) {
+        if let Some(history) = manifest.history.as_deref().and_then(read_history) {
             let timeline = TimelineId(manifest.timeline);
             self.holdings.histories.insert(timeline, history);
         }
@@ -107,7 +168,7 @@ impl Lineage {
 }
 
 /// A Snapshot as a plan sees it.
-fn base(manifest_key: String, manifest: &Manifest) -> Base {
+fn base(manifest_key: String, manifest: &Summary) -> Base {
     Base {
         snapshot: manifest.snapshot.clone(),
         manifest: manifest_key,
@@ -115,7 +176,7 @@ fn base(manifest_key: String, manifest: &Manifest) -> Base {
         timeline: TimelineId(manifest.timeline),
         start: manifest.start_lsn,
         stop: manifest.stop_lsn,
-        bytes: manifest.sizes.database_bytes,
+        bytes: manifest.database_bytes,
     }
 }
 

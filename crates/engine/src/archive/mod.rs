@@ -6,11 +6,13 @@ mod error;
 mod fetch;
 mod inventory;
 mod place;
+mod prune;
 mod push;
 
 pub use error::ArchiveError;
 pub use inventory::{Found, Lineage, find, inventory};
 pub use place::Placement;
+pub use prune::Unneeded;
 pub use push::Pushed;
 
 use crate::{

@@ -3,6 +3,7 @@
 mod apply;
 mod conditions;
 mod dereference;
+mod kept_wal;
 mod plan;
 mod removal;
 mod resume;
@@ -251,7 +252,8 @@ async fn patch_status(
 }
 
 /// Fields of the status that this controller writes; agents and the Snapshot controller write the others.
-const OWN_FIELDS: [&str; 14] = [
+const OWN_FIELDS: [&str; 15] = [
+    "keepWalFrom",
     "phase",
     "reason",
     "creationTime",

@@ -14,6 +14,7 @@ use kubedb_api::{
 
 use super::{
     dereference::{Found, auth_secret, key_of, replication_secret},
+    kept_wal::keep_wal_from,
     schedule::{Scheduled, scheduled},
 };
 use crate::platform::{DesiredContainer, DesiredDatabase};
@@ -114,6 +115,11 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
         postgres_version: postgres_version(old, found),
         bootstrap: bootstrap.clone(),
         resumed: old.resumed.clone(),
+        keep_wal_from: postgres
+            .spec
+            .archiver
+            .as_ref()
+            .and_then(|_| keep_wal_from(old, &found.snapshots)),
         tasks: BTreeMap::new(),
         instances: BTreeMap::new(),
     };
