@@ -78,7 +78,7 @@ impl Facts {
             .spec
             .init
             .as_ref()
-            .is_some_and(|init| init.snapshot_source.is_some());
+            .is_some_and(|init| init.snapshot_source.is_some() || init.postgres_wal.is_some());
         let resolved = status.is_some_and(|status| status.bootstrap.is_some());
         match (wants, resolved) {
             (false, _) => SourceView::Fresh,
