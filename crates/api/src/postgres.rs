@@ -118,7 +118,6 @@ pub struct PostgresSpec {
 
 /// Fields of `spec` that are known and not built.
 pub const UNBUILT_FIELDS: &[&str] = &[
-    "archiver",
     "monitor",
     "configSource",
     "storageType",
@@ -291,6 +290,20 @@ pub struct Endpoints {
     pub standbys: Vec<String>,
 }
 
+/// The first Snapshot of a database whose WAL is archived, as the operator remembers it until one has succeeded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FirstSnapshot {
+    /// When it was decided; its name carries this time.
+    #[schemars(with = "String")]
+    pub time: Timestamp,
+    /// How often one was decided: those before it failed.
+    pub tries: i32,
+    /// Decided, and perhaps not there yet.
+    #[serde(default)]
+    pub pending: bool,
+}
+
 /// What is known of a database.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -335,6 +348,17 @@ pub struct PostgresStatus {
     /// Expression that the next time was computed from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule_expression: Option<String>,
+    /// The Snapshot that the operator makes by itself, where an archive has none to begin from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_snapshot: Option<FirstSnapshot>,
+    /// The earliest moment that can come back: when the oldest Snapshot of this data was complete.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub earliest_restorable_time: Option<Timestamp>,
+    /// The latest, some minute behind what the primary reports.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest_restorable_time: Option<Timestamp>,
     /// Full PostgreSQL version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postgres_version: Option<String>,

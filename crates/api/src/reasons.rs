@@ -11,6 +11,9 @@ pub const BACKUP_SCHEDULED: &str = "BackupScheduled";
 /// Condition: how the last Snapshot ended.
 pub const LAST_SNAPSHOT_SUCCEEDED: &str = "LastSnapshotSucceeded";
 
+/// Condition of a database with an archiver: its changes are stored as they are made.
+pub const ARCHIVING: &str = "Archiving";
+
 /// Condition of a Snapshot that is being deleted: whether its data is gone.
 pub const DATA_DELETED: &str = "DataDeleted";
 
@@ -40,6 +43,14 @@ pub mod event {
     pub const DATA_RETAINED: &str = "DataRetained";
     /// Retention deletes a Snapshot.
     pub const EXPIRED: &str = "Expired";
+    /// A Snapshot is made because an archive has none to begin from.
+    pub const FIRST_SNAPSHOT: &str = "FirstSnapshot";
+    /// WAL cannot be archived.
+    pub const ARCHIVE_FAILING: &str = "ArchiveFailing";
+    /// It can again.
+    pub const ARCHIVE_RECOVERED: &str = "ArchiveRecovered";
+    /// A database is wiped out, and its archive stays.
+    pub const ARCHIVE_RETAINED: &str = "ArchiveRetained";
     /// A database's instances are being stopped.
     pub const PAUSING: &str = "Pausing";
     /// They are.
@@ -84,6 +95,8 @@ pub mod text {
     pub const WIPING_OUT: &str = "Wiping out Database";
     /// With `SuccessfulWipeOut`.
     pub const WIPED_OUT: &str = "Successfully wiped out Database workload";
+    /// With `ArchiveRecovered`.
+    pub const ARCHIVE_RECOVERED: &str = "WAL is archived again";
     /// With `IgnoredSnapshot`.
     pub const BACKUP_SKIPPED: &str = "Skipping scheduled Backup. One is still active.";
 }

@@ -4,11 +4,15 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt as _, api::ListParams};
-use kubedb_api::{DormantDatabase, Postgres, PostgresSpec, Snapshot, labels};
+use kube::{Api, Resource, ResourceExt as _, api::ListParams};
+use kubedb_api::{
+    DormantDatabase, Postgres, PostgresSpec, Snapshot, labels,
+    reasons::{component, event},
+};
 
 use crate::{
     context::{ReconcileError, request},
+    events::{Note, publish},
     guarded::of_uid,
     operator::Operator,
     platform::DatabaseKey,
@@ -49,6 +53,36 @@ pub(crate) async fn everything(
     }
     secrets(operator, wiping).await?;
     data(operator, wiping).await
+}
+
+/// Tells of what is left of a database that is wiped out: nobody deletes an archive yet.
+pub(crate) async fn tell_archive<K>(
+    operator: &Operator,
+    object: &K,
+    wiping: &Wiping<'_>,
+    now: Timestamp,
+) where
+    K: Resource<DynamicType = ()>,
+{
+    let Some(note) = archive_note(wiping) else {
+        return;
+    };
+    publish(&operator.client, object, &note, now).await;
+}
+
+fn archive_note(wiping: &Wiping<'_>) -> Option<Note> {
+    let archiver = wiping.spec.archiver.as_ref();
+    let storage = archiver?.storage.as_ref()?;
+    let path = format!(
+        "kubedb/{}/{}/archive",
+        wiping.key.namespace, wiping.key.name
+    );
+    let message = format!(
+        "The archive of WAL stays in its store ({}), below {path}: delete it there, for rows of the database are in it",
+        storage.bucket_label()
+    );
+    let (component, reason) = (component::POSTGRES_OPERATOR, event::ARCHIVE_RETAINED);
+    Some(Note::warning(component, reason, message).of(wiping.uid))
 }
 
 async fn snapshots(

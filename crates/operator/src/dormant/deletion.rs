@@ -127,6 +127,7 @@ async fn wipe_out(
         say(dormant, operator, waits).await?;
         return Ok(Action::requeue(SOON));
     }
+    wipe::tell_archive(operator, dormant, &wiping, now).await;
     let (reason, words) = (event::SUCCESSFUL_WIPE_OUT, text::WIPED_OUT);
     tell(operator, dormant, reason, words, now).await;
     let status = json!({ "phase": DormantPhase::WipedOut, "wipeOutTime": now, "reason": null });

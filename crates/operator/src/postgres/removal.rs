@@ -68,6 +68,9 @@ pub(super) async fn remove(
         say(postgres, operator, &waits).await?;
         return Ok(Action::requeue(SOON));
     }
+    if policy == Some(TerminationPolicy::WipeOut) {
+        wipe::tell_archive(operator, postgres, &wiping, now).await;
+    }
     set_finalizers(postgres, operator, false).await?;
     Ok(Action::await_change())
 }
