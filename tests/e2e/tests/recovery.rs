@@ -321,3 +321,52 @@ fn t13_wal_that_no_snapshot_needs_goes_and_the_rest_still_recovers() {
     source.archive();
     assert!(source.archived().len() > left);
 }
+
+#[test]
+fn an_archive_alone_makes_a_database_that_archives_itself_and_makes_another() {
+    let world = World::new();
+    world.create(&postgres("one", "15", 1, ARCHIVER));
+    world.status("pg", "one", "Running", 120);
+    let first = |name: &str| {
+        let what = format!("the first Snapshot of {name}");
+        eventually(&what, Duration::from_secs(120), || {
+            let all = world.server.objects("snap", "demo")?;
+            let mut good = all.iter().filter(|snapshot| {
+                snapshot["spec"]["databaseName"] == name
+                    && snapshot["status"]["phase"] == "Succeeded"
+            });
+            good.next().map(drop).ok_or_else(|| format!("{all:?}"))
+        });
+    };
+    first("one");
+    let one = Source {
+        world: &world,
+        name: "one".to_owned(),
+        version: "15",
+    };
+    one.sql("CREATE TABLE step (i int)");
+    one.step(1);
+    one.archive();
+    // Neither the database nor its Snapshots are needed any more.
+    world.delete_for_good("one");
+    let from = |name: &str| {
+        format!(
+            "{ARCHIVER}  init:\n    postgresWAL:\n      storageSecretName: gcs-secret\n      gcs:\n        bucket: kubedb\n        prefix: kubedb/demo/{name}/archive\n"
+        )
+    };
+    world.create(&postgres("two", "15", 2, &from("one")));
+    world.status("pg", "two", "Running", 120);
+    first("two");
+    let two = Source {
+        world: &world,
+        name: "two".to_owned(),
+        version: "15",
+    };
+    assert_eq!(two.sql(ROWS), "1");
+    two.step(2);
+    two.archive();
+    world.sql_becomes("two", "SELECT count(*) FROM pg_stat_replication", "1");
+    world.create(&postgres("three", "15", 1, &from("two")));
+    world.status("pg", "three", "Running", 120);
+    assert_eq!(world.sql("three", ROWS).unwrap(), "1 2");
+}
