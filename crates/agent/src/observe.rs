@@ -2,8 +2,11 @@
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
-use kubedb_api::{Postgres, postgres::StandbyMode};
-use kubedb_core::instance::{DatabaseView, LeaseView, Observation, PrimaryView, Seen, SourceView};
+use kubedb_api::{Postgres, postgres::StandbyMode, storage::SnapshotStorage};
+use kubedb_core::{
+    instance::{DatabaseView, LeaseView, Observation, PrimaryView, Seen, SourceView},
+    lsn::Lsn,
+};
 
 use crate::agent::Agent;
 
@@ -63,6 +66,18 @@ impl Facts {
     /// Whether the database is known to have no other instance.
     pub(crate) fn is_alone(&self) -> bool {
         self.database.is_some() && self.replicas == 1
+    }
+
+    /// Where WAL is archived.
+    pub(crate) fn archive_storage(&self) -> Option<&SnapshotStorage> {
+        let archiver = self.database.as_ref()?.spec.archiver.as_ref();
+        archiver.and_then(|archiver| archiver.storage.as_ref())
+    }
+
+    /// Where the earliest Snapshot begins, as the operator knows it.
+    pub(crate) fn keep_wal_from(&self) -> Option<Lsn> {
+        let status = self.database.as_ref()?.status.as_ref()?;
+        status.keep_wal_from.as_ref()?.parse().ok()
     }
 
     fn source(&self) -> SourceView {

@@ -368,6 +368,9 @@ pub struct PostgresStatus {
     /// Data that this database took over from a paused one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed: Option<KeptData>,
+    /// Where the earliest Snapshot of this database begins that is known, in any store: archived WAL from here on is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_wal_from: Option<String>,
     /// Assigned tasks, by Snapshot.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tasks: BTreeMap<String, SnapshotTask>,

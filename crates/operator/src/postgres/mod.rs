@@ -5,6 +5,7 @@ mod archive;
 mod conditions;
 mod dereference;
 mod first;
+mod kept_wal;
 mod plan;
 mod removal;
 mod resume;
@@ -286,7 +287,8 @@ async fn patch_status(
 }
 
 /// Fields of the status that this controller writes; agents and the Snapshot controller write the others.
-const OWN_FIELDS: [&str; 17] = [
+const OWN_FIELDS: [&str; 18] = [
+    "keepWalFrom",
     "phase",
     "reason",
     "creationTime",

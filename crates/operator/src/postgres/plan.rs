@@ -15,6 +15,7 @@ use super::{
     archive,
     dereference::{Found, auth_secret, key_of, replication_secret},
     first::{First, first},
+    kept_wal::keep_wal_from,
     schedule::{Scheduled, scheduled},
     source::{Unresolved, restore_source},
 };
@@ -123,6 +124,11 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
         postgres_version: postgres_version(old, found),
         bootstrap: bootstrap.clone(),
         resumed: old.resumed.clone(),
+        keep_wal_from: postgres
+            .spec
+            .archiver
+            .as_ref()
+            .and_then(|_| keep_wal_from(old, &found.snapshots)),
         tasks: BTreeMap::new(),
         instances: BTreeMap::new(),
     };
