@@ -387,16 +387,17 @@ impl Postgres {
         let resumed = status.and_then(|status| status.resumed.clone());
         let own = KeptData {
             uid: self.uid().unwrap_or_default(),
-            begun: false,
+            ..KeptData::default()
         };
         let data = resumed.unwrap_or(own);
         let instances = status.map(|status| &status.instances).into_iter().flatten();
-        let begun = instances
-            .into_iter()
-            .any(|(_, report)| report.lineage.is_some());
+        let lineage = instances
+            .filter_map(|(_, report)| report.lineage.clone())
+            .next();
         KeptData {
-            begun: data.begun || begun,
-            ..data
+            begun: data.begun || lineage.is_some(),
+            lineage: lineage.or(data.lineage),
+            uid: data.uid,
         }
     }
 }

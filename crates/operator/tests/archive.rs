@@ -333,3 +333,142 @@ async fn an_archive_is_recovered_from_by_its_path_alone() {
     );
     assert_eq!(recovery.target.timeline.as_deref(), Some("2"));
 }
+
+async fn gone(world: &World, name: &str) {
+    eventually("end of the database", async || {
+        match world.postgreses().get_opt(name).await.unwrap() {
+            None => Ok(()),
+            Some(found) => Err(found.status.map(|status| status.reason)),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_wiped_out_takes_the_archive_along() {
+    let mut world = World::new().await;
+    world.operate(None).await;
+    world.archived("pg", Value::Null).await;
+    until(&world, "pg", "a window", |status| {
+        status.earliest_restorable_time.is_some()
+    })
+    .await;
+    // One that is being recovered from it is waited for.
+    let path = json!({ "mountPath": "/nowhere/kubedb/demo/pg/archive", "hostPath": { "path": "/nowhere/kubedb/demo/pg/archive" } });
+    create(&world, "copy", json!({ "postgresWAL": { "local": path } })).await;
+    until(&world, "copy", "a source", |status| {
+        status.bootstrap.is_some()
+    })
+    .await;
+    let api = world.postgreses();
+    let wipes = Patch::Merge(json!({ "spec": { "terminationPolicy": "WipeOut" } }));
+    api.patch("pg", &PatchParams::default(), &wipes)
+        .await
+        .unwrap();
+    api.delete("pg", &DeleteParams::default()).await.unwrap();
+    // The Snapshot itself is read, too, so that it comes first; kept as it is, it is out of the way.
+    eventually("the reader told", async || {
+        let all = world.all_snapshots().await;
+        let told: Vec<_> = all
+            .iter()
+            .filter_map(|snapshot| snapshot.status.clone()?.reason)
+            .collect();
+        if told.iter().any(|reason| reason.contains("demo/copy")) {
+            Ok(())
+        } else {
+            Err(told)
+        }
+    })
+    .await;
+    let archive = "Platform deletes pg";
+    assert!(
+        !world
+            .begun
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|line| line == archive)
+    );
+    api.delete("copy", &DeleteParams::default()).await.unwrap();
+    gone(&world, "copy").await;
+    gone(&world, "pg").await;
+    let begun = world.begun.lock().unwrap().clone();
+    let at = |line: &str| begun.iter().position(|known| known.starts_with(line));
+    let (snapshot, archive, volumes) = (
+        at("Delete pg-").or_else(|| at("Platform deletes pg-")),
+        begun.iter().position(|line| line == archive),
+        at("Platform wipes pg"),
+    );
+    assert!(
+        snapshot < archive && archive < volumes && snapshot.is_some(),
+        "{begun:?}"
+    );
+    let events = world.events().await;
+    assert!(
+        !events.keys().any(|line| line.contains("ArchiveRetained")),
+        "{events:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_database_is_wiped_out_with_its_archive_once_the_store_lets_it() {
+    let mut world = World::new().await;
+    world.operate(None).await;
+    world.archived("pg", Value::Null).await;
+    until(&world, "pg", "a window", |status| {
+        status.earliest_restorable_time.is_some()
+    })
+    .await;
+    let snapshot = world.all_snapshots().await[0].name_any();
+    let retain = Patch::Merge(json!({ "spec": { "deletionPolicy": "Retain" } }));
+    let snapshots = world.snapshots();
+    snapshots
+        .patch(&snapshot, &PatchParams::default(), &retain)
+        .await
+        .unwrap();
+    world
+        .postgreses()
+        .delete("pg", &DeleteParams::default())
+        .await
+        .unwrap();
+    gone(&world, "pg").await;
+    let dormants = world.dormants();
+    let data = dormants.get("pg").await.unwrap().kept_data();
+    assert_eq!(data.lineage.as_deref(), Some("l"));
+    let wipe = Patch::Merge(json!({ "spec": { "wipeOut": true } }));
+    dormants
+        .patch("pg", &PatchParams::default(), &wipe)
+        .await
+        .unwrap();
+    world.script.lock().unwrap().refusal = Some("bucket gone".to_owned());
+    dormants
+        .delete("pg", &DeleteParams::default())
+        .await
+        .unwrap();
+    eventually("the reason", async || {
+        let found = dormants.get("pg").await.unwrap();
+        let reason = found
+            .status
+            .and_then(|status| status.reason)
+            .unwrap_or_default();
+        if reason.contains("the archive") && reason.contains("bucket gone") {
+            Ok(())
+        } else {
+            Err(reason)
+        }
+    })
+    .await;
+    world.script.lock().unwrap().refusal = None;
+    // It is tried again by itself, after a pause.
+    eventually("end of the record", async || {
+        let found = dormants.get_opt("pg").await.unwrap();
+        found.map_or(Ok(()), |found| Err(found.status))
+    })
+    .await;
+    let begun = world.begun.lock().unwrap().clone();
+    let tried = begun
+        .iter()
+        .filter(|line| *line == "Platform deletes pg")
+        .count();
+    assert_eq!(tried, 2, "{begun:?}");
+}

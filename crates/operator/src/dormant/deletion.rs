@@ -116,10 +116,12 @@ async fn wipe_out(
     let key = key_of(dormant);
     let none = PostgresSpec::default();
     let deleted = dormant.metadata.deletion_timestamp.as_ref();
+    let kept = dormant.kept_data();
     let wiping = Wiping {
         key: &key,
         uid: &dormant.uid().unwrap_or_default(),
-        data_uid: &dormant.kept_data().uid,
+        data_uid: &kept.uid,
+        lineage: kept.lineage.as_deref(),
         spec: dormant.spec.origin.spec.postgres.as_ref().unwrap_or(&none),
         since: deleted.map_or(now, |deleted| deleted.0),
     };

@@ -40,6 +40,7 @@ use crate::{
     gate::digest,
     guarded::{self, patch_main},
     operator::Operator,
+    platform::DatabaseKey,
 };
 
 /// Look again this late when nothing happens: a Lease that changed hands, and what was changed by hand behind our back, are
@@ -221,13 +222,26 @@ pub(crate) fn waits_for(postgres: &Postgres, snapshot: &Snapshot) -> bool {
 
 /// Whether a database is being restored from this Snapshot.
 pub(crate) fn is_restoring(postgres: &Postgres, snapshot: &Snapshot) -> bool {
+    read_source(postgres).is_some_and(|source| reads(source, snapshot))
+}
+
+/// Whether a database is being recovered from the archive of this one.
+pub(crate) fn is_recovering(postgres: &Postgres, database: &DatabaseKey) -> bool {
+    let recovery = read_source(postgres).and_then(|source| source.recovery.as_ref());
+    recovery.is_some_and(|recovery| {
+        recovery.namespace == database.namespace && recovery.database == database.name
+    })
+}
+
+/// What a database is being restored from, until that is over.
+fn read_source(postgres: &Postgres) -> Option<&RestoreSource> {
     let status = postgres.status.as_ref();
     let source = status.and_then(|status| status.bootstrap.as_ref());
     let phase = status.and_then(|status| status.phase);
     let is_over = matches!(phase, Some(PostgresPhase::Running | PostgresPhase::Failed))
         || postgres.annotations().contains_key(labels::INITIALIZED)
         || postgres.metadata.deletion_timestamp.is_some();
-    !is_over && source.is_some_and(|source| reads(source, snapshot))
+    source.filter(|_| !is_over)
 }
 
 /// Whether a restore reads this Snapshot. One that finds its Snapshot in an archive may take any of that database, unless it is told which.

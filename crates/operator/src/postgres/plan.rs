@@ -397,3 +397,40 @@ fn secrets(
     names.dedup();
     names
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn named(spec: Value, bootstrap: &Value) -> Vec<String> {
+        let postgres: Postgres = serde_json::from_value(json!({
+            "apiVersion": "kubedb.com/v1alpha1", "kind": "Postgres", "metadata": {"name": "pg", "namespace": "demo"},
+            "spec": spec,
+        }))
+        .unwrap();
+        let bootstrap: Option<RestoreSource> = serde_json::from_value(bootstrap.clone()).unwrap();
+        let named = secrets(&postgres, &Found::default(), bootstrap.as_ref());
+        let named = named.into_iter();
+        named
+            .map(|(namespace, name)| format!("{namespace}/{name}"))
+            .collect()
+    }
+
+    #[test]
+    fn agents_read_the_secret_of_their_archive_and_of_the_one_they_recover_from() {
+        let archiver = json!({"storage": {"storageSecretName": "wal", "s3": {"bucket": "b"}}});
+        let spec = json!({"version": "15", "archiver": archiver});
+        let own = ["demo/pg-auth", "demo/pg-replication"];
+        assert_eq!(named(json!({"version": "15"}), &Value::Null), own);
+        assert_eq!(
+            named(spec.clone(), &Value::Null),
+            [own[0], own[1], "demo/wal"]
+        );
+        let bootstrap = json!({"namespace": "prod", "database": "old", "storage": {"storageSecretName": "snapshots"},
+            "recovery": {"namespace": "prod", "database": "old", "storage": {"storageSecretName": "archive"}}});
+        let all = [own[0], own[1], "demo/wal", "prod/archive", "prod/snapshots"];
+        assert_eq!(named(spec, &bootstrap), all);
+    }
+}
