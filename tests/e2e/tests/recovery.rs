@@ -153,8 +153,19 @@ fn every_target(world: &World, version: &str) {
         source.function("pg_current_wal_insert_lsn")
     ));
     source.step(5);
+    let quiet = source.sql(
+        "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+    );
     source.archive();
-    source.step(6);
+    eventually("coverage", Duration::from_secs(90), || {
+        let status = source.archive_status();
+        let covered = status["coveredTime"].as_str().unwrap_or_default();
+        if covered > quiet.as_str() {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    });
 
     let back = |target: &str| source.recovered("base", target);
     assert_eq!(
@@ -172,6 +183,13 @@ fn every_target(world: &World, version: &str) {
     if version != "9.6" {
         assert_eq!(back(&format!("{{lsn: {lsn}}}")), "1 2 3 4", "{version}");
     }
+    // Nothing was committed between then and now, and all of it is archived.
+    assert_eq!(
+        back(&format!("{{time: \"{quiet}\"}}")),
+        "1 2 3 4 5",
+        "{version}"
+    );
+    source.step(6);
     assert_eq!(back("{immediate: true}"), "none", "{version}");
     assert_eq!(back("{timeline: \"1\"}"), "1 2 3 4 5", "{version}");
 
