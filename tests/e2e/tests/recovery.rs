@@ -388,3 +388,36 @@ fn an_archive_alone_makes_a_database_that_archives_itself_and_makes_another() {
     world.status("pg", "three", "Running", 120);
     assert_eq!(world.sql("three", ROWS).unwrap(), "1 2");
 }
+
+#[test]
+fn t19_a_recovery_that_is_killed_or_loses_its_store_begins_anew_and_comes_whole() {
+    let world = World::new();
+    let source = Source::begin(&world, "src", "15");
+    for step in 1..=6 {
+        source.step(step);
+        source.archive();
+    }
+    source.recover("back", "base", "{timeline: latest}");
+    for delay in [0, 150, 400, 900] {
+        let what = "an agent that restores, or is done";
+        let agent = eventually(what, Duration::from_secs(60), || {
+            let object = world.server.object("pg", "back", "demo")?;
+            let phase = &object["status"]["instances"]["back-0"]["phase"];
+            let is_at_work = phase == "Restoring" || phase == "Running";
+            world
+                .agent("back", 0)
+                .filter(|_| is_at_work)
+                .ok_or_else(|| object["status"].to_string())
+        });
+        std::thread::sleep(Duration::from_millis(delay));
+        signal(agent, 9);
+    }
+    // The store goes away for a while, whatever is being fetched.
+    world.line.cut(true);
+    std::thread::sleep(Duration::from_secs(5));
+    world.line.cut(false);
+    world.status("pg", "back", "Running", 180);
+    world.sql_becomes("back", ROWS, "1 2 3 4 5 6");
+    let kept = world.instance("back", 0).join("data.new");
+    assert!(!kept.exists());
+}
