@@ -11,7 +11,8 @@ use crate::{
     client::ServerArgs,
     commands::{
         AgentArgs, ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs,
-        InstallArgs, OperatorArgs, RepoArgs, ServeArgs, SnapshotArgs, TaskArgs, UninstallArgs,
+        InstallArgs, OperatorArgs, RepoArgs, RestoreArgs, ServeArgs, SnapshotArgs, TaskArgs,
+        UninstallArgs,
     },
 };
 
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Schedule(ScheduleArgs),
     /// Say which Snapshots stay and why; pin one
     Snapshot(SnapshotArgs),
+    /// Say what would come back, before anything is restored
+    Restore(RestoreArgs),
     /// Look into a bucket and restore from it, without any server
     Repo(RepoArgs),
     /// Install kubedb into a Kubernetes cluster, or bring it to this version

@@ -10,6 +10,7 @@ use std::{
 };
 
 use kubedb_e2e::{
+    kubedb::{binary, run},
     process::signal,
     wait::eventually,
     world::{World, postgres, snapshot},
@@ -364,7 +365,33 @@ fn an_archive_alone_makes_a_database_that_archives_itself_and_makes_another() {
     };
     one.sql("CREATE TABLE step (i int)");
     one.step(1);
+    let time = one.sql("SELECT clock_timestamp()");
+    one.sql("SELECT pg_sleep(0.1)");
+    one.step(2);
     one.archive();
+    // What is planned comes back.
+    let mut plan = Command::new(binary());
+    plan.args([
+        "restore",
+        "plan",
+        "one",
+        "-n",
+        "demo",
+        "--target-time",
+        &time,
+    ])
+    .env("KUBECONFIG", world.server.kubeconfig())
+    .env("STORAGE_EMULATOR_HOST", world.gcs.endpoint());
+    let planned = run(&mut plan, "").unwrap();
+    assert_eq!(planned.code, 0, "{}", planned.stderr);
+    assert!(
+        planned.stderr.contains("demo/one comes back as of time"),
+        "{}",
+        planned.stderr
+    );
+    world.create(&planned.stdout);
+    world.status("pg", "one-restored", "Running", 120);
+    assert_eq!(world.sql("one-restored", ROWS).unwrap(), "1");
     // Neither the database nor its Snapshots are needed any more.
     world.delete_for_good("one");
     let from = |name: &str| {
@@ -380,13 +407,13 @@ fn an_archive_alone_makes_a_database_that_archives_itself_and_makes_another() {
         name: "two".to_owned(),
         version: "15",
     };
-    assert_eq!(two.sql(ROWS), "1");
-    two.step(2);
+    assert_eq!(two.sql(ROWS), "1 2");
+    two.step(3);
     two.archive();
     world.sql_becomes("two", "SELECT count(*) FROM pg_stat_replication", "1");
     world.create(&postgres("three", "15", 1, &from("two")));
     world.status("pg", "three", "Running", 120);
-    assert_eq!(world.sql("three", ROWS).unwrap(), "1 2");
+    assert_eq!(world.sql("three", ROWS).unwrap(), "1 2 3");
 }
 
 #[test]
