@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agent::Agent,
     api::ApiError,
-    archive::{Archiver, Destination, Look},
+    archive::{Archiver, Destination, Look, Opener, open_store},
     bootstrap::{self, BootstrapError},
     observe::Facts,
     postgres::{
@@ -231,7 +231,14 @@ impl Agent {
         match ControlFile::read(&data) {
             Ok(control) => {
                 let to = destination(control.wal_segment_bytes.into());
-                let archiver = Archiver::new(to, self.api.clone());
+                let (api, storage) = (self.api.clone(), storage.clone());
+                let namespace = self.config.namespace.clone();
+                let opener: Opener = Arc::new(move || {
+                    let (api, namespace, storage) =
+                        (api.clone(), namespace.clone(), storage.clone());
+                    Box::pin(async move { open_store(&api, &namespace, &storage).await })
+                });
+                let archiver = Archiver::new(to, opener);
                 self.desk.set_archiver(Some(Arc::new(archiver)));
             }
             Err(error) => tracing::warn!(%error, "cannot archive"),
@@ -405,11 +412,14 @@ impl Agent {
             return;
         }
         if let Ok(transactions) = sql.transactions().await {
-            archiver.look(Look {
+            let ends = archiver.look(Look {
                 at: before,
                 lsn,
                 transactions,
             });
+            if ends && let Err(error) = sql.switch_wal(self.place.dialect).await {
+                tracing::debug!(%error, "the segment ends later");
+            }
         }
     }
 }

@@ -41,24 +41,32 @@ const HISTORIES: usize = 1_024;
 
 /// Where WAL goes.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Destination {
-    pub(crate) storage: SnapshotStorage,
-    pub(crate) namespace: String,
-    pub(crate) database: String,
-    pub(crate) lineage: String,
-    pub(crate) system_identifier: u64,
-    pub(crate) segment_bytes: u64,
+pub struct Destination {
+    /// The store.
+    pub storage: SnapshotStorage,
+    /// Namespace of the database.
+    pub namespace: String,
+    /// Its name.
+    pub database: String,
+    /// Its lineage.
+    pub lineage: String,
+    /// Identifier of its cluster.
+    pub system_identifier: u64,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
     /// Folder of PostgreSQL's WAL.
-    pub(crate) folder: PathBuf,
+    pub folder: PathBuf,
 }
+
+/// Opens the store anew, with the keys as they are by then.
+pub(crate) type Opener = Arc<dyn Fn() -> BoxFuture<'static, Result<Store, String>> + Send + Sync>;
 
 type Stored = Shared<BoxFuture<'static, Result<(), Arc<str>>>>;
 
 /// Stores the WAL of one primary.
-#[derive(Debug)]
 pub(crate) struct Archiver {
     to: Destination,
-    api: OwnApi,
+    opener: Opener,
     places: Arc<Semaphore>,
     state: Mutex<State>,
 }
@@ -83,13 +91,21 @@ impl std::fmt::Debug for State {
     }
 }
 
+impl std::fmt::Debug for Archiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archiver")
+            .field("to", &self.to)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Archiver {
-    pub(crate) fn new(to: Destination, api: OwnApi) -> Self {
+    pub(crate) fn new(to: Destination, opener: Opener) -> Self {
         let fitting = MEMORY_BYTES / (2 * to.segment_bytes).max(1);
         let places = usize::try_from(fitting).unwrap_or(1).clamp(1, AT_ONCE);
         Self {
             to,
-            api,
+            opener,
             places: Arc::new(Semaphore::new(places)),
             state: Mutex::default(),
         }
@@ -265,7 +281,7 @@ impl Archiver {
             return Ok(archive.clone());
         }
         let to = &self.to;
-        let store = open(&self.api, &to.namespace, &to.storage).await?;
+        let store = (self.opener)().await?;
         let folder = DatabaseFolder::new(&to.namespace, &to.database);
         let archive = folder.and_then(|folder| {
             Archive::new(
@@ -321,9 +337,9 @@ impl Archiver {
         Ok(())
     }
 
-    /// Notes a look at the primary, and gives what is told of archiving.
-    pub(crate) fn look(&self, look: Look) {
-        self.state().coverage.look(look);
+    /// Notes a look at the primary, and says whether its segment shall be ended.
+    pub(crate) fn look(&self, look: Look) -> bool {
+        self.state().coverage.look(look)
     }
 
     pub(crate) fn status(&self) -> ArchiveStatus {

@@ -13,7 +13,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-pub(crate) use archiver::{Archiver, Destination, open as open_store};
+pub use archiver::Destination;
+pub(crate) use archiver::{Archiver, Opener, open as open_store};
 pub(crate) use coverage::Look;
 pub(crate) use listener::listen;
 pub(crate) use source::WalSource;
@@ -49,6 +50,21 @@ impl WalDesk {
     pub(crate) fn set_source(&self, source: Option<Arc<WalSource>>) {
         *self.source.lock().unwrap_or_else(PoisonError::into_inner) = source;
     }
+}
+
+/// Answers `archive_command` at a socket for a store that is open already, as an agent does for its database: what a benchmark compares with other archivers.
+pub fn answer_pushes(
+    socket: &Path,
+    store: kubedb_engine::store::Store,
+    to: Destination,
+) -> io::Result<tokio::task::JoinHandle<()>> {
+    let opener: Opener = Arc::new(move || {
+        let store = store.clone();
+        Box::pin(async move { Ok(store) })
+    });
+    let desk = WalDesk::default();
+    desk.set_archiver(Some(Arc::new(Archiver::new(to, opener))));
+    listen(socket, desk)
 }
 
 /// The commands that PostgreSQL runs, as its shell reads them.
