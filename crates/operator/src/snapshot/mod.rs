@@ -109,6 +109,7 @@ fn invalid(snapshot: &Snapshot) -> Option<SnapshotDecision> {
         action: SnapshotAction::Fail,
         reason: format!("{}: {}", text::INVALID_SNAPSHOT, admission::list(&errors)),
         is_queued: false,
+        is_aside: false,
     })
 }
 
