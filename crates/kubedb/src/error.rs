@@ -182,6 +182,14 @@ pub(crate) enum CommandError {
         /// The store, as users know it.
         store: String,
     },
+    /// A bucket that is a folder, and there is none.
+    #[error("{}", no_folder(.folder, *.exists))]
+    NoFolder {
+        /// The folder.
+        folder: String,
+        /// Whether something else is there.
+        exists: bool,
+    },
     /// Snapshots are not whole; what is wrong was printed.
     #[error("{damaged} of {checked} Snapshots in {store} cannot be restored as they were")]
     Damaged {
@@ -352,7 +360,7 @@ impl CommandError {
             {
                 code::NOT_FOUND
             }
-            Self::NotInStore { .. } => code::NOT_FOUND,
+            Self::NotInStore { .. } | Self::NoFolder { .. } => code::NOT_FOUND,
             Self::TimedOut { .. } => code::TIMED_OUT,
             Self::Interrupted => code::INTERRUPTED,
             Self::Reported { code } => *code,
@@ -401,6 +409,9 @@ impl CommandError {
             Self::State { hint, .. } => return hint.clone(),
             Self::NotInStore { .. } => {
                 "kubedb repo list BUCKET shows what there is; the prefix of the storage belongs to the address, as in gs://BUCKET/PREFIX"
+            }
+            Self::NoFolder { .. } => {
+                "the folder is local.hostPath.path of the storage, with local.subPath below it, on the machine that ran the database; kubedb describe snap NAME shows both"
             }
             Self::Damaged { .. } => {
                 "make another Snapshot while the database runs (kubectl create -f, kind Snapshot); kubedb repo list BUCKET shows those of before"
@@ -454,6 +465,14 @@ fn refusal_hint(status: &Status) -> Option<String> {
         _ => return None,
     };
     Some(hint.to_owned())
+}
+
+fn no_folder(folder: &str, exists: bool) -> String {
+    if exists {
+        format!("{folder} is no folder, so it is no bucket either")
+    } else {
+        format!("the folder {folder} does not exist")
+    }
 }
 
 #[cfg(test)]
