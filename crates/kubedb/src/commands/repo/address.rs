@@ -278,6 +278,26 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_is_not_there_is_said_to_be_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        for (place, words) in [
+            (folder.path().join("absent"), "does not exist"),
+            (file, "is no folder"),
+        ] {
+            let place = PlaceArgs {
+                bucket: place.to_str().unwrap().to_owned(),
+                endpoint: None,
+                secret: None,
+            };
+            let told = place.open().unwrap_err();
+            assert!(told.to_string().contains(words), "{told}");
+            assert!(told.hint().is_some());
+        }
+    }
+
+    #[test]
     fn secrets_are_read_and_never_quoted() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret.yaml");
