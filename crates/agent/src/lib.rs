@@ -22,5 +22,6 @@ pub mod sql;
 pub mod state;
 pub mod task;
 mod tasks;
+mod verify;
 
 pub use agent::{AgentError, run};

@@ -14,3 +14,4 @@ pub mod schedule;
 pub mod snapshot;
 pub mod steps;
 pub mod turns;
+pub mod verification;

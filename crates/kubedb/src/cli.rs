@@ -12,6 +12,7 @@ use crate::{
     commands::{
         AgentArgs, ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs,
         InstallArgs, OperatorArgs, RepoArgs, ServeArgs, SnapshotArgs, TaskArgs, UninstallArgs,
+        VerifyArgs,
     },
 };
 
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Schedule(ScheduleArgs),
     /// Say which Snapshots stay and why; pin one
     Snapshot(SnapshotArgs),
+    /// Prove that a Snapshot can be restored
+    Verify(VerifyArgs),
     /// Look into a bucket and restore from it, without any server
     Repo(RepoArgs),
     /// Install kubedb into a Kubernetes cluster, or bring it to this version

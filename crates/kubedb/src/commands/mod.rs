@@ -18,6 +18,7 @@ mod server;
 mod signals;
 mod snapshot;
 mod task;
+mod verify;
 
 use std::{future::Future, io};
 
@@ -40,6 +41,7 @@ pub(crate) use repo::RepoArgs;
 pub(crate) use server::ServeArgs;
 pub(crate) use snapshot::SnapshotArgs;
 pub(crate) use task::TaskArgs;
+pub(crate) use verify::VerifyArgs;
 
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
@@ -57,6 +59,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
         Command::Schedule(arguments) => schedule::run(arguments.command, ui),
         Command::Repo(arguments) => online(repo::run(arguments, ui)),
         Command::Snapshot(arguments) => online(self::snapshot::run(arguments, &server, ui)),
+        Command::Verify(arguments) => online(verify::run(arguments, &server, ui)),
         Command::Server(arguments) => self::server::run(arguments, ui),
         Command::Operator(arguments) => self::operator::run(arguments, &server),
         Command::Agent(arguments) => self::agent::run(arguments),

@@ -12,6 +12,7 @@ use kube::{
 use kubedb_api::{
     Postgres, Snapshot, SnapshotSpec, labels,
     reasons::{component, event},
+    verification::{VerificationRequest, annotation},
 };
 use kubedb_core::{
     names::{scheduled_snapshot, scheduled_snapshot_beside},
@@ -202,7 +203,17 @@ fn snapshot_of(
     );
     snapshot.metadata.labels = Some(database_labels(postgres));
     let start = start.map(|start| (labels::START_AFTER.to_owned(), start.to_string()));
+    let verify = schedule.verify.clone().map(|wanted| {
+        let request = VerificationRequest {
+            level: wanted.level,
+            query: wanted.query,
+            database: wanted.database,
+            requested: None,
+        };
+        (labels::VERIFY.to_owned(), annotation(&request))
+    });
     let annotations = [(labels::TICK.to_owned(), tick.to_string())];
-    snapshot.metadata.annotations = Some(annotations.into_iter().chain(start).collect());
+    let annotations = annotations.into_iter().chain(start).chain(verify);
+    snapshot.metadata.annotations = Some(annotations.collect());
     Some(snapshot)
 }

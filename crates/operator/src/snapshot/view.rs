@@ -9,6 +9,7 @@ use kubedb_api::{
     postgres::PostgresPhase,
     protocol::{InstanceRole, TaskPhase, TaskStatus},
     snapshot::SnapshotPhase,
+    verification::VerificationPhase,
 };
 use kubedb_core::{
     snapshot::{Candidate, Report, SnapshotView, Stage},
@@ -73,7 +74,8 @@ pub(crate) fn view(snapshot: &Snapshot, found: &Found, now: Timestamp) -> Snapsh
             .as_ref()
             .is_some_and(|database| database.metadata.deletion_timestamp.is_none()),
         before: before(snapshot, &found.siblings)
-            .map(|before| format!("Snapshot {before} of the same database comes first")),
+            .map(|before| format!("Snapshot {before} of the same database comes first"))
+            .or_else(|| verifying(&found.siblings)),
         not_before: snapshot
             .annotations()
             .get(labels::START_AFTER)
@@ -146,6 +148,23 @@ fn before(snapshot: &Snapshot, siblings: &[Snapshot]) -> Option<String> {
         .filter(|other| order(other) < order(snapshot))
         .min_by_key(|other| order(other))
         .map(|other| other.name_any())
+}
+
+/// Why it waits for a verification, which its own presence ends within seconds.
+fn verifying(siblings: &[Snapshot]) -> Option<String> {
+    let other = siblings.iter().find(|other| is_verifying(other))?;
+    let name = other.name_any();
+    Some(format!(
+        "the verification of Snapshot {name} is being taken back for it"
+    ))
+}
+
+/// Whether an instance works on its verification.
+pub(super) fn is_verifying(snapshot: &Snapshot) -> bool {
+    let status = snapshot.status.as_ref();
+    let known = status.and_then(|status| status.verification.as_ref());
+    known.is_some_and(|known| known.phase == VerificationPhase::Running)
+        && snapshot.metadata.deletion_timestamp.is_none()
 }
 
 fn candidates(found: &Found) -> Vec<Candidate> {

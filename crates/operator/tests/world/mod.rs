@@ -187,6 +187,12 @@ pub struct Script {
     pub refusal: Option<String>,
     /// Why the workload is refused, while it is.
     pub quota: Option<String>,
+    /// Whether verifications end.
+    pub verifies: bool,
+    /// What a verification finds wrong.
+    pub damage: Option<String>,
+    /// Why one cannot be carried out.
+    pub obstacle: Option<String>,
 }
 
 impl Default for Script {
@@ -197,6 +203,9 @@ impl Default for Script {
             ends: true,
             refusal: None,
             quota: None,
+            verifies: true,
+            damage: None,
+            obstacle: None,
         }
     }
 }
@@ -505,11 +514,21 @@ impl Agent {
 }
 
 fn report(script: &Script, task: &Value, rounds: u32, now: Timestamp) -> Value {
-    let is_over = script.ends && rounds >= script.rounds;
-    let refusal = script
-        .refusal
-        .as_ref()
-        .filter(|_| task["action"] == "Delete");
+    let is_verification = task["action"] == "Verify";
+    let ends = if is_verification {
+        script.verifies
+    } else {
+        script.ends
+    };
+    let is_over = ends && rounds >= script.rounds;
+    let refusal = if is_verification {
+        script.obstacle.as_ref()
+    } else {
+        script
+            .refusal
+            .as_ref()
+            .filter(|_| task["action"] == "Delete")
+    };
     let phase = match (is_over, refusal) {
         (false, _) => "Running",
         (true, None) => "Succeeded",
@@ -519,6 +538,10 @@ fn report(script: &Script, task: &Value, rounds: u32, now: Timestamp) -> Value {
         json!({"manifest": "m", "lineage": "l", "systemIdentifier": "1", "postgresVersion": "15.1", "timeline": 1,
             "startLsn": "0/1", "stopLsn": "0/2", "databaseBytes": 1, "readBytes": 1, "uploadedBytes": 1, "storedBytes": 1})
     });
+    let found = script.damage.as_deref().unwrap_or("all of it");
+    let verification = (phase == "Succeeded" && is_verification).then(|| {
+        json!({"sound": script.damage.is_none(), "damaged": script.damage.is_some(), "found": found, "bytes": 7})
+    });
     // A finished task says the same for ever.
     let now = if is_over {
         Timestamp::UNIX_EPOCH + script.skew
@@ -526,7 +549,7 @@ fn report(script: &Script, task: &Value, rounds: u32, now: Timestamp) -> Value {
         now
     };
     json!({"snapshotUid": task["snapshotUid"], "attempt": task["attempt"], "session": "s", "phase": phase,
-        "heartbeatTime": now, "reason": refusal, "result": result})
+        "heartbeatTime": now, "reason": refusal, "result": result, "verification": verification})
 }
 
 fn without_pulse(reports: &Value) -> Value {
