@@ -159,6 +159,10 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
         commands,
         config,
     };
+    // What an agent that was killed had made to be looked at.
+    if let Err(error) = crate::verify::clear(&agent.place).await {
+        tracing::warn!(%error, "what a verification left stays for now");
+    }
     if let Some(error) = damage {
         agent.fail(&error, true);
     } else if agent.state.is_none() {

@@ -1,10 +1,10 @@
-//! One task of this instance: a Snapshot taken, or a Snapshot's data deleted.
+//! One task of this instance: a Snapshot taken or verified, or a Snapshot's data deleted.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kubedb_api::protocol::{
-    Progress, SnapshotResult, SnapshotTask, TaskAction, TaskPhase, TaskStatus,
+    Progress, SnapshotResult, SnapshotTask, TaskAction, TaskPhase, TaskStatus, VerificationResult,
 };
 use kubedb_core::lsn::Lsn;
 use kubedb_engine::{
@@ -34,27 +34,34 @@ const PRIMARY_LIMIT: Duration = Duration::from_secs(10);
 /// Everything the job needs, taken out of the agent so that it can run beside the loop.
 pub(crate) struct Job {
     name: String,
-    task: SnapshotTask,
-    cancel: CancellationToken,
+    pub(crate) task: SnapshotTask,
+    pub(crate) cancel: CancellationToken,
     api: OwnApi,
-    place: Place,
+    pub(crate) place: Place,
     namespace: String,
     database: String,
     lineage: String,
-    postgres_version: String,
+    pub(crate) postgres_version: String,
     socket_port: u16,
     /// The primary that this standby follows, and the Secret of the role that may ask it.
     primary: Option<(Follow, String)>,
 }
 
 /// Why a task ended without success, and whether another attempt can help.
-struct Refusal {
-    reason: String,
-    is_retryable: bool,
+pub(crate) struct Refusal {
+    pub(crate) reason: String,
+    pub(crate) is_retryable: bool,
+}
+
+/// What a task came to.
+enum Done {
+    Taken(SnapshotResult),
+    Deleted,
+    Verified(VerificationResult),
 }
 
 impl Refusal {
-    fn of(error: &(dyn std::error::Error + 'static), is_retryable: bool) -> Self {
+    pub(crate) fn of(error: &(dyn std::error::Error + 'static), is_retryable: bool) -> Self {
         Self {
             reason: line(error),
             is_retryable,
@@ -109,15 +116,28 @@ impl Job {
     pub(crate) async fn run(self, status: watch::Sender<TaskStatus>, changed: &Notify) {
         tracing::info!(snapshot = self.name, attempt = self.task.attempt, action = ?self.task.action, "begins");
         let result = match self.task.action {
-            TaskAction::Backup => self.back_up(&status, changed).await.map(Some),
-            TaskAction::Delete => self.delete().await.map(|()| None),
+            TaskAction::Backup => self.back_up(&status, changed).await.map(Done::Taken),
+            TaskAction::Delete => self.delete().await.map(|()| Done::Deleted),
+            TaskAction::Verify => self.verify(&status, changed).await.map(Done::Verified),
         };
         status.send_modify(|status| {
             status.heartbeat_time = Timestamp::now();
             match result {
-                Ok(outcome) => {
+                Ok(done) => {
                     status.phase = TaskPhase::Succeeded;
-                    status.result = outcome;
+                    match done {
+                        Done::Taken(result) => status.result = Some(result),
+                        Done::Verified(result) => {
+                            tracing::info!(
+                                snapshot = self.name,
+                                sound = result.sound,
+                                found = result.found,
+                                "verified"
+                            );
+                            status.verification = Some(result);
+                        }
+                        Done::Deleted => {}
+                    }
                 }
                 Err(refusal) => {
                     tracing::warn!(snapshot = self.name, reason = refusal.reason, "failed");
@@ -152,7 +172,7 @@ impl Job {
         }
     }
 
-    async fn store(&self) -> Result<Store, Refusal> {
+    pub(crate) async fn store(&self) -> Result<Store, Refusal> {
         let storage = &self.task.storage;
         let place = location(storage).map_err(|reason| Refusal {
             reason: reason.to_owned(),
@@ -302,11 +322,11 @@ impl Job {
     }
 }
 
-fn bytes(count: u64) -> i64 {
+pub(crate) fn bytes(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn progress(seen: BackupProgress) -> Progress {
+pub(crate) fn progress(seen: BackupProgress) -> Progress {
     Progress {
         done_bytes: bytes(seen.done_bytes),
         total_bytes: bytes(seen.total_bytes),

@@ -24,5 +24,6 @@ pub mod sql;
 pub mod state;
 pub mod task;
 mod tasks;
+mod verify;
 
 pub use agent::{AgentError, run};

@@ -22,6 +22,18 @@ impl Paths {
         }
     }
 
+    /// The instance's folder.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The same of a copy that is made to be looked at, in a folder of its own. Nothing in it is needed by anybody.
+    #[must_use]
+    pub fn scratch(&self) -> Self {
+        Self::new(&self.directory.join("verify"), &self.socket_directory)
+    }
+
     /// The data folder of PostgreSQL.
     #[must_use]
     pub fn data(&self) -> PathBuf {

@@ -9,7 +9,7 @@ use kubedb_api::{
     protocol::{SnapshotTask, TaskAction, TaskPhase, TaskStatus},
 };
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Mutex, Notify, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,8 @@ pub(crate) struct Tasks {
     /// Cancelled tasks that still clear up.
     ending: BTreeMap<String, JoinHandle<()>>,
     changed: Arc<Notify>,
+    /// Whose turn it is among those that read all of a database: never two at once.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Tasks {
@@ -40,6 +42,7 @@ impl Tasks {
             entries: BTreeMap::new(),
             ending: BTreeMap::new(),
             changed: Arc::new(Notify::new()),
+            turn: Arc::default(),
         }
     }
 
@@ -98,6 +101,7 @@ impl Tasks {
             heartbeat_time: Timestamp::now(),
             progress: None,
             result: None,
+            verification: None,
             reason: None,
             retryable: None,
         };
@@ -113,7 +117,7 @@ impl Tasks {
             }
             Some(_) => {
                 status.phase = TaskPhase::Failed;
-                status.reason = Some("the agent was restarted during the Snapshot".to_owned());
+                status.reason = Some("the agent was restarted in the middle of it".to_owned());
                 status.retryable = Some(true);
                 None
             }
@@ -126,11 +130,19 @@ impl Tasks {
                 let job = crate::backup::Job::new(agent, name, task, cancel.clone());
                 let changed = Arc::clone(&self.changed);
                 let former = self.ending.remove(name);
+                let turn = Arc::clone(&self.turn);
+                let is_light = task.action == TaskAction::Delete;
                 tokio::spawn(async move {
                     // What a cancelled attempt takes away, it takes away before the next one, or a deletion, begins.
                     if let Some(former) = former {
                         let _ = former.await;
                     }
+                    // One that was cancelled leaves when it has cleared up.
+                    let _turn = if is_light {
+                        None
+                    } else {
+                        Some(turn.lock_owned().await)
+                    };
                     job.run(sender, &changed).await;
                 })
             }
@@ -176,6 +188,11 @@ impl Tasks {
 }
 
 fn is_same(one: &SnapshotTask, other: &SnapshotTask) -> bool {
-    (&one.snapshot_uid, one.attempt, &one.instance)
-        == (&other.snapshot_uid, other.attempt, &other.instance)
+    (&one.snapshot_uid, one.attempt, &one.instance, one.action)
+        == (
+            &other.snapshot_uid,
+            other.attempt,
+            &other.instance,
+            other.action,
+        )
 }

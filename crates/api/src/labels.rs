@@ -30,5 +30,7 @@ pub const TICK: &str = "kubedb.com/scheduled-for";
 pub const START_AFTER: &str = "kubedb.com/start-after";
 /// Annotation of a Snapshot that retention never deletes.
 pub const PINNED: &str = "kubedb.com/pinned";
+/// Annotation of a Snapshot that shall be verified: how.
+pub const VERIFY: &str = "kubedb.com/verify";
 /// Annotation of an Event: what it tells of, so that the same occurrence is told once.
 pub const OCCURRENCE: &str = "kubedb.com/occurrence";

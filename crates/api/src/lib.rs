@@ -20,6 +20,7 @@ pub mod snapshot;
 pub mod storage;
 pub mod untyped;
 pub mod validate;
+pub mod verification;
 
 pub use dormant_database::DormantDatabase;
 pub use postgres::{Postgres, PostgresSpec, PostgresStatus};

@@ -18,6 +18,7 @@ use crate::protocol::{InstanceStatus, RestoreSource, SnapshotTask};
 use crate::retention::Retention;
 use crate::storage::SnapshotStorage;
 use crate::untyped::{Unbuilt, VersionText};
+use crate::verification::ScheduledVerification;
 
 /// What the user wants of a database.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -260,9 +261,9 @@ pub struct BackupSchedule {
     /// How late a missed run may still start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starting_deadline_seconds: Option<i64>,
-    /// Test restores.
+    /// What of each Snapshot is verified, once it succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub verify: Option<Unbuilt>,
+    pub verify: Option<ScheduledVerification>,
 }
 
 /// Where a database stands.

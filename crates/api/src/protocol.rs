@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::archiver::{ArchiveStatus, Recovery};
 use crate::storage::SnapshotStorage;
+use crate::verification::VerificationRequest;
 
 /// A backup that the operator assigned to an instance (`status.tasks.<snapshot>`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -22,7 +23,7 @@ pub struct SnapshotTask {
     pub instance: String,
     /// Counts assignments; part of the manifest's key, so that a stale agent's commit loses.
     pub attempt: u32,
-    /// `Backup` or `Delete`.
+    /// `Backup`, `Delete` or `Verify`.
     pub action: TaskAction,
     /// Where the data goes. Secrets are named, never carried.
     pub storage: SnapshotStorage,
@@ -33,6 +34,33 @@ pub struct SnapshotTask {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
+    /// With `Verify`: what shall be proven of what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifyTask>,
+}
+
+/// What a verification is about.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifyTask {
+    /// Key of the manifest below the store's root.
+    pub manifest: String,
+    /// How much shall be proven.
+    pub request: VerificationRequest,
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VerificationResult {
+    /// Whether everything asked for is proven; else it is proven that the Snapshot is not as it should be.
+    pub sound: bool,
+    /// Whether what is wrong is its data; otherwise the user's query failed.
+    pub damaged: bool,
+    /// What was proven, or what is wrong.
+    pub found: String,
+    /// Bytes read of the store.
+    pub bytes: i64,
 }
 
 /// What a task asks for.
@@ -42,6 +70,8 @@ pub enum TaskAction {
     Backup,
     /// Delete the Snapshot's data.
     Delete,
+    /// Verify the Snapshot's data.
+    Verify,
 }
 
 /// What a new database is restored from (`status.bootstrap`), resolved by the operator.
@@ -171,6 +201,9 @@ pub struct TaskStatus {
     /// What was made, once it succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<SnapshotResult>,
+    /// What a verification found, once it succeeded in finding something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verification: Option<VerificationResult>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -13,6 +13,12 @@ pub const LAST_SNAPSHOT_SUCCEEDED: &str = "LastSnapshotSucceeded";
 
 /// Condition of a database with an archiver: its changes are stored as they are made.
 pub const ARCHIVING: &str = "Archiving";
+/// Condition of a Pending Snapshot, there only while it is False: its own storage Secret is there. Without it the Snapshot waits aside, and others of
+/// its database go first.
+pub const CAN_START: &str = "CanStart";
+
+/// Condition of a Snapshot that was verified: True or False as proven, Unknown where it could not be looked at.
+pub const VERIFIED: &str = "Verified";
 
 /// Condition of a Snapshot that is being deleted: whether its data is gone.
 pub const DATA_DELETED: &str = "DataDeleted";
@@ -35,6 +41,14 @@ pub mod event {
     pub const SUCCESSFUL_SNAPSHOT: &str = "SuccessfulSnapshot";
     /// A Snapshot failed.
     pub const SNAPSHOT_FAILED: &str = "SnapshotFailed";
+    /// A Snapshot is being verified.
+    pub const VERIFYING: &str = "Verifying";
+    /// A Snapshot is what it should be.
+    pub const SUCCESSFUL_VERIFICATION: &str = "SuccessfulVerification";
+    /// A Snapshot is not what it should be.
+    pub const VERIFICATION_FAILED: &str = "VerificationFailed";
+    /// Nobody could tell.
+    pub const VERIFICATION_INCONCLUSIVE: &str = "VerificationInconclusive";
     /// A Snapshot's data is being deleted.
     pub const WIPING_OUT: &str = "WipingOut";
     /// A Snapshot's data is gone.

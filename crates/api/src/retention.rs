@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Postgres, Snapshot, labels,
     snapshot::SnapshotPhase::{Failed, Succeeded},
+    verification::is_refuted,
 };
 
 /// Which Snapshots of the schedule are kept. Each rule adds some; what no rule keeps is deleted with its data. Without a rule all
@@ -94,6 +95,7 @@ pub fn candidate(snapshot: &Snapshot, lineage: Option<&str>, is_in_use: bool) ->
         outcome,
         is_scheduled: tick.is_some(),
         is_pinned: is_pinned(snapshot),
+        is_refuted: is_refuted(snapshot),
         is_in_use,
         is_own: lineage.is_some() && result.map(|result| result.lineage.as_str()) == lineage,
     })

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::{Progress, SnapshotResult};
 use crate::storage::SnapshotStorage;
 use crate::untyped::Unbuilt;
+use crate::verification::Verification;
 
 /// What the user wants of a Snapshot.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -111,6 +112,9 @@ pub struct SnapshotStatus {
     /// What was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<SnapshotResult>,
+    /// Its last verification.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
     /// Conditions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,

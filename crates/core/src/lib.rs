@@ -15,3 +15,4 @@ pub mod schedule;
 pub mod snapshot;
 pub mod steps;
 pub mod turns;
+pub mod verification;

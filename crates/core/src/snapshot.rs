@@ -90,8 +90,10 @@ pub struct SnapshotView {
     pub steps: Vec<Step>,
     /// Where it stands.
     pub stage: Stage,
-    /// What keeps it from starting, in words: a missing Secret, a database that is not Running.
+    /// What keeps it from starting, in words: a database that is not Running.
     pub obstacle: Option<String>,
+    /// The same, where others of the same database do not meet it: its storage Secret is missing. It stands in nobody's way meanwhile.
+    pub own_obstacle: Option<String>,
     /// Whether the database exists.
     pub database_exists: bool,
     /// Why it is not its turn, in words: an older Snapshot of the same database, or limits on how many run at once.
@@ -136,6 +138,8 @@ pub struct SnapshotDecision {
     pub reason: String,
     /// Whether it waits for its turn, and so for others.
     pub is_queued: bool,
+    /// Whether it waits for something of its own, so that others need not wait for it.
+    pub is_aside: bool,
 }
 
 fn decision(action: SnapshotAction, reason: impl Into<String>) -> SnapshotDecision {
@@ -143,6 +147,7 @@ fn decision(action: SnapshotAction, reason: impl Into<String>) -> SnapshotDecisi
         action,
         reason: reason.into(),
         is_queued: false,
+        is_aside: false,
     }
 }
 
@@ -181,6 +186,18 @@ fn decide_pending(
     waiting: Option<Timestamp>,
     attempts: u32,
 ) -> SnapshotDecision {
+    // What lies in the future was written before the clock was set back.
+    let since = waiting
+        .filter(|since| *since <= view.now)
+        .unwrap_or(view.now);
+    if let Some(obstacle) = &view.own_obstacle {
+        let deadline = deadline(view, since, PENDING_LIMIT);
+        let decided = wait_or_fail(view.now, deadline, PENDING_LIMIT, obstacle.clone());
+        return SnapshotDecision {
+            is_aside: true,
+            ..decided
+        };
+    }
     if let Some(before) = &view.before {
         let deadline = deadline(view, created, TURN_LIMIT);
         let decided = wait_or_fail(view.now, deadline, TURN_LIMIT, before.clone());
@@ -189,10 +206,6 @@ fn decide_pending(
             ..decided
         };
     }
-    // What lies in the future was written before the clock was set back.
-    let since = waiting
-        .filter(|since| *since <= view.now)
-        .unwrap_or(view.now);
     // The pause is over when somebody else kept it from starting meanwhile.
     let pauses = if waiting.is_some() { attempts } else { 0 };
     let start = start(view, since, pauses);

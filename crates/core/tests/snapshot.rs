@@ -32,6 +32,7 @@ fn pending(now: i64) -> SnapshotView {
             attempts: 0,
         },
         obstacle: None,
+        own_obstacle: None,
         database_exists: true,
         before: None,
         not_before: None,
@@ -308,4 +309,25 @@ fn t26_a_clock_that_is_set_back_or_slewed_made_no_step() {
         watch.look(at(shown), SignedDuration::from_secs(uptime));
     }
     assert_eq!(watch.steps(), []);
+}
+
+#[test]
+fn what_misses_its_secret_waits_aside_and_for_nobody_and_takes_its_turn_after() {
+    let mut view = pending(10);
+    view.own_obstacle = Some("secrets \"s\" not found".to_owned());
+    view.before = Some("Snapshot other of the same database comes first".to_owned());
+    let decided = decide(&view);
+    assert_eq!(decided.reason, "secrets \"s\" not found");
+    assert!(decided.is_aside && !decided.is_queued);
+    assert_eq!(decided.action, SnapshotAction::Wait { until: at(3_600) });
+    view.now = at(3_600);
+    assert_eq!(decide(&view).action, SnapshotAction::Fail);
+    view.own_obstacle = None;
+    let decided = decide(&view);
+    assert!(decided.is_queued && !decided.is_aside);
+    view.before = None;
+    assert!(matches!(
+        decide(&view).action,
+        SnapshotAction::Assign { .. }
+    ));
 }

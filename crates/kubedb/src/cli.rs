@@ -12,7 +12,7 @@ use crate::{
     commands::{
         AgentArgs, ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs,
         InstallArgs, OperatorArgs, RepoArgs, RestoreArgs, ServeArgs, SnapshotArgs, TaskArgs,
-        UninstallArgs,
+        UninstallArgs, VerifyArgs,
     },
 };
 
@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Snapshot(SnapshotArgs),
     /// Say what would come back, before anything is restored
     Restore(RestoreArgs),
+    /// Prove that a Snapshot can be restored
+    Verify(VerifyArgs),
     /// Look into a bucket and restore from it, without any server
     Repo(RepoArgs),
     /// Install kubedb into a Kubernetes cluster, or bring it to this version

@@ -188,6 +188,14 @@ pub(crate) enum CommandError {
         /// The store, as users know it.
         store: String,
     },
+    /// A bucket that is a folder, and there is none.
+    #[error("{}", no_folder(.folder, *.exists))]
+    NoFolder {
+        /// The folder.
+        folder: String,
+        /// Whether something else is there.
+        exists: bool,
+    },
     /// Snapshots are not whole; what is wrong was printed.
     #[error("{damaged} of {checked} Snapshots in {store} cannot be restored as they were")]
     Damaged {
@@ -358,7 +366,7 @@ impl CommandError {
             {
                 code::NOT_FOUND
             }
-            Self::NotInStore { .. } => code::NOT_FOUND,
+            Self::NotInStore { .. } | Self::NoFolder { .. } => code::NOT_FOUND,
             Self::TimedOut { .. } => code::TIMED_OUT,
             Self::Interrupted => code::INTERRUPTED,
             Self::Reported { code } => *code,
@@ -410,6 +418,9 @@ impl CommandError {
             }
             Self::Unreachable { .. } => {
                 "kubedb repo list BUCKET says what can come back of each database: add --latest --dry-run to this command to see how far its archive goes"
+            }
+            Self::NoFolder { .. } => {
+                "the folder is local.hostPath.path of the storage, with local.subPath below it, on the machine that ran the database; kubedb describe snap NAME shows both"
             }
             Self::Damaged { .. } => {
                 "make another Snapshot while the database runs (kubectl create -f, kind Snapshot); kubedb repo list BUCKET shows those of before"
@@ -463,6 +474,14 @@ fn refusal_hint(status: &Status) -> Option<String> {
         _ => return None,
     };
     Some(hint.to_owned())
+}
+
+fn no_folder(folder: &str, exists: bool) -> String {
+    if exists {
+        format!("{folder} is no folder, so it is no bucket either")
+    } else {
+        format!("the folder {folder} does not exist")
+    }
 }
 
 #[cfg(test)]

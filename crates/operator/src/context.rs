@@ -13,7 +13,7 @@ use kube::{
         watcher,
     },
 };
-use kubedb_api::{DormantDatabase, Postgres, Snapshot};
+use kubedb_api::{DormantDatabase, Postgres, Snapshot, verification::is_wanted};
 use kubedb_core::turns::{LIMITS, Limits};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -277,7 +277,7 @@ fn concerned(made: Store<Snapshot>) -> impl Fn(Postgres) -> Vec<ObjectRef<Snapsh
             let unfinished = unfinished.iter().filter(|snapshot| {
                 snapshot.spec.database_name == postgres.name_any()
                     && snapshot.namespace().as_deref() == Some(&namespace)
-                    && !snapshot::is_over(snapshot)
+                    && (!snapshot::is_over(snapshot) || is_wanted(snapshot))
             });
             all.extend(unfinished.map(|snapshot| ObjectRef::from_obj(&**snapshot)));
         }

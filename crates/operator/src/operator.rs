@@ -36,6 +36,8 @@ pub(crate) struct Operator {
     pub(crate) dormants: Store<DormantDatabase>,
     caches: (Cache<Postgres>, Cache<Snapshot>, Cache<DormantDatabase>),
     pub(crate) seats: Seats,
+    /// Of verifications.
+    pub(crate) verifying: Seats,
     pub(crate) gate: Gate,
     pub(crate) failures: Failures,
     pub(crate) superseded: Superseded,
@@ -61,6 +63,7 @@ impl Operator {
             dormants: dormants.store.clone(),
             caches: (databases, snapshots, dormants),
             seats: Seats::new(limits),
+            verifying: Seats::new(crate::snapshot::VERIFICATIONS),
             gate: Gate::default(),
             failures: Failures::default(),
             superseded: Superseded::default(),

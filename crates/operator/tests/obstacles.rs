@@ -372,3 +372,55 @@ async fn what_a_server_refuses_is_told_in_its_words_until_it_does_not() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_whose_secret_is_missing_waits_aside_and_takes_its_turn_when_it_is_there() {
+    let mut world = World::new().await;
+    world.operate(None).await;
+    world.database("pg", Value::Null).await;
+    let aside: Snapshot = serde_json::from_value(json!({
+        "apiVersion": "kubedb.com/v1alpha1", "kind": "Snapshot",
+        "metadata": {"name": "aside", "namespace": "demo"},
+        "spec": {"databaseName": "pg", "storageSecretName": "later", "gcs": {"bucket": "kubedb"}},
+    }))
+    .unwrap();
+    let api = world.snapshots();
+    api.create(&PostParams::default(), &aside).await.unwrap();
+    says(&world, "aside", "secrets \"later\" not found").await;
+    world.snapshot("one", "pg").await;
+    phase(&world, "one", "Succeeded").await;
+    // Neither does it keep a tick of a schedule that has what it needs.
+    let schedule = json!({"spec": {"backupSchedule":
+        {"cronExpression": "@every 1h", "local": {"mountPath": "/repo", "hostPath": {"path": "/tmp"}}}}});
+    let api = world.postgreses();
+    api.patch("pg", &PatchParams::default(), &Patch::Merge(schedule))
+        .await
+        .unwrap();
+    eventually("a scheduled one", async || {
+        let phases = world.phases().await;
+        let done = phases.values().filter(|phase| phase.contains("Succeeded"));
+        if done.count() == 2 {
+            Ok(())
+        } else {
+            Err(phases)
+        }
+    })
+    .await;
+    let waiting = phase(&world, "aside", "Pending").await.status.unwrap();
+    let condition = &waiting.conditions[0];
+    assert_eq!(
+        (&*condition.type_, &*condition.status, &*condition.reason),
+        ("CanStart", "False", "SecretMissing")
+    );
+    let secret: k8s_openapi::api::core::v1::Secret =
+        serde_json::from_value(json!({"metadata": {"name": "later"}})).unwrap();
+    let secrets: Api<k8s_openapi::api::core::v1::Secret> =
+        Api::namespaced(world.client.clone(), "demo");
+    secrets
+        .create(&PostParams::default(), &secret)
+        .await
+        .unwrap();
+    let done = phase(&world, "aside", "Succeeded").await.status.unwrap();
+    assert!(done.conditions.is_empty(), "{:?}", done.conditions);
+    assert_eq!(begun(&world, "Backup").len(), 3);
+}

@@ -138,7 +138,11 @@ fn a_bucket_is_enough_to_get_a_database_back() {
         (&stats[0]["snapshots"], &stats[0]["damaged"]),
         (&2.into(), &0.into())
     );
-    for depth in [&["check", bucket][..], &["check", bucket, "--read-data"]] {
+    for depth in [
+        &["check", bucket][..],
+        &["check", bucket, "--read-data"],
+        &["check", bucket, "--pages"],
+    ] {
         let told = good(depth);
         assert_eq!(told, "demo/pg/snap: whole\ndemo/pg/snap-2: whole\n");
     }
@@ -167,6 +171,9 @@ fn a_bucket_is_enough_to_get_a_database_back() {
         "a changed byte shows only when it is read: {}",
         ran.stdout
     );
+    let ran = repo(&["check", bucket, "--pages"]);
+    assert_eq!(ran.code, 1, "{}", ran.stdout);
+    assert!(ran.stdout.contains("/packs/"), "{}", ran.stdout);
     let ran = repo(&["check", bucket, "--read-data"]);
     assert_eq!(ran.code, 1, "{}", ran.stdout);
     assert!(

@@ -238,6 +238,30 @@ fn scaling_down_that_a_kill_cuts_short_is_finished_by_the_next_server() {
     assert!(server.stop());
 }
 
+#[test]
+fn a_server_that_is_ended_while_it_takes_over_leaves_nothing_running() {
+    let machine = Machine::new().unwrap();
+    let mut server = machine.start().unwrap();
+    create(&server, 2);
+    ready(&server, 2, &[]);
+    for moment in [0, 30, 100, 300, 900].map(Duration::from_millis) {
+        let before = sessions(&server.object("pg", "pg", "default").unwrap());
+        server.kill();
+        let left = machine.instances();
+        assert!(left.len() >= 4, "{left:?}");
+        server.kill_and_restart().unwrap();
+        thread::sleep(moment);
+        assert!(server.stop());
+        // Told by the system, not by the server: nothing that its predecessor started lives on.
+        machine.wait_until_quiet(Duration::ZERO);
+        let log = machine.server_log("pg-0");
+        assert!(!log.contains("immediate shutdown"), "{log}");
+        server = machine.start().unwrap();
+        ready(&server, 2, &before);
+    }
+    assert!(server.stop());
+}
+
 fn scale(server: &Server, machine: &Machine, replicas: u32) {
     let editor = machine.scratch().join("editor");
     let script = format!("#!/bin/sh\nsed -i 's/replicas: [0-9]*/replicas: {replicas}/' \"$1\"\n");

@@ -10,14 +10,14 @@ use super::{
 use crate::{
     postgres::{Postgres, TerminationPolicy, UNBUILT_FIELDS},
     untyped::VersionText,
+    verification::{self, ScheduledVerification},
 };
 
 /// Fields of `backupSchedule` that are known and not built.
-const UNBUILT_SCHEDULE_FIELDS: [&str; 6] = [
+const UNBUILT_SCHEDULE_FIELDS: [&str; 5] = [
     "method",
     "encryption",
     "target",
-    "verify",
     "startingDeadlineSeconds",
     "resources",
 ];
@@ -222,10 +222,31 @@ fn check_schedule(schedule: &Value, errors: &mut Vec<FieldError>) {
         &schedule["retention"],
         &format!("{path}.retention"),
     ));
+    check_verify(&schedule["verify"], &format!("{path}.verify"), errors);
     let unbuilt = UNBUILT_SCHEDULE_FIELDS
         .iter()
         .filter(|field| is_given(schedule, field));
     errors.extend(unbuilt.map(|field| FieldError::unbuilt(format!("{path}.{field}"))));
+}
+
+/// Checks what shall be verified; the schema knows the levels.
+fn check_verify(raw: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    if raw.is_null() {
+        return;
+    }
+    let wanted = serde_json::from_value::<ScheduledVerification>(raw.clone());
+    let Ok(wanted) = wanted else {
+        let path = format!("{path}.level");
+        if raw["level"].is_null() {
+            errors.push(FieldError::missing(path));
+        }
+        return;
+    };
+    let (query, database) = (wanted.query.as_deref(), wanted.database.as_deref());
+    if let Err(reason) = verification::check(wanted.level, query, database) {
+        let message = format!("{path} invalid: {reason}");
+        errors.push(FieldError::new(path, message));
+    }
 }
 
 /// Rules of `retention` that count, and the least that each may count to.

@@ -6,7 +6,7 @@ use super::{
     FieldError, check_name, check_namespace, check_reference, is_given, judged, shape, storage,
     without_nulls,
 };
-use crate::labels;
+use crate::{labels, verification};
 
 /// Checks a Snapshot as it was sent.
 #[must_use]
@@ -34,6 +34,13 @@ pub fn validate_snapshot(raw: &Value) -> Vec<FieldError> {
             format!("metadata.labels.{}", labels::KIND),
             message,
         ));
+    }
+    if let Some(wish) = raw["metadata"]["annotations"][labels::VERIFY].as_str()
+        && let Err(reason) = verification::parse(wish)
+    {
+        let path = format!("metadata.annotations.{}", labels::VERIFY);
+        let message = format!("{path} {wish:?} invalid: {reason}");
+        errors.push(FieldError::new(path, message));
     }
     storage::check(spec, "spec", &mut errors);
     let allowed = spec["allowedNamespaces"].as_array().into_iter().flatten();

@@ -67,6 +67,8 @@ pub struct Candidate {
     pub is_pinned: bool,
     /// A database is being restored from it.
     pub is_in_use: bool,
+    /// A verification has proven that it is not what it should be. It counts for no good one, and stays until somebody has looked.
+    pub is_refuted: bool,
     /// Known to hold the data of this database, and not of another one that had its name.
     pub is_own: bool,
 }
@@ -95,6 +97,8 @@ pub enum Keep {
     Foreign,
     /// It has not ended.
     Unfinished,
+    /// Its verification failed.
+    Refuted,
     /// No rule says what is kept.
     NoRule,
     /// The newest good one.
@@ -179,6 +183,7 @@ impl fmt::Display for Keep {
             Self::InUse => f.write_str("a restore reads it"),
             Self::Foreign => f.write_str("not known to be of this database's data"),
             Self::Unfinished => f.write_str("not finished"),
+            Self::Refuted => f.write_str("its verification failed: for a person to judge"),
             Self::NoRule => f.write_str("no rule is set"),
             Self::NewestGood => f.write_str("the newest good one"),
             Self::Last { rank } => write!(f, "last #{rank}"),

@@ -23,6 +23,8 @@ pub fn plan(policy: &Policy, zone: &TimeZone, candidates: &[Candidate]) -> Vec<V
             match candidate.outcome {
                 // It neither goes nor keeps one of our own from counting.
                 Outcome::Good if !candidate.is_own => keep.push(Keep::Foreign),
+                // It keeps no sound one from counting, and is for a person to judge.
+                Outcome::Good if candidate.is_refuted => keep.push(Keep::Refuted),
                 Outcome::Good => {
                     if newest_good.is_none() {
                         keep.push(Keep::NewestGood);

@@ -22,6 +22,7 @@ use kubedb_core::lsn::Lsn;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::walk::relation_segment;
 pub use self::{error::BackupError, session::SLOT_PREFIX};
 use self::{
     pack::Begun,

@@ -303,6 +303,13 @@ fn holds_relations(path: &str) -> bool {
     }
 }
 
+/// Which file of its relation this is, counted from 0; none of what holds no pages of a relation.
+pub(crate) fn relation_segment(path: &str) -> Option<u32> {
+    let (folder, name) = path.rsplit_once('/')?;
+    let relation = holds_relations(folder).then(|| Relation::read(name))?;
+    relation.map(|relation| relation.segment)
+}
+
 /// A relation's file by its name: `16384`, `16384_fsm`, `16384.1`, `t3_16384`.
 #[derive(Debug, PartialEq, Eq)]
 struct Relation<'a> {

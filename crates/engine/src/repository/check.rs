@@ -6,6 +6,7 @@ use futures::{StreamExt as _, stream};
 
 use super::{
     catalogue::DatabaseEntry,
+    keys::DatabaseFolder,
     manifest::{self, ObjectRef},
     map::{MAP_BYTES, Map},
 };
@@ -104,6 +105,92 @@ pub async fn check(
         report.unreferenced = rest.map(|(key, bytes)| (key.clone(), *bytes)).collect();
     }
     Ok(report)
+}
+
+/// One Snapshot as it was checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OneReport {
+    /// Objects that it needs, its manifest included.
+    pub objects: usize,
+    /// Bytes that were read.
+    pub read_bytes: u64,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+}
+
+/// Reads every byte of every object that one Snapshot needs, and tells how far it is: bytes read, bytes to read. An error is the store's: then
+/// nothing is known. A caller that wants no more of it drops it.
+pub async fn check_one(
+    store: &Store,
+    key: &str,
+    progress: impl Fn(u64, u64),
+) -> Result<OneReport, StoreError> {
+    let mut report = OneReport {
+        objects: 1,
+        ..OneReport::default()
+    };
+    let found = |object: &str, what: String| Finding {
+        object: object.to_owned(),
+        what,
+    };
+    let folder = DatabaseFolder::of(key);
+    let (manifest, folder) = match (manifest::examine(store, key).await?, folder) {
+        (Ok(manifest), Some(folder)) => (manifest, folder),
+        (Err(error), _) => {
+            report.findings.push(found(key, error.to_string()));
+            return Ok(report);
+        }
+        (_, None) => {
+            let what = "its name is not that of a manifest".to_owned();
+            report.findings.push(found(key, what));
+            return Ok(report);
+        }
+    };
+    // Each once, however often it is named.
+    let needed: BTreeSet<&ObjectRef> = manifest.maps.iter().chain(&manifest.packs).collect();
+    let total = needed.iter().map(|object| object.bytes).sum();
+    report.objects += needed.len();
+    // Owned, since with references the future could not be sent to another thread.
+    let needed: Vec<ObjectRef> = needed.into_iter().cloned().collect();
+    let looks = needed.into_iter().map(|object| {
+        let key = folder.key(&object.key);
+        async move {
+            let looked = look_whole(store, &key, &object).await?;
+            Ok::<_, StoreError>((key, looked))
+        }
+    });
+    let mut looks = stream::iter(looks).buffer_unordered(READERS);
+    while let Some(look) = looks.next().await {
+        let (key, looked) = look?;
+        report.read_bytes += looked.read;
+        progress(report.read_bytes, total);
+        report
+            .findings
+            .extend(looked.wrong.map(|what| found(&key, what)));
+    }
+    Ok(report)
+}
+
+async fn look_whole(store: &Store, key: &str, object: &ObjectRef) -> Result<Looked, StoreError> {
+    let found = |wrong: Option<String>, read| Ok(Looked { wrong, read });
+    match store.size(key).await {
+        Err(error) if error.is_not_found() => {
+            return found(Some("it is missing".to_owned()), 0);
+        }
+        Err(error) => return Err(error),
+        Ok(bytes) if bytes != object.bytes => {
+            let what = format!("it has {bytes} bytes instead of {}", object.bytes);
+            return found(Some(what), 0);
+        }
+        Ok(_) => {}
+    }
+    let is_map = object.key.starts_with("maps/");
+    let mut wrong = content(store, key, object, is_map).await?;
+    if wrong.is_some() {
+        // The network may have done it.
+        wrong = content(store, key, object, is_map).await?;
+    }
+    found(wrong, object.bytes)
 }
 
 impl Report {

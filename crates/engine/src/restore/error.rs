@@ -119,6 +119,15 @@ pub enum RestoreError {
         /// The file.
         path: String,
     },
+    /// What was restored could not be read.
+    #[error("failed to read {path}: {source}")]
+    Read {
+        /// File or folder.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The disk did not take it.
     #[error("failed to write {path}: {source}")]
     Write {
@@ -175,6 +184,23 @@ impl RestoreError {
             store,
             StoreError::Denied { .. } | StoreError::MissingBucket { .. }
         )
+    }
+
+    /// Whether it proves that the Snapshot is not what was written, or is not there any more.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Missing { .. }
+            | Self::Damaged { .. }
+            | Self::Map { .. }
+            | Self::Incomplete { .. } => true,
+            Self::Manifest(error) => match error {
+                ReadManifestError::Damaged { .. } => true,
+                ReadManifestError::Read(error) => error.is_not_found(),
+                ReadManifestError::TooNew { .. } => false,
+            },
+            _ => false,
+        }
     }
 
     /// Whether trying again may succeed without anybody changing anything.

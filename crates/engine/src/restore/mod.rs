@@ -1,6 +1,7 @@
 //! Restoring a Snapshot into an empty folder, from which a server then recovers.
 
 mod error;
+mod pages;
 mod plan;
 mod write;
 
@@ -18,17 +19,17 @@ use kubedb_core::lsn::Lsn;
 use tokio::{sync::watch, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-pub use self::error::RestoreError;
 pub(crate) use self::write::Decoder;
+pub use self::{
+    error::RestoreError,
+    pages::{Pages, verify_folder, verify_pages},
+    plan::free_bytes,
+};
 use self::{
-    plan::{Fetch, Plan, free_bytes, plan},
+    plan::{Plan, plan},
     write::{Site, UnitError},
 };
-use crate::{
-    backup::BackupProgress,
-    postgres::dialect::PgDialect,
-    store::{Store, StoreError},
-};
+use crate::{backup::BackupProgress, postgres::dialect::PgDialect, store::Store};
 
 /// Left out on disk: the links it would make are made already, to other places.
 const TABLESPACE_MAP: &str = "tablespace_map";
@@ -214,7 +215,8 @@ impl Restore {
                 () = self.cancel.cancelled() => return Err(RestoreError::Cancelled),
                 bytes = self.request.store.read_range(&fetch.key, range.clone()) => bytes,
             };
-            let bytes = bytes.map_err(|error| self.explain(fetch, error))?;
+            let bytes =
+                bytes.map_err(|error| self.plan.explain(fetch, error, &self.request.store))?;
             self.told
                 .fetched
                 .fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -234,30 +236,9 @@ impl Restore {
                 Err(UnitError::Write(error)) => return Err(error),
                 Err(UnitError::Damaged { .. }) if tried < FETCHES => {}
                 Err(UnitError::Damaged { file, reason }) => {
-                    return Err(self.damaged(fetch, file, &reason));
+                    return Err(self.plan.damaged(fetch, file, &reason, &self.request.store));
                 }
             }
-        }
-    }
-
-    fn explain(&self, fetch: &Fetch, error: StoreError) -> RestoreError {
-        if !error.is_not_found() {
-            return error.into();
-        }
-        RestoreError::Missing {
-            snapshot: self.plan.manifest.snapshot.clone(),
-            object: fetch.key.clone(),
-            label: self.request.store.label().to_owned(),
-        }
-    }
-
-    fn damaged(&self, fetch: &Fetch, file: usize, reason: &str) -> RestoreError {
-        let path = &self.plan.files[file].path;
-        RestoreError::Damaged {
-            snapshot: self.plan.manifest.snapshot.clone(),
-            object: fetch.key.clone(),
-            label: self.request.store.label().to_owned(),
-            reason: format!("the part that holds {path:?}: {reason}"),
         }
     }
 

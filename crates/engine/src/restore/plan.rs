@@ -17,7 +17,7 @@ use crate::{
         manifest::{self, Manifest, ObjectRef, ReadManifestError},
         map::{self, Codec, FileEntry, Map, ReadMapError, Unit},
     },
-    store::StoreError,
+    store::{Store, StoreError},
 };
 
 /// Requests at once while looking.
@@ -81,14 +81,24 @@ pub(super) async fn plan(request: &RestoreRequest) -> Result<Plan, RestoreError>
     let manifest = manifest::read(&request.store, &request.manifest).await?;
     check_version(request, &manifest)?;
     check_libc(&manifest).await?;
-    let folder = DatabaseFolder::of(&request.manifest).ok_or_else(|| {
+    plan_of(&request.store, &request.manifest, manifest).await
+}
+
+/// The plan for what this manifest says, whatever may run on it.
+pub(super) async fn plan_of(
+    store: &Store,
+    key: &str,
+    manifest: Manifest,
+) -> Result<Plan, RestoreError> {
+    let folder = DatabaseFolder::of(key).ok_or_else(|| {
         RestoreError::Manifest(ReadManifestError::Damaged {
-            object: request.manifest.clone(),
+            object: key.to_owned(),
             reason: "its name is not that of a manifest".to_owned(),
         })
     })?;
     let reader = Reader {
-        request,
+        store,
+        key,
         manifest: &manifest,
         folder,
     };
@@ -147,8 +157,38 @@ async fn check_libc(manifest: &Manifest) -> Result<(), RestoreError> {
     }
 }
 
+impl Plan {
+    pub(super) fn explain(&self, fetch: &Fetch, error: StoreError, store: &Store) -> RestoreError {
+        if !error.is_not_found() {
+            return error.into();
+        }
+        RestoreError::Missing {
+            snapshot: self.manifest.snapshot.clone(),
+            object: fetch.key.clone(),
+            label: store.label().to_owned(),
+        }
+    }
+
+    pub(super) fn damaged(
+        &self,
+        fetch: &Fetch,
+        file: usize,
+        reason: &str,
+        store: &Store,
+    ) -> RestoreError {
+        let path = &self.files[file].path;
+        RestoreError::Damaged {
+            snapshot: self.manifest.snapshot.clone(),
+            object: fetch.key.clone(),
+            label: store.label().to_owned(),
+            reason: format!("the part that holds {path:?}: {reason}"),
+        }
+    }
+}
+
 struct Reader<'a> {
-    request: &'a RestoreRequest,
+    store: &'a Store,
+    key: &'a str,
     manifest: &'a Manifest,
     folder: DatabaseFolder,
 }
@@ -158,7 +198,7 @@ impl Reader<'_> {
         RestoreError::Damaged {
             snapshot: self.manifest.snapshot.clone(),
             object: key.to_owned(),
-            label: self.request.store.label().to_owned(),
+            label: self.store.label().to_owned(),
             reason,
         }
     }
@@ -170,7 +210,7 @@ impl Reader<'_> {
         RestoreError::Missing {
             snapshot: self.manifest.snapshot.clone(),
             object: key.to_owned(),
-            label: self.request.store.label().to_owned(),
+            label: self.store.label().to_owned(),
         }
     }
 
@@ -185,7 +225,7 @@ impl Reader<'_> {
 
     async fn map(&self, object: &ObjectRef) -> Result<Map, RestoreError> {
         let key = self.folder.key(&object.key);
-        let read = map::read(&self.request.store, &key, object).await;
+        let read = map::read(self.store, &key, object).await;
         read.map_err(|error| match error {
             ReadMapError::Store(error) => self.missing(&key, error),
             ReadMapError::Damaged(reason) => self.damaged(&key, reason),
@@ -199,7 +239,7 @@ impl Reader<'_> {
 
     /// Sorts everything by where it lies, and joins neighbours to ranges worth a request.
     fn arrange(&self, maps: Vec<Map>) -> Result<(Vec<FileEntry>, Vec<Fetch>), RestoreError> {
-        let wrong = |reason: String| Err(self.damaged(&self.request.manifest, reason));
+        let wrong = |reason: String| Err(self.damaged(self.key, reason));
         // Maps name their packs by number; here all have one numbering.
         let numbers: HashMap<&str, usize> = (0..)
             .zip(&self.manifest.packs)
@@ -255,7 +295,7 @@ impl Reader<'_> {
             let key = self.folder.key(&pack.key);
             let mut bytes = 0;
             for _ in 0..FETCHES {
-                let found = self.request.store.size(&key).await;
+                let found = self.store.size(&key).await;
                 bytes = found.map_err(|error| self.missing(&key, error))?;
                 if bytes == pack.bytes {
                     return Ok(());
@@ -317,7 +357,8 @@ fn ranges(key: &str, frames: impl Iterator<Item = Frame>) -> Vec<Fetch> {
 }
 
 /// Bytes that are free for us where `folder` is or will be; `None` where the system does not say. Blocks.
-pub(super) fn free_bytes(folder: &Path) -> Option<u64> {
+#[must_use]
+pub fn free_bytes(folder: &Path) -> Option<u64> {
     let existing = folder.ancestors().find(|folder| folder.exists())?;
     let space = nix::sys::statvfs::statvfs(existing).ok()?;
     Some(space.blocks_available() as u64 * space.fragment_size() as u64)

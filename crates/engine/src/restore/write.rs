@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     error::RestoreError,
-    plan::{Fetch, Plan},
+    plan::{Fetch, Frame, Plan},
 };
 use crate::repository::map::{Codec, FileEntry};
 
@@ -161,19 +161,9 @@ impl Site {
         let mut decoder = Decoder::default();
         let mut open: Option<(usize, File)> = None;
         for frame in &fetch.frames {
-            let Some(first) = frame.parts.first() else {
+            let Some(raw) = decoder.frame(fetch, frame, bytes)? else {
                 continue;
             };
-            let damaged = |reason: String| UnitError::Damaged {
-                file: first.file,
-                reason,
-            };
-            let from = usize::try_from(frame.offset - fetch.start).unwrap_or(usize::MAX);
-            let length = usize::try_from(frame.stored).unwrap_or(usize::MAX);
-            let stored = bytes.get(from..from.saturating_add(length));
-            let stored = stored.ok_or_else(|| damaged("it ends early".to_owned()))?;
-            let raw = decoder.unpack(frame.codec, stored, frame.whole, &frame.blake3);
-            let raw = raw.map_err(damaged)?;
             for part in &frame.parts {
                 let path = || self.place(&files[part.file].path);
                 let failed = |error| UnitError::Write(fail(&path())(error));
@@ -221,6 +211,28 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
+    /// A frame of a range that was fetched, as it was before; none of one that nobody needs.
+    pub(super) fn frame<'a>(
+        &'a mut self,
+        fetch: &Fetch,
+        frame: &Frame,
+        bytes: &'a [u8],
+    ) -> Result<Option<&'a [u8]>, UnitError> {
+        let Some(first) = frame.parts.first() else {
+            return Ok(None);
+        };
+        let damaged = |reason: String| UnitError::Damaged {
+            file: first.file,
+            reason,
+        };
+        let from = usize::try_from(frame.offset - fetch.start).unwrap_or(usize::MAX);
+        let length = usize::try_from(frame.stored).unwrap_or(usize::MAX);
+        let stored = bytes.get(from..from.saturating_add(length));
+        let stored = stored.ok_or_else(|| damaged("it ends early".to_owned()))?;
+        let raw = self.unpack(frame.codec, stored, frame.whole, &frame.blake3);
+        raw.map(Some).map_err(damaged)
+    }
+
     /// What was stored, as it was before: `length` bytes with this hash, or an error.
     pub(crate) fn unpack<'a>(
         &'a mut self,

@@ -19,6 +19,7 @@ mod server;
 mod signals;
 mod snapshot;
 mod task;
+mod verify;
 
 use std::{future::Future, io};
 
@@ -42,6 +43,7 @@ pub(crate) use restore::RestoreArgs;
 pub(crate) use server::ServeArgs;
 pub(crate) use snapshot::SnapshotArgs;
 pub(crate) use task::TaskArgs;
+pub(crate) use verify::VerifyArgs;
 
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
@@ -60,6 +62,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
         Command::Repo(arguments) => online(repo::run(arguments, ui)),
         Command::Restore(arguments) => online(restore::run(arguments, &server, ui)),
         Command::Snapshot(arguments) => online(self::snapshot::run(arguments, &server, ui)),
+        Command::Verify(arguments) => online(verify::run(arguments, &server, ui)),
         Command::Server(arguments) => self::server::run(arguments, ui),
         Command::Operator(arguments) => self::operator::run(arguments, &server),
         Command::Agent(arguments) => self::agent::run(arguments),

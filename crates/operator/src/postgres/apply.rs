@@ -13,6 +13,7 @@ use kubedb_api::{
     Postgres, Snapshot, SnapshotSpec, labels,
     reasons::{component, event},
     storage::SnapshotStorage,
+    verification::{VerificationRequest, annotation},
 };
 use kubedb_core::{
     names::{scheduled_snapshot, scheduled_snapshot_beside},
@@ -254,7 +255,19 @@ fn snapshot_of(postgres: &Postgres, making: &Making<'_>, taken: u32) -> Snapshot
     snapshot.metadata.labels = Some(database_labels(postgres));
     let start = making.start;
     let start = start.map(|start| (labels::START_AFTER.to_owned(), start.to_string()));
+    let schedule = postgres.spec.backup_schedule.as_ref();
+    let verify = schedule.and_then(|schedule| schedule.verify.clone());
+    let verify = verify.map(|wanted| {
+        let request = VerificationRequest {
+            level: wanted.level,
+            query: wanted.query,
+            database: wanted.database,
+            requested: None,
+        };
+        (labels::VERIFY.to_owned(), annotation(&request))
+    });
     let annotations = [(labels::TICK.to_owned(), tick.to_string())];
-    snapshot.metadata.annotations = Some(annotations.into_iter().chain(start).collect());
+    let annotations = annotations.into_iter().chain(start).chain(verify);
+    snapshot.metadata.annotations = Some(annotations.collect());
     snapshot
 }

@@ -1,9 +1,11 @@
 //! The schedule's part of a plan.
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kubedb_api::{
     Postgres, PostgresStatus, Snapshot,
-    snapshot::SnapshotPhase::{Failed, Succeeded},
+    reasons::CAN_START,
+    snapshot::SnapshotPhase::{Failed, Pending, Succeeded},
 };
 use kubedb_core::schedule::{
     Schedule,
@@ -78,7 +80,12 @@ pub(crate) fn scheduled(
     if !is_running && !is_suspended {
         return keep(Standing::Waiting);
     }
-    let active = snapshots.iter().any(is_active);
+    // One that waits aside keeps no tick, unless what the tick would make had to wait for the same.
+    let secret = &wanted.storage.storage_secret_name;
+    let is_met = |snapshot: &Snapshot| snapshot.spec.storage.storage_secret_name == *secret;
+    let active = snapshots
+        .iter()
+        .any(|snapshot| is_active(snapshot) && (!is_aside(snapshot) || is_met(snapshot)));
     let decision = due(now, &schedule, &state, active, is_suspended);
     let (make, skipped) = match decision.action {
         ScheduleAction::Run { tick, .. } => (Some(tick), None),
@@ -102,6 +109,15 @@ pub(crate) fn scheduled(
 pub(crate) fn is_active(snapshot: &Snapshot) -> bool {
     let phase = snapshot.status.as_ref().and_then(|status| status.phase);
     !matches!(phase, Some(Succeeded | Failed)) && snapshot.metadata.deletion_timestamp.is_none()
+}
+
+/// Whether a Pending Snapshot waits for something of its own, as its condition says.
+pub(crate) fn is_aside(snapshot: &Snapshot) -> bool {
+    let Some(status) = &snapshot.status else {
+        return false;
+    };
+    let says_so = |known: &Condition| known.type_ == CAN_START && known.status == "False";
+    status.phase == Some(Pending) && status.conditions.iter().any(says_so)
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use kubedb_core::{
 use serde_json::{Value, json};
 
 use super::{
-    database_of, has_finalizer, patch_main, patch_status, patch_task, publish_on_both,
+    attempts, database_of, has_finalizer, patch_main, patch_status, patch_task, publish_on_both,
     view::report_of,
 };
 use crate::{
@@ -119,11 +119,7 @@ async fn view(
     Ok(DeletionView {
         is_kept: snapshot.spec.deletion_policy == Some(DeletionPolicy::Retain),
         namespace_goes: operator.namespace_goes(snapshot.namespace()).await?,
-        attempts: snapshot
-            .status
-            .as_ref()
-            .and_then(|status| status.attempt)
-            .unwrap_or(0),
+        attempts: attempts(snapshot),
         restoring,
         instance: primary
             .filter(|primary| alive.contains_key(primary))
@@ -197,6 +193,7 @@ async fn begin(
         storage: snapshot.spec.storage.clone(),
         minimum_lsn: None,
         deadline: None,
+        verify: None,
     };
     patch_task(operator, snapshot, database, &json!(task)).await
 }

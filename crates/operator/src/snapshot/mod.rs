@@ -6,6 +6,7 @@
 
 mod deletion;
 mod steps;
+mod verification;
 mod view;
 
 use std::{sync::Arc, time::Duration};
@@ -19,7 +20,7 @@ use kube::{
 };
 use kubedb_api::{
     Postgres, Snapshot, admission, labels, reasons::text, snapshot::SnapshotPhase,
-    validate::validate_snapshot,
+    validate::validate_snapshot, verification::Verification,
 };
 use kubedb_core::{
     snapshot::{SnapshotAction, SnapshotDecision, Stage, decide},
@@ -36,7 +37,9 @@ use crate::{
     seats::{Seat, Taken},
 };
 
-/// Whether nothing is left to do for a Snapshot.
+pub(crate) use self::verification::LIMITS as VERIFICATIONS;
+
+/// Whether a Snapshot has ended, and nothing is left to clean up after that.
 pub(crate) fn is_over(snapshot: &Snapshot) -> bool {
     let phase = snapshot.status.as_ref().and_then(|status| status.phase);
     matches!(
@@ -70,7 +73,7 @@ async fn look(
         return deletion::delete(snapshot, operator, now).await;
     }
     if is_over(snapshot) {
-        return Ok(Action::await_change());
+        return verification::look(snapshot, operator, now).await;
     }
     if !has_finalizer(snapshot) {
         let mut finalizers = snapshot.finalizers().to_vec();
@@ -109,6 +112,7 @@ fn invalid(snapshot: &Snapshot) -> Option<SnapshotDecision> {
         action: SnapshotAction::Fail,
         reason: format!("{}: {}", text::INVALID_SNAPSHOT, admission::list(&errors)),
         is_queued: false,
+        is_aside: false,
     })
 }
 
@@ -127,6 +131,25 @@ async fn database_of(
         .get_opt(name)
         .await
         .map_err(request("get the Snapshot's database"))
+}
+
+/// What is to be known for a verification.
+async fn dereference_for(
+    operator: &Operator,
+    snapshot: &Snapshot,
+    database: Option<Postgres>,
+    known: &Verification,
+    now: Timestamp,
+) -> Result<Found, ReconcileError> {
+    let heard = verification::heard(snapshot, known, database.as_ref());
+    let uid = snapshot.uid().unwrap_or_default();
+    let instance = known.instance.clone().unwrap_or_default();
+    let attempt = known.attempt.unwrap_or(0);
+    let found = dereference(operator, snapshot, database, now).await?;
+    Ok(Found {
+        silence: operator.silence(format!("{uid}/{instance}/{attempt}"), heard),
+        ..found
+    })
 }
 
 async fn dereference(
@@ -215,6 +238,14 @@ fn seat_of(snapshot: &Snapshot) -> Seat {
         database: format!("{namespace}/{}", snapshot.spec.database_name),
         store: snapshot.spec.storage.bucket_label(),
     }
+}
+
+/// Attempts of a Snapshot so far, its verifications included: a report of one is never taken for that of another.
+fn attempts(snapshot: &Snapshot) -> u32 {
+    let status = snapshot.status.as_ref();
+    let taken = status.and_then(|status| status.attempt);
+    let verified = status.and_then(|status| status.verification.as_ref()?.attempt);
+    taken.max(verified).unwrap_or(0)
 }
 
 fn has_finalizer(snapshot: &Snapshot) -> bool {

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{ResourceExt as _, runtime::controller::Action};
 use kubedb_api::{
     Postgres, Snapshot, labels,
     protocol::{SnapshotTask, TaskAction},
-    reasons::{component, event, text},
+    reasons::{CAN_START, component, event, text},
     snapshot::SnapshotPhase,
 };
 use kubedb_core::{
@@ -92,14 +93,50 @@ async fn say_pending(
             .filter(|since| *since <= now)
             .or(Some(now))
     };
+    let can_start = can_start(&known.conditions, decision, now);
     let is_told = known.reason.as_deref() == Some(&decision.reason)
         && known.phase == Some(SnapshotPhase::Pending)
-        && known.waiting_since == since;
+        && known.waiting_since == since
+        && known.conditions == can_start;
     if is_told {
         return Ok(());
     }
-    let status = json!({ "phase": "Pending", "reason": decision.reason, "waitingSince": since });
+    let status = json!({
+        "phase": "Pending", "reason": decision.reason, "waitingSince": since, "conditions": can_start,
+    });
     patch_status(snapshot, operator, status).await.map(drop)
+}
+
+/// Conditions, with one that tells the others of the database not to wait for it as long as it waits for something of its own.
+fn can_start(known: &[Condition], decision: &SnapshotDecision, now: Timestamp) -> Vec<Condition> {
+    let (mut conditions, earlier): (Vec<_>, Vec<_>) = known
+        .iter()
+        .cloned()
+        .partition(|condition| condition.type_ != CAN_START);
+    if decision.is_aside {
+        let since = earlier
+            .first()
+            .map(|known| known.last_transition_time.clone());
+        conditions.push(Condition {
+            type_: CAN_START.to_owned(),
+            status: "False".to_owned(),
+            reason: "SecretMissing".to_owned(),
+            message: decision.reason.clone(),
+            observed_generation: None,
+            last_transition_time: since.unwrap_or(Time(now)),
+        });
+    }
+    conditions
+}
+
+/// Conditions of one that waits for nothing any more.
+fn started(snapshot: &Snapshot) -> Vec<Condition> {
+    let known = snapshot.status.as_ref().map(|status| &status.conditions);
+    let known = known.into_iter().flatten();
+    known
+        .filter(|condition| condition.type_ != CAN_START)
+        .cloned()
+        .collect()
 }
 
 async fn assign(
@@ -123,7 +160,7 @@ async fn assign(
     let status = json!({
         "phase": "Running", "reason": null, "startTime": now, "instance": instance, "attempt": attempt,
         "minimumLsn": minimum_lsn.map(|lsn| lsn.to_string()), "progress": null, "waitingSince": null,
-        "observedGeneration": snapshot.metadata.generation,
+        "observedGeneration": snapshot.metadata.generation, "conditions": started(&snapshot),
     });
     let snapshot = patch_status(&snapshot, operator, status).await?;
     ensure_task(operator, &snapshot, found).await
@@ -142,6 +179,7 @@ fn task_of(snapshot: &Snapshot) -> Option<SnapshotTask> {
         deadline: status
             .start_time
             .and_then(|start| start.checked_add(RUNNING_LIMIT).ok()),
+        verify: None,
     })
 }
 
@@ -191,6 +229,7 @@ pub(super) async fn finish(
         "completionTime": now,
         "waitingSince": null,
         "progress": task.and_then(|task| task.progress),
+        "conditions": started(snapshot),
         "result": task.and_then(|task| task.result.clone()),
     });
     let snapshot = patch_status(snapshot, operator, status).await?;

@@ -9,13 +9,14 @@ use kubedb_api::{
     postgres::PostgresPhase,
     protocol::{InstanceRole, TaskPhase, TaskStatus},
     snapshot::SnapshotPhase,
+    verification::VerificationPhase,
 };
 use kubedb_core::{
     snapshot::{Candidate, Report, SnapshotView, Stage},
     steps::Step,
 };
 
-use crate::postgres::schedule::is_active;
+use crate::postgres::schedule::{is_active, is_aside};
 
 /// What was read for one Snapshot.
 #[derive(Clone, Debug, Default)]
@@ -59,22 +60,22 @@ pub(crate) fn view(snapshot: &Snapshot, found: &Found, now: Timestamp) -> Snapsh
         .as_ref()
         .and_then(|database| database.status.as_ref()?.phase);
     let is_running = phase == Some(PostgresPhase::Running);
-    let obstacle = match &found.missing_secret {
-        Some(name) => Some(format!("secrets \"{name}\" not found")),
-        None if !is_running => Some("the database is not Running".to_owned()),
-        None => None,
-    };
     SnapshotView {
         now,
         steps: found.steps.clone(),
         stage: stage(snapshot, found, now),
-        obstacle,
+        obstacle: (!is_running).then(|| "the database is not Running".to_owned()),
+        own_obstacle: found
+            .missing_secret
+            .as_ref()
+            .map(|name| format!("secrets \"{name}\" not found")),
         database_exists: found
             .database
             .as_ref()
             .is_some_and(|database| database.metadata.deletion_timestamp.is_none()),
         before: before(snapshot, &found.siblings)
-            .map(|before| format!("Snapshot {before} of the same database comes first")),
+            .map(|before| format!("Snapshot {before} of the same database comes first"))
+            .or_else(|| verifying(&found.siblings)),
         not_before: snapshot
             .annotations()
             .get(labels::START_AFTER)
@@ -134,7 +135,7 @@ pub(super) fn report_of(task: &TaskStatus, session: Option<&str>) -> Report {
     }
 }
 
-/// The Snapshot of the same database whose turn it is: one that runs, else an older one.
+/// The Snapshot of the same database whose turn it is: one that runs, else an older one that could.
 fn before(snapshot: &Snapshot, siblings: &[Snapshot]) -> Option<String> {
     let order = |snapshot: &Snapshot| {
         let runs = snapshot.status.as_ref().and_then(|status| status.phase)
@@ -143,10 +144,27 @@ fn before(snapshot: &Snapshot, siblings: &[Snapshot]) -> Option<String> {
     };
     siblings
         .iter()
-        .filter(|other| is_active(other) && other.uid() != snapshot.uid())
+        .filter(|other| is_active(other) && !is_aside(other) && other.uid() != snapshot.uid())
         .filter(|other| order(other) < order(snapshot))
         .min_by_key(|other| order(other))
         .map(|other| other.name_any())
+}
+
+/// Why it waits for a verification, which its own presence ends within seconds.
+fn verifying(siblings: &[Snapshot]) -> Option<String> {
+    let other = siblings.iter().find(|other| is_verifying(other))?;
+    let name = other.name_any();
+    Some(format!(
+        "the verification of Snapshot {name} is being taken back for it"
+    ))
+}
+
+/// Whether an instance works on its verification.
+pub(super) fn is_verifying(snapshot: &Snapshot) -> bool {
+    let status = snapshot.status.as_ref();
+    let known = status.and_then(|status| status.verification.as_ref());
+    known.is_some_and(|known| known.phase == VerificationPhase::Running)
+        && snapshot.metadata.deletion_timestamp.is_none()
 }
 
 fn candidates(found: &Found) -> Vec<Candidate> {
@@ -275,5 +293,16 @@ mod tests {
         assert_eq!(before(&one, &busy).as_deref(), Some("three"));
         assert_eq!(before(&two, &busy).as_deref(), Some("three"));
         assert_eq!(before(&three, &busy), None);
+    }
+
+    #[test]
+    fn one_that_waits_aside_is_before_nobody() {
+        let aside = json!({"phase": "Pending", "conditions": [{"type": "CanStart", "status": "False",
+            "reason": "SecretMissing", "message": "", "lastTransitionTime": NOW}]});
+        let aside = snapshot("one", NOW, aside);
+        let two = snapshot("two", NOW, json!(null));
+        assert_eq!(before(&two, &[aside.clone(), two.clone()]), None);
+        let two = snapshot("two", NOW, json!({"phase": "Running"}));
+        assert_eq!(before(&aside, &[two]).as_deref(), Some("two"));
     }
 }

@@ -191,6 +191,12 @@ pub struct Script {
     pub failure: Option<String>,
     /// What a primary reports of its archive.
     pub archive: Option<Value>,
+    /// Whether verifications end.
+    pub verifies: bool,
+    /// What a verification finds wrong.
+    pub damage: Option<String>,
+    /// Why one cannot be carried out.
+    pub obstacle: Option<String>,
 }
 
 impl Default for Script {
@@ -203,6 +209,9 @@ impl Default for Script {
             quota: None,
             failure: None,
             archive: None,
+            verifies: true,
+            damage: None,
+            obstacle: None,
         }
     }
 }
@@ -526,8 +535,15 @@ impl Agent {
 }
 
 fn report(script: &Script, task: &Value, rounds: u32, now: Timestamp) -> Value {
-    let is_over = script.ends && rounds >= script.rounds;
+    let is_verification = task["action"] == "Verify";
+    let ends = if is_verification {
+        script.verifies
+    } else {
+        script.ends
+    };
+    let is_over = ends && rounds >= script.rounds;
     let refusal = match task["action"].as_str() {
+        Some("Verify") => script.obstacle.as_ref(),
         Some("Delete") => script.refusal.as_ref(),
         _ => script.failure.as_ref(),
     };
@@ -540,6 +556,10 @@ fn report(script: &Script, task: &Value, rounds: u32, now: Timestamp) -> Value {
         json!({"manifest": "m", "lineage": "l", "systemIdentifier": "1", "postgresVersion": "15.1", "timeline": 1,
             "startLsn": "0/1", "stopLsn": "0/2", "databaseBytes": 1, "readBytes": 1, "uploadedBytes": 1, "storedBytes": 1})
     });
+    let found = script.damage.as_deref().unwrap_or("all of it");
+    let verification = (phase == "Succeeded" && is_verification).then(|| {
+        json!({"sound": script.damage.is_none(), "damaged": script.damage.is_some(), "found": found, "bytes": 7})
+    });
     // A finished task says the same for ever.
     let now = if is_over {
         Timestamp::UNIX_EPOCH + script.skew
@@ -547,7 +567,7 @@ fn report(script: &Script, task: &Value, rounds: u32, now: Timestamp) -> Value {
         now
     };
     json!({"snapshotUid": task["snapshotUid"], "attempt": task["attempt"], "session": "s", "phase": phase,
-        "heartbeatTime": now, "reason": refusal, "result": result,
+        "heartbeatTime": now, "reason": refusal, "result": result, "verification": verification,
         "retryable": script.failure.as_ref().filter(|_| phase == "Failed").map(|_| false)})
 }
 

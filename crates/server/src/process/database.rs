@@ -115,6 +115,11 @@ impl Database {
         &self.folder
     }
 
+    /// Whether it has taken over, or started, this instance.
+    pub(super) fn has(&self, instance: &str) -> bool {
+        self.agents.contains_key(instance)
+    }
+
     /// Makes it so: starts or adopts what is missing, stops what is too much, leads the endpoints.
     pub(super) fn fit(
         &mut self,

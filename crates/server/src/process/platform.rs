@@ -125,13 +125,13 @@ impl ProcessPlatform {
         platform
     }
 
-    /// Stops every instance cleanly, side by side, and starts none any more. Returns whether all of them are down; who is not is
-    /// left to the next start.
+    /// Stops every instance cleanly, side by side, and starts none any more; those too that an earlier server left running and this one had
+    /// no time to take over. Returns whether all of them are down; who is not is left to the next start.
     pub async fn stop_all(&self) -> bool {
         let end = Instant::now() + STOP_LIMIT;
         self.tasks.end();
         loop {
-            if self.state.lock().await.stop() {
+            if self.state.lock().await.stop(&self.machine) {
                 return true;
             }
             if Instant::now() >= end {
@@ -194,10 +194,11 @@ impl State {
     }
 
     /// Asks everything to stop; whether all of it has.
-    fn stop(&mut self) -> bool {
+    fn stop(&mut self, machine: &Machine) -> bool {
         if !self.is_closing {
             self.is_closing = true;
             self.databases.values_mut().for_each(Database::terminate);
+            self.find_left(machine);
         }
         self.retiring.retain(|_, retiring| !retiring.is_down());
         let down = self
@@ -218,12 +219,33 @@ impl State {
         }
     }
 
+    /// Looks for instances of an earlier server that no database here has taken over yet.
+    fn find_left(&mut self, machine: &Machine) {
+        let user = machine.options.user;
+        let named = processes::named_below(&machine.layout.databases(), user);
+        for folder in retire::folders(&machine.layout) {
+            let is_open = |database: &&Database| database.folder() == folder;
+            let open = self.databases.values().find(is_open);
+            let is_ours = |instance: &str| open.is_some_and(|database| database.has(instance));
+            if self.retiring.contains_key(&folder)
+                || !named.iter().any(|path| path.starts_with(&folder))
+            {
+                continue;
+            }
+            let mut found = Retiring::find(&folder, user, |instance| !is_ours(instance));
+            if !found.is_down() {
+                tracing::info!(folder = %folder.display(), "stops instances that were not taken over yet");
+                self.retiring.insert(folder, found);
+            }
+        }
+    }
+
     /// Looks for what runs in a folder that is nobody's.
     fn find(&mut self, machine: &Machine, folder: &std::path::Path) {
         if self.retiring.contains_key(folder) {
             return;
         }
-        let mut found = Retiring::find(folder, machine.options.user);
+        let mut found = Retiring::find(folder, machine.options.user, |_| true);
         if !found.is_down() {
             tracing::warn!(folder = %folder.display(), "stops instances of a database that is no more");
             self.retiring.insert(folder.to_owned(), found);

@@ -28,9 +28,11 @@ impl Retiring {
         retiring
     }
 
-    /// Looks for what runs in a folder that this server never opened.
-    pub(super) fn find(folder: &Path, user: ServiceUser) -> Self {
-        let launches = instances(folder).into_iter().map(|instance| Launch {
+    /// Looks for what runs in a folder that this server never opened, of the instances that `is_meant` says.
+    pub(super) fn find(folder: &Path, user: ServiceUser, is_meant: impl Fn(&str) -> bool) -> Self {
+        let meant = instances(folder);
+        let meant = meant.into_iter().filter(|instance| is_meant(instance));
+        let launches = meant.map(|instance| Launch {
             program: PathBuf::new(),
             config: Layout::agent(folder, &instance).join("agent.json"),
             log: Layout::agent(folder, &instance).join("agent.log"),

@@ -1,6 +1,6 @@
 //! `kubedb describe snap`.
 
-use kubedb_api::Snapshot;
+use kubedb_api::{Snapshot, verification::Verification};
 
 use super::text::{Description, size};
 
@@ -49,7 +49,27 @@ pub(super) fn describe(snapshot: &Snapshot, text: &mut Description) {
         text.pair("  System", result.system_identifier);
         text.pair("  Manifest", result.manifest);
     }
+    if let Some(known) = status.verification {
+        verification(&known, text);
+    }
     text.conditions(&status.conditions);
+}
+
+fn verification(known: &Verification, text: &mut Description) {
+    text.line("Verification:");
+    text.pair("  Level", format!("{:?}", known.request.level));
+    text.pair("  Status", format!("{:?}", known.phase));
+    text.maybe("  Found", known.reason.clone());
+    text.maybe("  Query", known.request.query.clone());
+    text.maybe("  Database", known.request.database.clone());
+    text.maybe("  Instance", known.instance.clone());
+    text.time("  Started", known.start_time);
+    text.time("  Completed", known.completion_time);
+    if let Some(progress) = known.progress.filter(|_| !known.phase.is_over()) {
+        let (done, total) = (size(progress.done_bytes), size(progress.total_bytes));
+        text.pair("  Progress", format!("{done} of {total}"));
+    }
+    text.maybe("  Read", known.bytes.map(size));
 }
 
 #[cfg(test)]

@@ -48,9 +48,9 @@ impl PlaceArgs {
         if let Location::Local { folder } = &location
             && !folder.is_dir()
         {
-            return Err(CommandError::NotInStore {
-                what: "no such folder".to_owned(),
-                store: folder.display().to_string(),
+            return Err(CommandError::NoFolder {
+                folder: folder.display().to_string(),
+                exists: folder.exists(),
             });
         }
         let credentials = match &self.secret {
@@ -162,16 +162,46 @@ fn read(file: &PathBuf) -> Result<Vec<u8>, CommandError> {
     fs::read(file).map_err(fail)
 }
 
-/// Keys of a manifest like the one that the storage Secret was made of. What is wrong is said without quoting it.
+/// All objects of a text, also those within a List. None where it cannot be read; why is not said, since that would quote it.
+fn objects(text: &str) -> Option<Vec<Value>> {
+    let documents = crate::manifest::text::read(text).ok()?;
+    let all = documents
+        .into_iter()
+        .flat_map(|mut document| match document["items"].take() {
+            Value::Array(items) if document["kind"] == "List" => items,
+            items => {
+                if let (false, Some(object)) = (items.is_null(), document.as_object_mut()) {
+                    object.insert("items".to_owned(), items);
+                }
+                vec![document]
+            }
+        });
+    Some(all.collect())
+}
+
+/// Keys of a manifest like the one that the storage Secret was made of, alone or among other objects. What is wrong is said without quoting it.
 fn of_secret(file: &PathBuf) -> Result<Credentials, CommandError> {
     let wrong =
         |why: &str| CommandError::manifest(format!("failed to read {}: {why}", file.display()));
     let bytes = read(file)?;
     let text = String::from_utf8(bytes).map_err(|_| wrong("it is no text"))?;
-    let object: Value =
-        serde_yaml_ng::from_str(&text).map_err(|_| wrong("it is no YAML of one object"))?;
-    if object["kind"] != "Secret" {
-        return Err(wrong("it is no Secret"));
+    let objects = objects(&text).ok_or_else(|| wrong("it is no YAML of objects"))?;
+    let mut secrets = objects.iter().filter(|object| object["kind"] == "Secret");
+    let object = secrets.next().ok_or_else(|| wrong("it holds no Secret"))?;
+    if secrets.next().is_some() {
+        let secrets = objects.iter().filter(|object| object["kind"] == "Secret");
+        let names: Vec<&str> = secrets
+            .map(|secret| {
+                secret["metadata"]["name"]
+                    .as_str()
+                    .unwrap_or("one without a name")
+            })
+            .collect();
+        return Err(wrong(&format!(
+            "it holds {} Secrets ({}): give a file with the one that is meant",
+            names.len(),
+            names.join(", ")
+        )));
     }
     let mut credentials = Credentials::new();
     for (key, value) in object["data"].as_object().into_iter().flatten() {
@@ -248,6 +278,26 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_is_not_there_is_said_to_be_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        for (place, words) in [
+            (folder.path().join("absent"), "does not exist"),
+            (file, "is no folder"),
+        ] {
+            let place = PlaceArgs {
+                bucket: place.to_str().unwrap().to_owned(),
+                endpoint: None,
+                secret: None,
+            };
+            let told = place.open().unwrap_err();
+            assert!(told.to_string().contains(words), "{told}");
+            assert!(told.hint().is_some());
+        }
+    }
+
+    #[test]
     fn secrets_are_read_and_never_quoted() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret.yaml");
@@ -258,7 +308,17 @@ mod tests {
         let keys = read("kind: Secret\ndata: {A: c2VjcmV0}\nstringData: {B: word}").unwrap();
         assert_eq!(keys["A"], b"secret");
         assert_eq!(keys["B"], b"word");
+        let among = "kind: Namespace\nmetadata: {name: demo}\n---\n# nothing\n---\nkind: Secret\nstringData: {B: word}\n---\n";
+        assert_eq!(read(among).unwrap()["B"], b"word");
+        let list =
+            "kind: List\nitems:\n- kind: Namespace\n- kind: Secret\n  stringData: {B: word}\n";
+        assert_eq!(read(list).unwrap()["B"], b"word");
+        let two = "kind: Secret\nmetadata: {name: a}\n---\nkind: Secret\nmetadata: {name: b}\n";
+        let told = read(two).unwrap_err().to_string();
+        assert!(told.contains("holds 2 Secrets (a, b)"), "{told}");
         for wrong in [
+            "kind: Namespace\n---\nkind: Secret\ndata: {A: 'hunter2!'}",
+            "kind: Namespace\n---\nkind: Secret\ndata: {A: [hunter2\n---\n",
             "kind: Secret\ndata: {A: 'hunter2!'}",
             "kind: Secret\nstringData: {A: [hunter2]}",
             "kind: ConfigMap\ndata: {A: hunter2}",

@@ -1,19 +1,30 @@
 //! `kubedb repo check`.
 
+use std::thread;
+
 use clap::Args;
-use kubedb_engine::repository::check::{Depth, Report, check};
+use kubedb_engine::{
+    backup::BackupProgress,
+    repository::check::{Depth, Finding, Report, check},
+    restore::verify_pages,
+    store::Store,
+};
 use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{Complete, PlaceArgs, complete, open};
 use crate::{commands::describe::size, error::CommandError, ui::Ui};
 
 const EXAMPLES: &str = "\
 Without --read-data manifests and lists of files are read, and every pack is looked for. With it, every byte is read and compared with its hash.
+With --pages everything is unpacked as a restore would do it, and the checksum of every page of a table or index is verified.
 Objects that no Snapshot refers to are counted; they belong to attempts in work, or were left by ones that were given up.
 
 Examples:
   kubedb repo check gs://kubedb --secret gcs-secret.yaml
   kubedb repo check /backups --read-data
+  kubedb repo check /backups --pages
   kubedb repo check s3://backups --snapshot demo/scheduled-pg/scheduled-pg-20180208-105341 --read-data";
 
 #[derive(Args, Clone, Debug)]
@@ -27,6 +38,9 @@ pub(super) struct CheckArgs {
     /// Read every byte
     #[arg(long)]
     read_data: bool,
+    /// Unpack everything as a restore would, and verify every page's checksum; nothing is written
+    #[arg(long)]
+    pages: bool,
     /// How to print
     #[arg(short, long, value_name = "FORMAT", value_parser = ["json"])]
     output: Option<String>,
@@ -58,7 +72,10 @@ pub(super) async fn run(arguments: CheckArgs, ui: &Ui) -> Result<(), CommandErro
             continue;
         }
         let is_wanted = |key: &str| mine.iter().any(|one| one.manifest == key);
-        let report = check(&store, entry, is_wanted, depth).await?;
+        let mut report = check(&store, entry, is_wanted, depth).await?;
+        for one in mine.iter().filter(|_| arguments.pages) {
+            look_at_pages(&store, one, &mut report).await?;
+        }
         for one in mine {
             let findings = report.snapshots.get(&one.manifest);
             damaged += usize::from(findings.is_some_and(|findings| !findings.is_empty()));
@@ -81,6 +98,30 @@ pub(super) async fn run(arguments: CheckArgs, ui: &Ui) -> Result<(), CommandErro
             store: store.label().to_owned(),
         }),
     }
+}
+
+/// Adds what is wrong with the pages of a Snapshot, unless something is already.
+async fn look_at_pages(
+    store: &Store,
+    one: &Complete,
+    report: &mut Report,
+) -> Result<(), CommandError> {
+    let findings = report.snapshots.entry(one.manifest.clone()).or_default();
+    if !findings.is_empty() {
+        return Ok(());
+    }
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let (progress, _) = watch::channel(BackupProgress::default());
+    let cancel = CancellationToken::new();
+    match verify_pages(store, &one.manifest, threads, progress, cancel).await {
+        Ok(pages) => findings.extend(pages.findings),
+        Err(error) if error.is_damage() => findings.push(Finding {
+            object: one.manifest.clone(),
+            what: error.to_string(),
+        }),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
 }
 
 /// One line for a Snapshot that is whole, one for each thing that is wrong otherwise.
