@@ -59,7 +59,7 @@ pub(crate) enum Origin {
     /// Its WAL is archived.
     Archived {
         /// Where.
-        storage: SnapshotStorage,
+        storage: Box<SnapshotStorage>,
         /// Until when everything is; unknown of a database that does not run, or is another one.
         covered: Option<Timestamp>,
     },
@@ -116,7 +116,10 @@ fn covered(living: &Postgres) -> Option<Timestamp> {
 fn archived(spec: &PostgresSpec, is_same: bool, covered: Option<Timestamp>) -> Origin {
     let archiver = spec.archiver.as_ref();
     match archiver.and_then(|archiver| archiver.storage.clone()) {
-        Some(storage) => Origin::Archived { storage, covered },
+        Some(storage) => Origin::Archived {
+            storage: Box::new(storage),
+            covered,
+        },
         None => Origin::Bare { is_same },
     }
 }
@@ -220,7 +223,7 @@ fn behind(
     let way_out = "init.postgresWAL names an archive by itself";
     match origin {
         Origin::Archived { storage, covered } => Ok(Recovery {
-            storage: storage.clone(),
+            storage: (**storage).clone(),
             namespace,
             database,
             backup_name: None,
@@ -331,7 +334,7 @@ mod tests {
         let source = resolved(
             &wants,
             Origin::Archived {
-                storage: archive(),
+                storage: Box::new(archive()),
                 covered: None,
             },
         )
