@@ -53,7 +53,15 @@ const ARROWS: [(&str, &[&str]); 14] = [
         ],
     ),
     ("kubedb-cluster", &["kubedb-stores", "kubedb-e2e"]),
-    ("kubedb-bench", &["kubedb-engine", "kubedb-stores"]),
+    (
+        "kubedb-bench",
+        &[
+            "kubedb-agent",
+            "kubedb-api",
+            "kubedb-engine",
+            "kubedb-stores",
+        ],
+    ),
 ];
 
 /// What must not enter a crate, whatever the reason.

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{ApiError, OwnApi},
+    archive::{WalCommands, WalDesk, listen},
     bootstrap::{BootstrapError, Place},
     health::Health,
     label::Label,
@@ -53,8 +54,8 @@ pub enum AgentError {
     /// No kubeconfig.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// Nobody could ask how the agent is.
-    #[error("failed to listen where the agent says how it is")]
+    /// Nobody could ask how the agent is, or for WAL.
+    #[error("failed to listen for questions")]
     Listen(#[from] std::io::Error),
     /// PostgreSQL could not be stopped at the end.
     #[error(transparent)]
@@ -103,6 +104,9 @@ pub(crate) struct Agent {
     /// What keeps a standby from following.
     pub(crate) trouble: Option<String>,
     pub(crate) reason: String,
+    /// Who answers PostgreSQL's commands about WAL.
+    pub(crate) desk: WalDesk,
+    pub(crate) commands: WalCommands,
 }
 
 /// Runs an instance until `shutdown`; PostgreSQL is stopped then.
@@ -118,6 +122,9 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
     if let Some(postmaster) = &postmaster {
         tracing::info!(pid = postmaster.pid(), "adopted a running PostgreSQL");
     }
+    let desk = WalDesk::default();
+    let commands = WalCommands::install(&paths)?;
+    let commands_served = listen(&paths.wal_socket(), desk.clone())?;
     let api = OwnApi::open(&config).await?;
     let (objects, latest) = watch::channel(None);
     let watcher = tokio::spawn(watch_own(api.clone(), config.clone(), objects));
@@ -148,6 +155,8 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
         backs_up: false,
         trouble: None,
         reason: String::new(),
+        desk,
+        commands,
         config,
     };
     // What an agent that was killed had made to be looked at.
@@ -161,6 +170,7 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
     }
     let result = agent.serve(latest, &shutdown).await;
     watcher.abort();
+    commands_served.abort();
     result
 }
 
@@ -221,6 +231,7 @@ impl Agent {
             };
         }
         let facts = Facts::of(self, database);
+        self.keep_archiver(&facts);
         let decision = instance::decide(&observe::observation(self, &facts));
         if self.reason != decision.reason {
             tracing::info!(action = ?decision.action, reason = decision.reason, "decides");

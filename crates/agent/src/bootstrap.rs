@@ -7,13 +7,14 @@ use std::{
     time::Duration,
 };
 
+use kubedb_core::recovery::PlanError;
 use kubedb_engine::postgres::{control::ControlFile, dialect::PgDialect};
 use tokio::time::Instant;
 
 use crate::{
     paths::{Paths, STATE_FILE},
     postgres::{
-        configuration::{self, Configuration},
+        configuration::{self, Configuration, WalSettings},
         initdb::{InitdbError, clear, initdb},
         leftovers::end_leftovers,
         process::{Postmaster, ProcessError, StopMode, last_words},
@@ -57,15 +58,41 @@ pub enum BootstrapError {
     /// The primary could not be copied.
     #[error("failed to copy the primary")]
     Copy(#[from] kubedb_engine::walsender::WalSenderError),
-    /// The Snapshot's store cannot be used.
-    #[error("failed to restore the Snapshot: {0}")]
-    Location(&'static str),
-    /// The Snapshot's store cannot be opened.
-    #[error("failed to open the Snapshot's store")]
-    Store(#[from] kubedb_engine::store::StoreError),
+    /// A store could not be opened.
+    #[error("failed to open the store: {0}")]
+    OpenStore(String),
     /// The Snapshot could not be restored.
     #[error("failed to restore the Snapshot")]
     Restore(#[from] kubedb_engine::restore::RestoreError),
+    /// The archive could not be used.
+    #[error("failed to use the archive")]
+    Archive(#[from] kubedb_engine::archive::ArchiveError),
+    /// The target cannot be reached. Nothing was written.
+    #[error("failed to plan the recovery")]
+    Plan(#[from] kubedb_core::recovery::PlanError),
+    /// A target that makes no sense.
+    #[error("failed to understand the target of the recovery")]
+    Target(#[from] kubedb_core::recovery::ReadTargetError),
+    /// PostgreSQL ended because a file could not be fetched.
+    #[error("failed to recover: {why}")]
+    Fetch {
+        /// Why not.
+        why: String,
+        /// Whether it stays so.
+        is_damaged: bool,
+    },
+    /// Everything archived was replayed, and the target did not come.
+    #[error(
+        "failed to recover to {target}: it did not come in all that is archived, which ends at LSN {reached} (last segment stored at {latest}). Name an earlier target, or none to get all of it"
+    )]
+    NotReached {
+        /// The target.
+        target: String,
+        /// Where the WAL ends.
+        reached: String,
+        /// When the last segment was stored.
+        latest: jiff::Timestamp,
+    },
     /// Replay ended short of what the Snapshot holds.
     #[error("failed to replay the Snapshot's WAL to {planned}: it stopped at {reached}")]
     Replay {
@@ -97,7 +124,15 @@ impl BootstrapError {
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Scripts(_) | Self::Location(_) | Self::Replay { .. } => true,
+            Self::Scripts(_) | Self::Target(_) | Self::NotReached { .. } | Self::Replay { .. } => {
+                true
+            }
+            Self::Fetch { is_damaged, .. } => *is_damaged,
+            // What is missing in the archive may still come.
+            Self::Plan(error) => matches!(
+                error,
+                PlanError::TooEarly { .. } | PlanError::Timeline { .. }
+            ),
             // What the user mends in the Secret or at the store is found mended by the next try.
             Self::Restore(error) => !error.is_retryable() && !error.is_mendable(),
             _ => false,
@@ -135,6 +170,7 @@ impl Place {
             is_standby: false,
             volume_bytes: self.volume_bytes,
             is_alone: self.is_alone,
+            wal: WalSettings::default(),
             at_least: std::collections::BTreeMap::new(),
         }
     }

@@ -1,23 +1,18 @@
 //! Data folders that come from elsewhere: a copy of the primary, or a Snapshot.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use kubedb_api::{protocol::InstancePhase, protocol::RestoreSource};
-use kubedb_engine::{
-    restore::{RestoreRequest, fetch},
-    store::Store,
-    walsender::{WalSender, WalSenderConfig},
-};
+use kubedb_api::protocol::InstancePhase;
+use kubedb_engine::walsender::{WalSender, WalSenderConfig};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::Agent,
     bootstrap::{BootstrapError, Place},
-    location::{location, reads_no_secret},
     observe::Facts,
-    postgres::configuration::{Configuration, REPLICATION_ROLE},
-    recover::recover,
+    postgres::configuration::REPLICATION_ROLE,
+    restore::Restore,
     serve::ActError,
     sql::standby_slot,
     state::{InstanceState, StoredRole},
@@ -56,24 +51,28 @@ impl Agent {
         Ok(())
     }
 
-    /// Restores the Snapshot that the operator resolved.
+    /// Restores what the operator resolved.
     pub(crate) async fn restore(&mut self, facts: &Facts) -> Result<(), ActError> {
         let source = facts
             .database
             .as_ref()
             .and_then(|database| database.status.as_ref()?.bootstrap.clone());
         let Some(source) = source else { return Ok(()) };
-        let credentials = match &source.storage.storage_secret_name {
-            Some(name) if !reads_no_secret(&source.storage) => {
-                self.api.secret(&source.namespace, name).await?
-            }
-            _ => BTreeMap::new(),
+        let restore = Restore {
+            place: self.place.clone(),
+            state: self.first_state(),
+            source,
+            api: self.api.clone(),
+            desk: self.desk.clone(),
+            commands: self.commands.clone(),
         };
-        let (place, state) = (self.place.clone(), self.first_state());
         let cancel = CancellationToken::new();
         let asked = cancel.clone();
         self.begin(InstancePhase::Restoring, &cancel, async move {
-            restore(&place, &source, &credentials, state, asked).await
+            let desk = restore.desk.clone();
+            let restored = restore.run(asked).await;
+            desk.set_source(None);
+            restored
         });
         Ok(())
     }
@@ -99,46 +98,6 @@ async fn copy(
     place.finish(&InstanceState {
         system_identifier: control.system_identifier,
         timeline: copied.timeline,
-        ..state
-    })
-}
-
-async fn restore(
-    place: &Place,
-    source: &RestoreSource,
-    credentials: &BTreeMap<String, Vec<u8>>,
-    state: InstanceState,
-    cancel: CancellationToken,
-) -> Result<(), BootstrapError> {
-    let target = place.paths.new_data();
-    place.clear().await?;
-    let location = location(&source.storage).map_err(BootstrapError::Location)?;
-    let store = Store::open(&location, credentials)?;
-    let request = RestoreRequest {
-        store,
-        manifest: source.manifest.clone(),
-        data_folder: target,
-        dialect: place.dialect,
-        postgres_version: state.postgres_version.clone(),
-        threads: 2,
-    };
-    let (progress, _) = watch::channel(Default::default());
-    let restored = fetch(request, progress, cancel).await?;
-    let configuration = Configuration {
-        is_standby: true,
-        at_least: restored
-            .settings
-            .iter()
-            .filter_map(|(name, value)| Some((name.clone(), value.parse().ok()?)))
-            .collect(),
-        ..place.private_configuration()
-    };
-    recover(place, &configuration, restored.stop_lsn).await?;
-    let control = place.new_control()?;
-    tracing::info!(snapshot = source.snapshot, stop = %restored.stop_lsn, timeline = control.timeline, "restored");
-    place.finish(&InstanceState {
-        system_identifier: control.system_identifier,
-        timeline: control.timeline,
         ..state
     })
 }

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod archive;
 mod backup;
 pub mod bootstrap;
 mod copy;
@@ -16,6 +17,7 @@ mod prepare;
 pub mod proxy;
 mod recover;
 mod report;
+mod restore;
 pub mod scripts;
 mod serve;
 pub mod sql;

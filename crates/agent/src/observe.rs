@@ -2,8 +2,11 @@
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
-use kubedb_api::{Postgres, postgres::StandbyMode};
-use kubedb_core::instance::{DatabaseView, LeaseView, Observation, PrimaryView, Seen, SourceView};
+use kubedb_api::{Postgres, postgres::StandbyMode, storage::SnapshotStorage};
+use kubedb_core::{
+    instance::{DatabaseView, LeaseView, Observation, PrimaryView, Seen, SourceView},
+    lsn::Lsn,
+};
 
 use crate::agent::Agent;
 
@@ -65,6 +68,18 @@ impl Facts {
         self.database.is_some() && self.replicas == 1
     }
 
+    /// Where WAL is archived.
+    pub(crate) fn archive_storage(&self) -> Option<&SnapshotStorage> {
+        let archiver = self.database.as_ref()?.spec.archiver.as_ref();
+        archiver.and_then(|archiver| archiver.storage.as_ref())
+    }
+
+    /// Where the earliest Snapshot begins, as the operator knows it.
+    pub(crate) fn keep_wal_from(&self) -> Option<Lsn> {
+        let status = self.database.as_ref()?.status.as_ref()?;
+        status.keep_wal_from.as_ref()?.parse().ok()
+    }
+
     fn source(&self) -> SourceView {
         let Some(database) = &self.database else {
             return SourceView::Unresolved;
@@ -78,7 +93,7 @@ impl Facts {
             .spec
             .init
             .as_ref()
-            .is_some_and(|init| init.snapshot_source.is_some());
+            .is_some_and(|init| init.snapshot_source.is_some() || init.postgres_wal.is_some());
         let resolved = status.is_some_and(|status| status.bootstrap.is_some());
         match (wants, resolved) {
             (false, _) => SourceView::Fresh,

@@ -82,6 +82,12 @@ impl Paths {
         &self.socket_directory
     }
 
+    /// Socket at which PostgreSQL's commands ask for WAL to be stored and fetched.
+    #[must_use]
+    pub fn wal_socket(&self) -> PathBuf {
+        self.socket_directory.join("kubedb.wal")
+    }
+
     /// Passwords for connections that PostgreSQL itself makes.
     #[must_use]
     pub fn passfile(&self) -> PathBuf {

@@ -2,13 +2,16 @@
 
 use std::{process::Stdio, time::Duration};
 
+use jiff::Timestamp;
 use kubedb_core::{
     instance::may_promote,
     lsn::{Lsn, TimelineId},
+    recovery::{Goal, Target},
 };
 use tokio::{process::Command, time::Instant};
 
 use crate::{
+    archive::WalSource,
     bootstrap::{BootstrapError, Place},
     postgres::{
         configuration::Configuration,
@@ -25,49 +28,117 @@ const PROMOTE_LIMIT: Duration = Duration::from_secs(120);
 const RECOVERY_LIMIT: Duration = Duration::from_secs(3_600);
 /// A recovering server that does not answer by now is asked to be promoted blindly, and again after as long.
 const BLIND_AFTER: Duration = Duration::from_secs(5);
+/// So long nothing may move before the end of an archive is believed: PostgreSQL asks for what lies behind it before it has replayed all.
+const SETTLED: Duration = Duration::from_secs(2);
+/// A server that has asked for what lies behind the end of its archive and does not answer either ends soon, or never.
+const SILENT: Duration = Duration::from_secs(60);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(50);
 /// Longest history of timelines that is read.
 const HISTORY_BYTES: u64 = 1 << 20;
 
+/// How far to recover.
+#[derive(Debug)]
+pub(crate) struct Aim<'a> {
+    /// Nobody may use what did not come so far.
+    pub(crate) planned: Lsn,
+    /// What is behind the Snapshot, and where in it to end.
+    pub(crate) archive: Option<(&'a WalSource, &'a Target, Timestamp)>,
+}
+
+impl Aim<'_> {
+    /// Whether PostgreSQL finds the end by itself and promotes there. It is never asked to before, since it would do so at once.
+    fn has_target(&self) -> bool {
+        self.archive
+            .is_some_and(|(_, target, _)| target.goal != Goal::Latest)
+    }
+
+    /// Whether there is no more WAL.
+    fn is_exhausted(&self) -> bool {
+        self.archive
+            .is_none_or(|(source, _, _)| source.is_exhausted())
+    }
+
+    fn given(&self) -> u64 {
+        self.archive.map_or(0, |(source, _, _)| source.given())
+    }
+
+    /// Why the server has ended: for want of a file, or by its own words.
+    fn ended(&self, place: &Place) -> BootstrapError {
+        let unfetched = self.archive.and_then(|(source, _, _)| source.unfetched());
+        match unfetched {
+            Some(unfetched) => BootstrapError::Fetch {
+                why: unfetched.why.to_string(),
+                is_damaged: unfetched.is_damaged,
+            },
+            None => BootstrapError::Start {
+                last_words: last_words(&place.paths),
+            },
+        }
+    }
+
+    fn not_reached(&self, reached: Option<Lsn>) -> Option<BootstrapError> {
+        let (_, target, latest) = self.archive?;
+        Some(BootstrapError::NotReached {
+            target: target.to_string(),
+            reached: reached.map_or_else(|| "nothing".to_owned(), |lsn| lsn.to_string()),
+            latest,
+        })
+    }
+}
+
 /// Recovers the folder in the making and promotes it; the server is stopped when this returns.
 pub(crate) async fn recover(
     place: &Place,
     configuration: &Configuration,
-    planned: Lsn,
+    aim: &Aim<'_>,
 ) -> Result<(), BootstrapError> {
     let mut postmaster = place.launch(configuration)?;
-    let recovered = replay_and_promote(place, &mut postmaster, planned).await;
+    let recovered = replay_and_promote(place, &mut postmaster, aim).await;
     postmaster.stop(StopMode::Fast).await?;
     recovered?;
-    check_switch(place, planned)
+    check_switch(place, aim.planned)
 }
 
 /// Waits until everything planned is replayed, and only then promotes.
 async fn replay_and_promote(
     place: &Place,
     postmaster: &mut Postmaster,
-    planned: Lsn,
+    aim: &Aim<'_>,
 ) -> Result<(), BootstrapError> {
-    let Some(session) = answer(place, postmaster).await? else {
+    let Some(session) = answer(place, postmaster, aim).await? else {
         return Ok(());
     };
-    let (mut last, mut moved) = (None, Instant::now());
+    let mut moved = Moved::new();
     loop {
-        let view = session.view(place.dialect).await?;
+        let view = match session.view(place.dialect).await {
+            Ok(view) => view,
+            // It ends where a target lies before the consistent state, and its sessions end when it promotes by itself up to 9.6.
+            Err(_) if !postmaster.is_running() => return Err(aim.ended(place)),
+            Err(error) => return Err(error.into()),
+        };
         if !view.in_recovery {
             return Ok(());
         }
-        if may_promote(view.lsn, planned) {
-            break;
+        moved.note(view.lsn, aim.given());
+        let is_complete = may_promote(view.lsn, aim.planned);
+        let is_over = aim.is_exhausted() && (aim.archive.is_none() || moved.rests(SETTLED));
+        match (is_complete && is_over, aim.has_target()) {
+            (true, false) => break,
+            (true, true) => {
+                if let Some(error) = aim.not_reached(view.lsn) {
+                    return Err(error);
+                }
+            }
+            (false, _) => {}
         }
-        if view.lsn != last {
-            (last, moved) = (view.lsn, Instant::now());
-        }
-        if moved.elapsed() > REPLAY_STANDSTILL {
+        // A store that is away makes it stand still too: whoever fetches from it gives up by itself.
+        if moved.rests(REPLAY_STANDSTILL) && (aim.archive.is_none() || aim.is_exhausted()) {
             return Err(BootstrapError::Replay {
-                planned: planned.to_string(),
-                reached: last.map_or_else(|| "nothing".to_owned(), |lsn| lsn.to_string()),
+                planned: aim.planned.to_string(),
+                reached: view
+                    .lsn
+                    .map_or_else(|| "nothing".to_owned(), |lsn| lsn.to_string()),
             });
         }
         tokio::time::sleep(POLL).await;
@@ -83,27 +154,59 @@ async fn replay_and_promote(
     Err(BootstrapError::Promote)
 }
 
+/// When replay last went on.
+struct Moved {
+    last: (Option<Lsn>, u64),
+    at: Instant,
+}
+
+impl Moved {
+    fn new() -> Self {
+        Self {
+            last: (None, 0),
+            at: Instant::now(),
+        }
+    }
+
+    fn note(&mut self, lsn: Option<Lsn>, given: u64) {
+        if (lsn, given) != self.last {
+            self.last = (lsn, given);
+            self.at = Instant::now();
+        }
+    }
+
+    fn rests(&self, limit: Duration) -> bool {
+        self.at.elapsed() >= limit
+    }
+}
+
 /// Waits until the server answers. A transaction with many subtransactions that was open during the backup keeps a recovering
 /// server from ever answering: it waits for WAL that is in no Snapshot. So one that stays silent is asked to be promoted. It does so
-/// only at the end of its WAL, and ends instead of promoting when that is short of a consistent state.
+/// only at the end of its WAL, and ends instead of promoting when that is short of a consistent state. With a target it promotes by itself, and is never asked.
 async fn answer(
     place: &Place,
     postmaster: &mut Postmaster,
+    aim: &Aim<'_>,
 ) -> Result<Option<Session>, BootstrapError> {
-    let end = Instant::now() + RECOVERY_LIMIT;
     let mut blind = Instant::now() + BLIND_AFTER;
+    let mut moved = Moved::new();
     loop {
+        // As long as WAL is fetched it is at work, however long that takes.
+        moved.note(None, aim.given());
+        let is_over = aim.is_exhausted();
         match place.connect().await {
             Ok(session) => return Ok(Some(session)),
-            Err(error) if Instant::now() >= end => return Err(error.into()),
-            Err(_) if !postmaster.is_running() => {
-                return Err(BootstrapError::Start {
-                    last_words: last_words(&place.paths),
-                });
-            }
-            Err(_) if Instant::now() >= blind => {
+            Err(error) if moved.rests(RECOVERY_LIMIT) => return Err(error.into()),
+            Err(_) if !postmaster.is_running() => return Err(aim.ended(place)),
+            Err(_) if Instant::now() >= blind && is_over && !aim.has_target() => {
                 promote(place).await?;
                 blind = Instant::now() + BLIND_AFTER;
+            }
+            Err(_) if is_over && aim.has_target() && moved.rests(SILENT) => {
+                let Some(error) = aim.not_reached(None) else {
+                    continue;
+                };
+                return Err(error);
             }
             Err(_) => tokio::time::sleep(POLL).await,
         }

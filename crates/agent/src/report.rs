@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kubedb_api::archiver::ArchiveStatus;
 use kubedb_api::protocol::{InstancePhase, InstanceRole, InstanceStatus, TaskStatus};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -64,6 +65,13 @@ fn without_pulse(status: &InstanceStatus) -> InstanceStatus {
     let mut status = status.clone();
     status.heartbeat_time = None;
     status.lsn = None;
+    if let Some(archive) = &mut status.archive {
+        archive.covered_time = None;
+        archive.last_segment = None;
+        archive.last_archived_time = None;
+        // That something waits is told; each file of a long queue is not.
+        archive.waiting_segments = archive.waiting_segments.min(2);
+    }
     for task in status.tasks.values_mut() {
         task.heartbeat_time = Timestamp::UNIX_EPOCH;
     }
@@ -111,7 +119,11 @@ fn status_of(agent: &Agent, tasks: &Tasks) -> InstanceStatus {
             .as_ref()
             .filter(|view| view.in_recovery)
             .map(|view| view.streaming),
-        archive: None,
+        archive: agent
+            .desk
+            .archiver()
+            .filter(|_| role == Some(InstanceRole::Primary))
+            .map(|archiver| archiver.status()),
         tasks: tasks.statuses(),
     }
 }
@@ -155,6 +167,14 @@ fn all_fields() -> InstanceStatus {
         timeline: Some(0),
         lsn: Some(String::new()),
         streaming: Some(false),
+        archive: Some(ArchiveStatus {
+            last_segment: Some(String::new()),
+            last_archived_time: Some(Timestamp::UNIX_EPOCH),
+            covered_time: Some(Timestamp::UNIX_EPOCH),
+            failing_since: Some(Timestamp::UNIX_EPOCH),
+            reason: Some(String::new()),
+            waiting_segments: 0,
+        }),
         ..InstanceStatus::default()
     }
 }

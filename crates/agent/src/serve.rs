@@ -1,6 +1,6 @@
 //! Carrying out a decision.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use kubedb_api::{
@@ -14,15 +14,16 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agent::Agent,
     api::ApiError,
+    archive::{Archiver, Destination, Look, Opener, open_store},
     bootstrap::{self, BootstrapError},
     observe::Facts,
     postgres::{
-        configuration::{self, Configuration, Follow, needs_of},
+        configuration::{self, Configuration, Follow, WalSettings, needs_of},
         process::{Postmaster, StopMode, has_logged, last_words},
         tablespaces,
     },
     scripts::Script,
-    sql::{Session, local, standby_slot},
+    sql::{ServerView, Session, local, standby_slot},
     state::{self, InstanceState, StoredRole},
 };
 
@@ -196,6 +197,54 @@ impl Agent {
         }
     }
 
+    /// Archives the WAL of this primary where its database says, from before PostgreSQL starts.
+    pub(crate) fn keep_archiver(&self, facts: &Facts) {
+        let (Some(storage), Some(state)) = (facts.archive_storage(), &self.state) else {
+            // An API that does not answer changes nothing.
+            if facts.database.is_some() {
+                self.desk.set_archiver(None);
+            }
+            return;
+        };
+        if state.role != StoredRole::Primary {
+            return;
+        }
+        let known = self.desk.archiver();
+        let data = self.place.paths.data();
+        let destination = |segment_bytes| Destination {
+            storage: storage.clone(),
+            namespace: self.config.namespace.clone(),
+            database: self.config.database.clone(),
+            lineage: state.lineage.clone(),
+            system_identifier: state.system_identifier,
+            segment_bytes,
+            folder: data.join(self.place.dialect.wal_folder()),
+        };
+        if let Some(known) = known
+            && known.goes_to(&destination(known.segment_bytes()))
+        {
+            if let Some(keep) = facts.keep_wal_from() {
+                known.prune(keep);
+            }
+            return;
+        }
+        match ControlFile::read(&data) {
+            Ok(control) => {
+                let to = destination(control.wal_segment_bytes.into());
+                let (api, storage) = (self.api.clone(), storage.clone());
+                let namespace = self.config.namespace.clone();
+                let opener: Opener = Arc::new(move || {
+                    let (api, namespace, storage) =
+                        (api.clone(), namespace.clone(), storage.clone());
+                    Box::pin(async move { open_store(&api, &namespace, &storage).await })
+                });
+                let archiver = Archiver::new(to, opener);
+                self.desk.set_archiver(Some(Arc::new(archiver)));
+            }
+            Err(error) => tracing::warn!(%error, "cannot archive"),
+        }
+    }
+
     async fn configure(
         &mut self,
         facts: &Facts,
@@ -219,6 +268,10 @@ impl Agent {
             BTreeMap::new()
         };
         let configuration = Configuration {
+            wal: WalSettings {
+                archive_command: facts.archive_storage().map(|_| self.commands.push()),
+                recovery: None,
+            },
             listen: Some((self.config.listen_address.clone(), self.config.port)),
             accepts_users: !is_standby || facts.is_hot,
             is_standby,
@@ -333,14 +386,38 @@ impl Agent {
                 .ok();
         }
         let Some(sql) = &self.sql else { return Ok(()) };
+        let before = Timestamp::now();
         match sql.view(self.place.dialect).await {
-            Ok(view) => self.view = Some(view),
+            Ok(view) => {
+                self.note_coverage(before, &view).await;
+                self.view = Some(view);
+            }
             Err(error) => {
                 tracing::warn!(%error, "PostgreSQL did not answer");
                 self.sql = None;
             }
         }
         Ok(())
+    }
+}
+
+impl Agent {
+    /// What was committed before now lies before the position that the primary has told since.
+    async fn note_coverage(&self, before: Timestamp, view: &ServerView) {
+        let (Some(archiver), Some(sql), Some(lsn)) = (self.desk.archiver(), &self.sql, view.lsn)
+        else {
+            return;
+        };
+        if view.in_recovery {
+            return;
+        }
+        if let Ok(transactions) = sql.transactions().await {
+            archiver.look(Look {
+                at: before,
+                lsn,
+                transactions,
+            });
+        }
     }
 }
 

@@ -151,6 +151,13 @@ impl Session {
         })
     }
 
+    /// Which transactions have ended, as PostgreSQL prints its snapshots: two equal ones mean that none has in between.
+    pub async fn transactions(&self) -> Result<String, SqlError> {
+        let query = "SELECT txid_current_snapshot()::text";
+        let text = self.text("observe transactions", query).await?;
+        Ok(text.unwrap_or_default())
+    }
+
     /// Names of the settings that are below these values; `None` when none is.
     pub async fn settings_below(
         &self,

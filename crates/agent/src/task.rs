@@ -1,8 +1,11 @@
-//! Work on a store that belongs to no instance: the data of a Snapshot whose database is gone.
+//! Work on a store that belongs to no instance: the data of a Snapshot whose database is gone, the archive of one that is wiped out.
 
 use kubedb_api::agent_config::DataTask;
 use kubedb_engine::{
-    repository::delete::{DeleteError, Deleted, delete_snapshot},
+    repository::{
+        archives::{DeleteArchiveError, delete_archive},
+        delete::{DeleteError, Deleted, delete_snapshot},
+    },
     store::{Credentials, Store, StoreError},
 };
 
@@ -20,6 +23,9 @@ pub enum TaskError {
     /// The data was kept.
     #[error(transparent)]
     Delete(#[from] DeleteError),
+    /// The archive was kept, or a part of it.
+    #[error(transparent)]
+    DeleteArchive(#[from] DeleteArchiveError),
 }
 
 impl TaskError {
@@ -30,7 +36,7 @@ impl TaskError {
     }
 }
 
-/// Deletes exactly a Snapshot's data. May be done as often as one likes, and by several at once.
+/// Deletes exactly a Snapshot's data, or an archive. May be done as often as one likes, and by several at once.
 pub async fn delete_data(task: &DataTask, credentials: Credentials) -> Result<Deleted, TaskError> {
     let place = location(&task.storage).map_err(TaskError::FindStore)?;
     let credentials = if reads_no_secret(&task.storage) {
@@ -39,6 +45,10 @@ pub async fn delete_data(task: &DataTask, credentials: Credentials) -> Result<De
         credentials
     };
     let store = Store::open(&place, &credentials)?;
+    if let Some(lineage) = &task.archive {
+        let deleted = delete_archive(&store, &task.namespace, &task.database, lineage);
+        return Ok(deleted.await?);
+    }
     let deleted = delete_snapshot(
         &store,
         &task.namespace,

@@ -122,6 +122,9 @@ pub struct DataTask {
     pub namespace: String,
     /// Database it was taken of.
     pub database: String,
+    /// Lineage whose archive of WAL is deleted, in place of a Snapshot's data; then there is no Snapshot, and the next two fields name the work alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<String>,
     /// Its name.
     pub snapshot: String,
     /// Its UID.

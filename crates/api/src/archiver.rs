@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::storage::SnapshotStorage;
+use crate::{
+    storage::{LocalStorage, SnapshotStorage},
+    untyped::{NumberText, number_or_text},
+};
 
 /// Where every change goes as it is made.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,9 +28,167 @@ pub struct PostgresWal {
     /// Up to where.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pitr: Option<Pitr>,
-    /// Where the archive lies; the prefix is its whole path, such as `kubedb/demo/wal-postgres/archive`.
+    /// Where the archive lies; the prefix is its whole path, such as `kubedb/demo/wal-postgres/archive`. Of a `local` one that is `mountPath` and `subPath`
+    /// together.
     #[serde(flatten)]
     pub storage: SnapshotStorage,
+}
+
+/// What the path of an archive ends in, for people.
+pub const ARCHIVE_PATH: &str = "kubedb/NAMESPACE/DATABASE/archive";
+
+/// An archive as its path names it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ArchivePlace {
+    /// The store, as `archiver.storage` of the database named it.
+    pub storage: SnapshotStorage,
+    /// Namespace of the database.
+    pub namespace: String,
+    /// Its name.
+    pub database: String,
+}
+
+/// A path that is none of an archive: the field that says it, and what it says, if anything.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} names no archive: it must end in {ARCHIVE_PATH}", said(.path.as_deref()))]
+pub struct ReadPlaceError {
+    /// Field below the storage, such as `s3.prefix`.
+    pub field: &'static str,
+    /// The path.
+    pub path: Option<String>,
+}
+
+fn said(path: Option<&str>) -> String {
+    path.map_or_else(|| "nothing".to_owned(), |path| format!("{path:?}"))
+}
+
+impl PostgresWal {
+    /// The Snapshot to begin from, where one is named.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&str> {
+        let named = self.backup_name.as_deref();
+        named.filter(|name| !name.is_empty() && *name != LATEST)
+    }
+
+    /// The field of a storage that holds the path of an archive.
+    #[must_use]
+    pub fn path_field(storage: &SnapshotStorage) -> &'static str {
+        let sub = storage
+            .local
+            .as_ref()
+            .and_then(|local| local.sub_path.as_ref());
+        if storage.local.is_some() {
+            let is_below = sub.is_some_and(|path| !path.trim_matches('/').is_empty());
+            if is_below {
+                "local.subPath"
+            } else {
+                "local.mountPath"
+            }
+        } else if storage.gcs.is_some() {
+            "gcs.prefix"
+        } else if storage.azure.is_some() {
+            "azure.prefix"
+        } else if storage.swift.is_some() {
+            "swift.prefix"
+        } else {
+            "s3.prefix"
+        }
+    }
+
+    /// Takes the path of the archive apart.
+    pub fn place(&self) -> Result<ArchivePlace, ReadPlaceError> {
+        let mut storage = self.storage.clone();
+        let field = Self::path_field(&storage);
+        let prefixes = [
+            storage.s3.as_mut().map(|store| &mut store.prefix),
+            storage.gcs.as_mut().map(|store| &mut store.prefix),
+            storage.azure.as_mut().map(|store| &mut store.prefix),
+            storage.swift.as_mut().map(|store| &mut store.prefix),
+        ];
+        let prefix = prefixes.into_iter().flatten().next();
+        let (namespace, database) = match (&mut storage.local, prefix) {
+            (Some(local), _) => cut_local(local)?,
+            (None, Some(prefix)) => cut_prefix(field, prefix)?,
+            (None, None) => return Err(ReadPlaceError { field, path: None }),
+        };
+        Ok(ArchivePlace {
+            storage,
+            namespace,
+            database,
+        })
+    }
+}
+
+/// The word for the latest Snapshot that serves.
+const LATEST: &str = "LATEST";
+
+/// What stands before the archive's own path, and whose archive it is.
+fn cut(path: &str) -> Option<(&str, String, String)> {
+    let path = path.trim_end_matches('/').strip_suffix("/archive")?;
+    let (path, database) = path.rsplit_once('/')?;
+    let (path, namespace) = path.rsplit_once('/')?;
+    let before = path.strip_suffix("kubedb")?;
+    let is_whole = before.is_empty() || before.ends_with('/');
+    let is_named = !namespace.is_empty() && !database.is_empty();
+    (is_whole && is_named).then(|| (before, namespace.to_owned(), database.to_owned()))
+}
+
+fn cut_prefix(
+    field: &'static str,
+    prefix: &mut Option<String>,
+) -> Result<(String, String), ReadPlaceError> {
+    let path = prefix.clone().unwrap_or_default();
+    let (before, namespace, database) = cut(&path).ok_or_else(|| ReadPlaceError {
+        field,
+        path: prefix.clone().filter(|path| !path.is_empty()),
+    })?;
+    let before = before.trim_matches('/');
+    *prefix = (!before.is_empty()).then(|| before.to_owned());
+    Ok((namespace, database))
+}
+
+/// A folder is named by two fields, and either may hold the archive's own path; the folder of the machine stands for `mountPath` where it is given.
+fn cut_local(local: &mut LocalStorage) -> Result<(String, String), ReadPlaceError> {
+    let sub = local
+        .sub_path
+        .clone()
+        .filter(|path| !path.trim_matches('/').is_empty());
+    if let Some(path) = sub {
+        let (before, namespace, database) = cut(&path).ok_or(ReadPlaceError {
+            field: "local.subPath",
+            path: Some(path.clone()),
+        })?;
+        let before = before.trim_matches('/');
+        local.sub_path = (!before.is_empty()).then(|| before.to_owned());
+        return Ok((namespace, database));
+    }
+    let mut whose = None;
+    let host = local
+        .host_path
+        .as_mut()
+        .map(|host| ("local.hostPath.path", &mut host.path));
+    let mount = local
+        .mount_path
+        .as_mut()
+        .map(|path| ("local.mountPath", path));
+    for (field, path) in host.into_iter().chain(mount) {
+        let wrong = || ReadPlaceError {
+            field,
+            path: Some(path.clone()),
+        };
+        let (before, namespace, database) = cut(path).ok_or_else(wrong)?;
+        let found = (namespace, database);
+        if whose.as_ref().is_some_and(|whose| *whose != found) {
+            return Err(wrong());
+        }
+        let before = before.trim_end_matches('/');
+        *path = if before.is_empty() { "/" } else { before }.to_owned();
+        whose = Some(found);
+    }
+    whose.ok_or(ReadPlaceError {
+        field: "local.mountPath",
+        path: None,
+    })
 }
 
 /// Up to where an archive is replayed, in the original's words.
@@ -38,10 +199,21 @@ pub struct Pitr {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_time: Option<String>,
     /// Number of a timeline, or `latest`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<NumberText>")]
+    #[serde(
+        default,
+        deserialize_with = "number_or_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub target_timeline: Option<String>,
     /// Number of a transaction.
-    #[serde(skip_serializing_if = "Option::is_none", rename = "targetXID")]
+    #[schemars(with = "Option<NumberText>")]
+    #[serde(
+        default,
+        rename = "targetXID",
+        deserialize_with = "number_or_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub target_xid: Option<String>,
     /// Position, from PostgreSQL 10 on.
     #[serde(skip_serializing_if = "Option::is_none", rename = "targetLSN")]
@@ -68,7 +240,12 @@ pub struct RecoveryTarget {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lsn: Option<String>,
     /// Number of a transaction.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<NumberText>")]
+    #[serde(
+        default,
+        deserialize_with = "number_or_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub xid: Option<String>,
     /// Name of a restore point.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,7 +254,12 @@ pub struct RecoveryTarget {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub immediate: Option<bool>,
     /// Number of a timeline, or `latest`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<NumberText>")]
+    #[serde(
+        default,
+        deserialize_with = "number_or_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub timeline: Option<String>,
     /// Whether what lies exactly there is replayed; true when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,4 +339,124 @@ pub struct ArchiveStatus {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn wal(storage: serde_json::Value) -> PostgresWal {
+        serde_json::from_value(storage).unwrap()
+    }
+
+    #[test]
+    fn a_path_is_cut_where_kubedb_begins() {
+        for (prefix, before) in [
+            ("kubedb/demo/wal-postgres/archive", None),
+            ("/kubedb/demo/wal-postgres/archive/", None),
+            ("backups/kubedb/demo/wal-postgres/archive", Some("backups")),
+            (
+                "a/kubedb/b/kubedb/demo/wal-postgres/archive",
+                Some("a/kubedb/b"),
+            ),
+        ] {
+            let place =
+                wal(json!({"storageSecretName": "s", "s3": {"bucket": "b", "prefix": prefix}}));
+            let place = place.place().unwrap();
+            assert_eq!(
+                (place.namespace.as_str(), place.database.as_str()),
+                ("demo", "wal-postgres")
+            );
+            assert_eq!(
+                place.storage.s3.unwrap().prefix.as_deref(),
+                before,
+                "{prefix}"
+            );
+            assert_eq!(place.storage.storage_secret_name.as_deref(), Some("s"));
+        }
+        for prefix in [
+            "",
+            "archive",
+            "kubedb/demo/archive",
+            "mykubedb/demo/pg/archive",
+            "kubedb/demo/pg/archives",
+            "kubedb//pg/archive",
+        ] {
+            let wrong = wal(json!({"gcs": {"bucket": "b", "prefix": prefix}}))
+                .place()
+                .unwrap_err();
+            assert_eq!(wrong.field, "gcs.prefix", "{prefix}");
+        }
+    }
+
+    #[test]
+    fn a_folder_is_cut_in_the_field_that_names_the_archive() {
+        let local = |fields: serde_json::Value| wal(json!({ "local": fields })).place();
+        let archive = "kubedb/demo/pg/archive";
+        let place =
+            local(json!({"mountPath": "/b", "subPath": format!("deep/{archive}")})).unwrap();
+        let left = place.storage.local.unwrap();
+        assert_eq!(
+            (left.mount_path.as_deref(), left.sub_path.as_deref()),
+            (Some("/b"), Some("deep"))
+        );
+        let whole = format!("/b/{archive}/");
+        let place = local(json!({"mountPath": whole})).unwrap();
+        assert_eq!(
+            place.storage.local.unwrap().mount_path.as_deref(),
+            Some("/b")
+        );
+        let place = local(json!({"mountPath": whole, "hostPath": {"path": format!("/{archive}")}}))
+            .unwrap();
+        let left = place.storage.local.unwrap();
+        assert_eq!(
+            (
+                left.mount_path.as_deref(),
+                left.host_path.unwrap().path.as_str()
+            ),
+            (Some("/b"), "/")
+        );
+        for (fields, field) in [
+            (json!({"mountPath": "/b"}), "local.mountPath"),
+            (
+                json!({"mountPath": "/b", "subPath": "kubedb"}),
+                "local.subPath",
+            ),
+            (
+                json!({"mountPath": whole, "hostPath": {"path": "/srv"}}),
+                "local.hostPath.path",
+            ),
+            (
+                json!({"mountPath": "/b/kubedb/demo/other/archive", "hostPath": {"path": whole}}),
+                "local.mountPath",
+            ),
+        ] {
+            assert_eq!(local(fields.clone()).unwrap_err().field, field, "{fields}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_as_they_are_written() {
+        let target: RecoveryTarget =
+            serde_json::from_value(json!({"xid": 700, "timeline": 2})).unwrap();
+        assert_eq!(
+            (target.xid.as_deref(), target.timeline.as_deref()),
+            (Some("700"), Some("2"))
+        );
+        let pitr: Pitr =
+            serde_json::from_value(json!({"targetXID": "700", "targetTimeline": "latest"}))
+                .unwrap();
+        let target = RecoveryTarget::from(&pitr);
+        assert_eq!(
+            (target.xid.as_deref(), target.timeline.as_deref()),
+            (Some("700"), Some("latest"))
+        );
+        // What nobody could have meant is read all the same, and refused where targets are read: an object in an API server must be readable.
+        let strange: RecoveryTarget =
+            serde_json::from_value(json!({"xid": true, "timeline": null})).unwrap();
+        assert!(strange.fields().read().is_err());
+        assert_eq!(strange.timeline, None);
+    }
 }

@@ -67,6 +67,9 @@ pub struct KeptData {
     pub uid: String,
     /// Whether the database was ever begun, so that there is data.
     pub begun: bool,
+    /// Which data it is, as the primary said; an archive bears it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<String>,
 }
 
 /// An origin that is none, of a record that was written by hand past admission, is an empty one: whoever reads all records must not stop at it.
@@ -167,7 +170,7 @@ impl DormantDatabase {
         let origin = &self.spec.origin;
         origin.data.clone().unwrap_or_else(|| KeptData {
             uid: origin.metadata.uid.clone().unwrap_or_default(),
-            begun: false,
+            ..KeptData::default()
         })
     }
 
@@ -248,6 +251,7 @@ mod tests {
         let first = KeptData {
             uid: "u-2".to_owned(),
             begun: true,
+            lineage: Some("l".to_owned()),
         };
         assert_eq!(kept, first);
         let resumed = json!({"resumed": {"uid": "u-1", "begun": true}});
@@ -256,7 +260,8 @@ mod tests {
             kept,
             KeptData {
                 uid: "u-1".to_owned(),
-                begun: true
+                begun: true,
+                lineage: None,
             }
         );
     }

@@ -119,7 +119,6 @@ pub struct PostgresSpec {
 
 /// Fields of `spec` that are known and not built.
 pub const UNBUILT_FIELDS: &[&str] = &[
-    "archiver",
     "monitor",
     "configSource",
     "storageType",
@@ -292,6 +291,20 @@ pub struct Endpoints {
     pub standbys: Vec<String>,
 }
 
+/// The first Snapshot of a database whose WAL is archived, as the operator remembers it until one has succeeded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FirstSnapshot {
+    /// When it was decided; its name carries this time.
+    #[schemars(with = "String")]
+    pub time: Timestamp,
+    /// How often one was decided: those before it failed.
+    pub tries: i32,
+    /// Decided, and perhaps not there yet.
+    #[serde(default)]
+    pub pending: bool,
+}
+
 /// What is known of a database.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -336,6 +349,17 @@ pub struct PostgresStatus {
     /// Expression that the next time was computed from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule_expression: Option<String>,
+    /// The Snapshot that the operator makes by itself, where an archive has none to begin from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_snapshot: Option<FirstSnapshot>,
+    /// The earliest moment that can come back: when the oldest Snapshot of this data was complete.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub earliest_restorable_time: Option<Timestamp>,
+    /// The latest, some minute behind what the primary reports.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest_restorable_time: Option<Timestamp>,
     /// Full PostgreSQL version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postgres_version: Option<String>,
@@ -345,6 +369,9 @@ pub struct PostgresStatus {
     /// Data that this database took over from a paused one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed: Option<KeptData>,
+    /// Where the earliest Snapshot of this database begins that is known, in any store: archived WAL from here on is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_wal_from: Option<String>,
     /// Assigned tasks, by Snapshot.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tasks: BTreeMap<String, SnapshotTask>,
@@ -361,16 +388,17 @@ impl Postgres {
         let resumed = status.and_then(|status| status.resumed.clone());
         let own = KeptData {
             uid: self.uid().unwrap_or_default(),
-            begun: false,
+            ..KeptData::default()
         };
         let data = resumed.unwrap_or(own);
         let instances = status.map(|status| &status.instances).into_iter().flatten();
-        let begun = instances
-            .into_iter()
-            .any(|(_, report)| report.lineage.is_some());
+        let lineage = instances
+            .filter_map(|(_, report)| report.lineage.clone())
+            .next();
         KeptData {
-            begun: data.begun || begun,
-            ..data
+            begun: data.begun || lineage.is_some(),
+            lineage: lineage.or(data.lineage),
+            uid: data.uid,
         }
     }
 }

@@ -18,6 +18,9 @@ pub const CAN_START: &str = "CanStart";
 /// Condition of a Snapshot that was verified: True or False as proven, Unknown where it could not be looked at.
 pub const VERIFIED: &str = "Verified";
 
+/// Condition of a database with an archiver: its changes are stored as they are made.
+pub const ARCHIVING: &str = "Archiving";
+
 /// Condition of a Snapshot that is being deleted: whether its data is gone.
 pub const DATA_DELETED: &str = "DataDeleted";
 
@@ -55,6 +58,14 @@ pub mod event {
     pub const DATA_RETAINED: &str = "DataRetained";
     /// Retention deletes a Snapshot.
     pub const EXPIRED: &str = "Expired";
+    /// A Snapshot is made because an archive has none to begin from.
+    pub const FIRST_SNAPSHOT: &str = "FirstSnapshot";
+    /// WAL cannot be archived.
+    pub const ARCHIVE_FAILING: &str = "ArchiveFailing";
+    /// It can again.
+    pub const ARCHIVE_RECOVERED: &str = "ArchiveRecovered";
+    /// A database is wiped out, and its archive stays.
+    pub const ARCHIVE_RETAINED: &str = "ArchiveRetained";
     /// A database's instances are being stopped.
     pub const PAUSING: &str = "Pausing";
     /// They are.
@@ -99,6 +110,8 @@ pub mod text {
     pub const WIPING_OUT: &str = "Wiping out Database";
     /// With `SuccessfulWipeOut`.
     pub const WIPED_OUT: &str = "Successfully wiped out Database workload";
+    /// With `ArchiveRecovered`.
+    pub const ARCHIVE_RECOVERED: &str = "WAL is archived again";
     /// With `IgnoredSnapshot`.
     pub const BACKUP_SKIPPED: &str = "Skipping scheduled Backup. One is still active.";
 }

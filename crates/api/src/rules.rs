@@ -16,6 +16,10 @@ const NAME: &str =
     "self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')";
 const NAME_TEXT: &str = "metadata.name must begin with a lower-case letter, end with a letter or digit, hold only lower-case letters, digits and hyphens, and have 63 characters at most";
 const FIXED: &str = "self == oldSelf";
+const ARCHIVE: &str =
+    "has(self.prefix) && self.prefix.matches('(^|/)kubedb/[^/]+/[^/]+/archive/*$')";
+const ARCHIVE_TEXT: &str =
+    "prefix names no archive: it must end in kubedb/NAMESPACE/DATABASE/archive";
 
 const RULES: &[Rule] = &[
     ("postgreses", "", NAME, NAME_TEXT),
@@ -46,8 +50,56 @@ const RULES: &[Rule] = &[
     (
         "postgreses",
         "spec.init",
-        "!(has(self.scriptSource) && has(self.snapshotSource))",
+        "[has(self.scriptSource), has(self.snapshotSource), has(self.postgresWAL)].filter(given, given).size() <= 1",
         "spec.init has several sources: keep one",
+    ),
+    (
+        "postgreses",
+        "spec.init.snapshotSource.target",
+        "[has(self.time), has(self.lsn), has(self.xid), has(self.name), has(self.immediate) && self.immediate].filter(given, given).size() <= 1",
+        "time, lsn, xid, name and immediate exclude each other: keep one",
+    ),
+    (
+        "postgreses",
+        "spec.init.postgresWAL.pitr",
+        "[has(self.targetTime), has(self.targetLSN), has(self.targetXID), has(self.targetName), has(self.targetImmediate) && self.targetImmediate].filter(given, given).size() <= 1",
+        "targetTime, targetLSN, targetXID, targetName and targetImmediate exclude each other: keep one",
+    ),
+    (
+        "postgreses",
+        "spec.init.postgresWAL.s3",
+        ARCHIVE,
+        ARCHIVE_TEXT,
+    ),
+    (
+        "postgreses",
+        "spec.init.postgresWAL.gcs",
+        ARCHIVE,
+        ARCHIVE_TEXT,
+    ),
+    (
+        "postgreses",
+        "spec.init.postgresWAL.azure",
+        ARCHIVE,
+        ARCHIVE_TEXT,
+    ),
+    (
+        "postgreses",
+        "spec.init.postgresWAL.swift",
+        ARCHIVE,
+        ARCHIVE_TEXT,
+    ),
+    (
+        "postgreses",
+        "spec.archiver",
+        "has(self.storage)",
+        "no storage provider is configured",
+    ),
+    (
+        "postgreses",
+        "spec.archiver.storage.storageSecretName",
+        FIXED,
+        FIXED_TEXT,
     ),
     (
         "postgreses",
@@ -140,7 +192,12 @@ const RULES: &[Rule] = &[
 const FIXED_TEXT: &str = "it stays as it was created";
 
 /// Where the stores stand inline, and the field that names the bucket in each.
-const STORAGES: [(&str, &str); 2] = [("postgreses", "spec.backupSchedule"), ("snapshots", "spec")];
+const STORAGES: [(&str, &str); 4] = [
+    ("postgreses", "spec.backupSchedule"),
+    ("postgreses", "spec.archiver.storage"),
+    ("postgreses", "spec.init.postgresWAL"),
+    ("snapshots", "spec"),
+];
 const BUCKETS: [(&str, &str); 5] = [
     ("s3", "bucket"),
     ("gcs", "bucket"),
@@ -274,7 +331,9 @@ mod tests {
             let rules = RULES.iter().filter(|rule| rule.0 == plural).count();
             let value = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
             let schema = &value["openAPIV3Schema"];
-            assert_eq!(count(schema), rules + 2 + BUCKETS.len(), "{plural}");
+            let storages = STORAGES.iter().filter(|storage| storage.0 == plural);
+            let wanted = rules + storages.count() * (2 + BUCKETS.len());
+            assert_eq!(count(schema), wanted, "{plural}");
             assert!(!schema.to_string().contains("\"default\":"), "{plural}");
         }
     }

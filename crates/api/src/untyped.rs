@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// `spec.version`: a string or a bare number, never normalised, because manifests write both `"9.6"` and `9.6`.
@@ -33,6 +33,33 @@ impl From<&str> for VersionText {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Unbuilt(pub Value);
+
+/// Schema of a field that holds a number, and that people write with quotes or without: of a transaction, of a timeline.
+pub(crate) struct NumberText;
+
+impl JsonSchema for NumberText {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "NumberText".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "x-kubernetes-int-or-string": true })
+    }
+}
+
+/// Reads such a field. Anything else is kept as the text it is, to be refused by whoever knows what is meant: an object that lies in an API server
+/// must be readable.
+pub(crate) fn number_or_text<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Null => None,
+        Value::String(text) => Some(text),
+        other => Some(other.to_string()),
+    })
+}
 
 macro_rules! schema_less {
     ($type:ident) => {

@@ -5,7 +5,7 @@
 mod manifests;
 
 use kubedb_api::{Postgres, crd::crds, validate::validate_postgres};
-use manifests::{LOCAL, VERSIONS, guide, lines, with};
+use manifests::{ARCHIVED, LOCAL, REPLAYED, VERSIONS, guide, lines, with};
 use serde_json::{Value, json};
 
 /// The guide's manifest with one change must be refused with exactly this.
@@ -69,8 +69,8 @@ fn wrong_manifests_are_told_the_field_and_the_reason() {
     );
     check(
         |spec| spec["archiver"] = json!({}),
-        "spec.archiver",
-        "spec.archiver is not built yet: remove it",
+        "spec.archiver.storage",
+        "no storage provider is configured",
     );
 }
 
@@ -79,7 +79,9 @@ fn every_example_is_accepted() {
     let local: Value = serde_yaml_ng::from_str(LOCAL).unwrap();
     assert_eq!(validate_postgres(&local, &VERSIONS), []);
     // What the operator asks again, after the types.
-    for raw in [local, guide()] {
+    let archives = [ARCHIVED, REPLAYED].map(|text| serde_yaml_ng::from_str(text).unwrap());
+    for raw in archives.into_iter().chain([local, guide()]) {
+        assert_eq!(validate_postgres(&raw, &VERSIONS), []);
         let typed: Postgres = serde_json::from_value(raw).unwrap();
         let again = serde_json::to_value(&typed).unwrap();
         assert_eq!(validate_postgres(&again, &VERSIONS), []);
@@ -139,6 +141,31 @@ fn what_the_original_accepts_is_accepted() {
         (
             "spec.init",
             json!({ "snapshotSource": { "name": "older", "namespace": "demo" } }),
+        ),
+        (
+            "spec.init",
+            json!({ "snapshotSource": { "name": "older", "target": {} } }),
+        ),
+        (
+            "spec.init",
+            json!({ "snapshotSource": { "name": "older", "target": { "xid": 700, "timeline": 2, "inclusive": false } } }),
+        ),
+        (
+            "spec.init",
+            json!({ "postgresWAL": { "storageSecretName": "s", "s3": { "bucket": "b", "prefix": "kubedb/demo/wal-postgres/archive" } } }),
+        ),
+        (
+            "spec.init",
+            json!({ "postgresWAL": { "local": { "mountPath": "/b", "subPath": "kubedb/demo/wal-postgres/archive/" },
+                "backupName": "LATEST", "pitr": { "targetTime": "2019-01-07 08:30:00+00", "targetTimeline": "latest", "targetInclusive": true } } }),
+        ),
+        (
+            "spec.archiver",
+            json!({ "storage": { "storageSecretName": "s3-secret", "s3": { "bucket": "kubedb" } } }),
+        ),
+        (
+            "spec.archiver",
+            json!({ "storage": { "local": { "mountPath": "/b" } } }),
         ),
         (
             "spec.backupSchedule",
@@ -267,7 +294,7 @@ fn every_rule_of_the_original_has_its_words() {
         (
             "spec.init",
             json!({ "postgresWAL": {} }),
-            "spec.init.postgresWAL: spec.init.postgresWAL is not built yet: remove it",
+            "spec.init.postgresWAL: no storage provider is configured (give one of s3, gcs, azure, local, swift)",
         ),
         (
             "spec.init",

@@ -75,6 +75,16 @@ fn fixed_fields_stay_and_others_may_change() {
             json!({ "snapshotSource": { "name": "s" } }),
         ),
         ("spec.nodeSelector", Value::Null, json!({ "disk": "ssd" })),
+        (
+            "spec.archiver",
+            json!({ "storage": { "local": { "mountPath": "/a" } } }),
+            json!({ "storage": { "local": { "mountPath": "/b" } } }),
+        ),
+        (
+            "spec.init",
+            json!({ "snapshotSource": { "name": "s", "target": { "xid": 700 } } }),
+            json!({ "snapshotSource": { "name": "s", "target": { "xid": 701 } } }),
+        ),
     ] {
         let errors = update(pointer, old, new);
         assert_eq!(errors.len(), 1, "{pointer}");
@@ -103,6 +113,11 @@ fn fixed_fields_stay_and_others_may_change() {
             json!({ "secretName": "a" }),
         ),
         ("spec.replicas", json!(1), json!(3)),
+        (
+            "spec.init",
+            json!({ "snapshotSource": { "name": "s", "target": { "xid": 700, "timeline": 2 } } }),
+            json!({ "snapshotSource": { "name": "s", "target": { "xid": "700", "timeline": "2" } } }),
+        ),
         (
             "spec.tolerations",
             Value::Null,

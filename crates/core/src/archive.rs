@@ -152,6 +152,26 @@ impl Holdings {
     }
 }
 
+/// From where on WAL is kept: what the earliest Snapshot needs that recovery can begin from. `begins` are the starts of those in the archive's store,
+/// `told` the earliest of those in any store, where somebody knows. Without any Snapshot all is kept: one may be on its way.
+#[must_use]
+pub fn keep_from(begins: impl IntoIterator<Item = Lsn>, told: Option<Lsn>) -> Option<Lsn> {
+    begins.into_iter().chain(told).min()
+}
+
+impl WalFile {
+    /// Whether nothing from `keep` on is in it. Histories are kept for ever: they are small, and without one nothing of its timeline can come back.
+    #[must_use]
+    pub fn is_before(self, keep: Lsn, segment_bytes: u64) -> bool {
+        match self {
+            Self::Segment(segment) | Self::Partial(segment) | Self::Label(segment) => {
+                segment.end(segment_bytes) <= keep
+            }
+            Self::History(_) => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +228,21 @@ mod tests {
             assert_eq!(WalFile::read(name, BYTES), None, "{name}");
         }
         assert_eq!(WalFile::read("000000010000000000000003", 0), None);
+    }
+
+    #[test]
+    fn t13_i08_wal_is_kept_for_the_earliest_snapshot_and_histories_for_ever() {
+        let keep = keep_from([Lsn(7 * BYTES + 40), Lsn(5 * BYTES + 40)], None).unwrap();
+        let goes = |name: &str| WalFile::read(name, BYTES).unwrap().is_before(keep, BYTES);
+        assert!(goes("000000010000000000000004"));
+        assert!(goes("000000030000000000000004.partial"));
+        assert!(goes("000000010000000000000004.00000028.backup"));
+        assert!(!goes("000000010000000000000005"));
+        assert!(!goes("00000002.history"));
+        // One that lies in another store counts too.
+        assert_eq!(keep_from([Lsn(9)], Some(Lsn(3))), Some(Lsn(3)));
+        assert_eq!(keep_from([], Some(Lsn(3))), Some(Lsn(3)));
+        assert_eq!(keep_from([], None), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod base;
 pub mod deletion;
+pub mod first;
 pub mod instance;
 pub mod lsn;
 pub mod names;

@@ -3,6 +3,7 @@
 #[cfg(test)]
 extern crate self as kubedb_engine;
 
+pub mod archive;
 pub mod backup;
 pub mod postgres;
 #[doc(hidden)]

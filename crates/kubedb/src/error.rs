@@ -174,6 +174,12 @@ pub(crate) enum CommandError {
     /// A Snapshot was not restored out of a store.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// Archived WAL was not found or fetched.
+    #[error(transparent)]
+    Archive(#[from] kubedb_engine::archive::ArchiveError),
+    /// What is asked for cannot come back. Nothing was written.
+    #[error("nothing was restored: {0}")]
+    Unreachable(#[from] kubedb_core::recovery::PlanError),
     /// A store was asked, and has it not.
     #[error("{what} in {store}")]
     NotInStore {
@@ -412,6 +418,9 @@ impl CommandError {
             }
             Self::NoFolder { .. } => {
                 "the folder is local.hostPath.path of the storage, with local.subPath below it, on the machine that ran the database; kubedb describe snap NAME shows both"
+            }
+            Self::Unreachable { .. } => {
+                "kubedb repo list BUCKET says what can come back of each database: add --latest --dry-run to this command to see how far its archive goes"
             }
             Self::Damaged { .. } => {
                 "make another Snapshot while the database runs (kubectl create -f, kind Snapshot); kubedb repo list BUCKET shows those of before"

@@ -215,7 +215,7 @@ const REPLACED: &[(&str, &str)] = &[
     ),
     (
         "object 'StorageSecretName' is missing in '",
-        "spec.archiver is not built yet",
+        "no storage provider is configured",
     ),
     (
         "object 'Agent' is missing in '",

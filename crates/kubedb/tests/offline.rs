@@ -475,6 +475,8 @@ fn documented_commands_are_understood() {
     for page in [
         "README.md",
         "docs/guides/scheduled-backup.md",
+        "docs/guides/continuous-archiving.md",
+        "docs/guides/point-in-time-recovery.md",
         "docs/guides/install.md",
         "docs/reference/schedule.md",
         "docs/reference/postgresql.md",

@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kubedb_api::Postgres;
+use kubedb_api::{Postgres, archiver::ArchiveStatus};
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
@@ -57,6 +57,9 @@ pub(crate) fn digest<'a>(postgres: &Postgres, alive: impl IntoIterator<Item = &'
     let mut postgres = postgres.clone();
     postgres.metadata.resource_version = None;
     postgres.metadata.managed_fields = None;
+    if let Some(status) = &mut postgres.status {
+        status.latest_restorable_time = None;
+    }
     for report in postgres
         .status
         .iter_mut()
@@ -64,6 +67,14 @@ pub(crate) fn digest<'a>(postgres: &Postgres, alive: impl IntoIterator<Item = &'
     {
         report.heartbeat_time = None;
         report.lsn = None;
+        if let Some(archive) = &mut report.archive {
+            // Where it stands moves all the time; whether it goes on is what counts.
+            *archive = ArchiveStatus {
+                failing_since: archive.failing_since,
+                reason: archive.reason.take(),
+                ..ArchiveStatus::default()
+            };
+        }
         for task in report.tasks.values_mut() {
             task.heartbeat_time = Timestamp::UNIX_EPOCH;
             task.progress = None;
@@ -106,6 +117,18 @@ mod tests {
             report.lsn = Some("0/3000060".to_owned());
         });
         assert_eq!(digest(&beat, &alive), plain);
+        let archive = |covered: i64, since: Option<Timestamp>| {
+            let covered = Timestamp::from_second(covered).unwrap();
+            let archive = ArchiveStatus {
+                covered_time: Some(covered),
+                last_segment: Some(covered.to_string()),
+                failing_since: since,
+                ..ArchiveStatus::default()
+            };
+            digest(&postgres(|report| report.archive = Some(archive)), &alive)
+        };
+        assert_eq!(archive(1, None), archive(2, None), "it goes on");
+        assert_ne!(archive(1, None), archive(1, Some(Timestamp::UNIX_EPOCH)));
         let phase = postgres(|report| report.phase = InstancePhase::Running);
         assert_ne!(digest(&phase, &alive), plain);
         assert_ne!(digest(&beat, &[]), plain, "it fell silent");

@@ -1,6 +1,7 @@
 //! Controllers: what should exist, in five steps each (dereference, validate, plan, apply, update status).
 
-pub mod context;
+pub mod archives;
+mod context;
 mod dormant;
 mod events;
 mod failures;

@@ -4,11 +4,16 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt as _, api::ListParams};
-use kubedb_api::{DormantDatabase, Postgres, PostgresSpec, Snapshot, labels};
+use kube::{Api, Resource, ResourceExt as _, api::ListParams};
+use kubedb_api::{
+    DormantDatabase, Postgres, PostgresSpec, Snapshot, labels,
+    reasons::{component, event},
+};
 
 use crate::{
+    archives,
     context::{ReconcileError, request},
+    events::{Note, publish},
     guarded::of_uid,
     operator::Operator,
     platform::DatabaseKey,
@@ -23,6 +28,8 @@ pub(crate) struct Wiping<'a> {
     pub(crate) uid: &'a str,
     /// UID that the data bears.
     pub(crate) data_uid: &'a str,
+    /// Which data it is, as its archive bears it.
+    pub(crate) lineage: Option<&'a str>,
     /// What the database was.
     pub(crate) spec: &'a PostgresSpec,
     /// When it was asked for: what was made later is another database's.
@@ -38,7 +45,7 @@ pub(crate) async fn data(
     Ok((!is_gone).then(|| "its data is being deleted".to_owned()))
 }
 
-/// Deletes Snapshots with their data, the Secrets that the operator made, and the volumes, in this order: with the record of a Snapshot goes the last
+/// Deletes Snapshots with their data, the archive, the Secrets that the operator made, and the volumes, in this order: with the record of a Snapshot goes the last
 /// trace of where its data lies.
 pub(crate) async fn everything(
     operator: &Operator,
@@ -47,8 +54,44 @@ pub(crate) async fn everything(
     if let Some(waits) = snapshots(operator, wiping).await? {
         return Ok(Some(waits));
     }
+    if let Some(waits) = archives::delete(operator, wiping).await? {
+        return Ok(Some(waits));
+    }
     secrets(operator, wiping).await?;
-    data(operator, wiping).await
+    let waits = data(operator, wiping).await?;
+    if waits.is_none() {
+        archives::forget(operator, wiping).await?;
+    }
+    Ok(waits)
+}
+
+/// Tells of an archive that is left of a database that is wiped out, because nobody knows which one is its own.
+pub(crate) async fn tell_archive<K>(
+    operator: &Operator,
+    object: &K,
+    wiping: &Wiping<'_>,
+    now: Timestamp,
+) where
+    K: Resource<DynamicType = ()>,
+{
+    let Some(note) = archive_note(wiping) else {
+        return;
+    };
+    publish(&operator.client, object, &note, now).await;
+}
+
+fn archive_note(wiping: &Wiping<'_>) -> Option<Note> {
+    let storage = archives::storage(wiping).filter(|_| wiping.lineage.is_none())?;
+    let path = format!(
+        "kubedb/{}/{}/archive",
+        wiping.key.namespace, wiping.key.name
+    );
+    let message = format!(
+        "The archive of WAL stays in its store ({}), below {path}: no instance ever said which one it is. If there is one, rows of the database are in it",
+        storage.bucket_label()
+    );
+    let (component, reason) = (component::POSTGRES_OPERATOR, event::ARCHIVE_RETAINED);
+    Some(Note::warning(component, reason, message).of(wiping.uid))
 }
 
 async fn snapshots(

@@ -69,6 +69,16 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Makes a database of about so many gigabytes.
     pub(crate) fn make(owner: Owner, folder: &Path, gigabytes: u32) -> Result<Self, String> {
+        Self::make_with(owner, folder, gigabytes, "")
+    }
+
+    /// The same with more settings.
+    pub(crate) fn make_with(
+        owner: Owner,
+        folder: &Path,
+        gigabytes: u32,
+        more: &str,
+    ) -> Result<Self, String> {
         let data = folder.join("data");
         quiet(
             owner
@@ -77,7 +87,9 @@ impl Cluster {
                 .args(["postgres", "-E", "UTF8", "--locale", "C", "-D"])
                 .arg(&data),
         )?;
-        let settings = "listen_addresses = ''\nshared_buffers = 256MB\nmax_wal_size = 4GB\nwal_level = replica\nautovacuum = off\n";
+        let settings = format!(
+            "listen_addresses = ''\nshared_buffers = 256MB\nmax_wal_size = 4GB\nwal_level = replica\nautovacuum = off\n{more}"
+        );
         let file = data.join("postgresql.auto.conf");
         fs::write(&file, settings).map_err(failed("write the settings"))?;
         let cluster = Self::start(owner, data)?;

@@ -6,6 +6,7 @@ mod peer;
 mod report;
 mod run;
 mod s3;
+mod wal;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -24,6 +25,15 @@ struct Arguments {
     /// Where the report goes.
     #[arg(long, default_value = "target/bench/backup.json")]
     out: PathBuf,
+    /// Compares the storing of WAL alone.
+    #[arg(long)]
+    wal_only: bool,
+    /// What `archive_command` runs of this program: a socket.
+    #[arg(long, hide = true, requires = "name")]
+    wal_push: Option<PathBuf>,
+    /// And the file.
+    #[arg(long, hide = true)]
+    name: Option<String>,
     /// One piece of work, as a process of its own; written by this program for itself.
     #[arg(long, hide = true)]
     work: Option<String>,
@@ -31,9 +41,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let outcome = match &arguments.work {
-        Some(work) => ours::work(work),
-        None => run::compare(&arguments),
+    let outcome = match (&arguments.work, &arguments.wal_push) {
+        (Some(work), _) => ours::work(work),
+        (None, Some(socket)) => wal::push(socket, arguments.name.as_deref().unwrap_or_default()),
+        (None, None) => run::compare(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

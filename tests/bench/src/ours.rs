@@ -17,6 +17,7 @@ use crate::{
     cluster::Cluster,
     failed,
     s3::{BUCKET, KEYS, S3},
+    wal::{self, Answering},
     watch::{Cost, timed},
 };
 
@@ -33,13 +34,20 @@ struct Work {
     server: Option<(PathBuf, u16)>,
     manifest: Option<String>,
     data: PathBuf,
+    /// WAL is stored as it is asked for.
+    answering: Option<Answering>,
 }
 
 fn start(cluster: &Cluster, work: &Work) -> Result<Cost, String> {
+    timed(&mut command(cluster, work)?)
+}
+
+fn command(cluster: &Cluster, work: &Work) -> Result<Command, String> {
     let program = std::env::current_exe().map_err(failed("find this program"))?;
     let work = serde_json::to_string(work).map_err(failed("describe the work"))?;
     let mut command: Command = cluster.owner.command(program);
-    timed(command.args(["--work", &work]))
+    command.args(["--work", &work]);
+    Ok(command)
 }
 
 fn work_on(s3: &S3, data: PathBuf) -> Work {
@@ -49,7 +57,15 @@ fn work_on(s3: &S3, data: PathBuf) -> Work {
         server: None,
         manifest: None,
         data,
+        answering: None,
     }
+}
+
+/// A process that stores WAL as it is asked to.
+pub(crate) fn process(cluster: &Cluster, s3: &S3, answering: Answering) -> Result<Command, String> {
+    let mut work = work_on(s3, cluster.data.clone());
+    work.answering = Some(answering);
+    command(cluster, &work)
 }
 
 /// Takes a Snapshot; gives the key of its manifest too.
@@ -109,6 +125,9 @@ pub(crate) fn work(text: &str) -> Result<(), String> {
 }
 
 async fn carry_out(work: Work, store: Store) -> Result<(), String> {
+    if let Some(answering) = work.answering {
+        return wal::answer(answering, store).await;
+    }
     let (progress, _) = watch::channel(backup::BackupProgress::default());
     let cancel = CancellationToken::new();
     let dialect = PgDialect::of("15").map_err(chain)?;

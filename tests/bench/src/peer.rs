@@ -117,6 +117,14 @@ pg1-user=postgres
         timed(&mut self.command(cluster, &[&place, "restore"]))
     }
 
+    /// What `archive_command` runs: by the spool, with two processes, by lz4, which is its fastest.
+    pub(crate) fn archive_command(&self) -> String {
+        format!(
+            "pgbackrest --config={} --stanza=bench --archive-async --compress-type=lz4 --compress-level=1 archive-push %p",
+            self.configuration.display()
+        )
+    }
+
     /// Bytes that its repository takes.
     pub(crate) fn stored(s3: &S3) -> u64 {
         s3.stored(PREFIX)

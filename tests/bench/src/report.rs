@@ -11,6 +11,7 @@ use crate::{failed, say};
 pub(crate) struct Compared {
     pub(crate) work: &'static str,
     pub(crate) cache: &'static str,
+    pub(crate) codec: &'static str,
     pub(crate) bytes: u64,
     pub(crate) ours: Runs,
     pub(crate) theirs: Runs,
@@ -110,7 +111,7 @@ fn row<'a>(one: &'a Compared, version: &'a str) -> Row<'a> {
         peer_s: theirs,
         ratio: ours / theirs,
         cache: one.cache,
-        codec: "zstd-1",
+        codec: one.codec,
         encrypted: false,
         ours_mb: most(&one.ours.megabytes),
         peer_mb: most(&one.theirs.megabytes),

@@ -9,7 +9,7 @@ use crate::{
     peer::PgBackRest,
     report::{self, Compared, Runs},
     s3::S3,
-    say,
+    say, wal,
     watch::Cost,
 };
 
@@ -38,29 +38,96 @@ pub(crate) fn compare(arguments: &Arguments) -> Result<(), String> {
     for folder in [scratch.path(), &base, &peer] {
         owner.folder(folder)?;
     }
+    let s3 = S3::start(&scratch.path().join("s3"))?;
+    let (mut compared, version) = wal(&owner, scratch.path(), &s3, arguments)?;
+    if !arguments.wal_only {
+        compared.extend(snapshots(&owner, scratch.path(), &s3, arguments)?);
+    }
+    report::write(&compared, &version, &arguments.out)
+}
+
+/// Snapshots and restores.
+fn snapshots(
+    owner: &Owner,
+    scratch: &Path,
+    s3: &S3,
+    arguments: &Arguments,
+) -> Result<Vec<Compared>, String> {
     say(&format!(
         "making a database of {} GB (about {} s)",
         arguments.gigabytes,
         arguments.gigabytes * 40
     ));
-    let cluster = Cluster::make(owner, &base, arguments.gigabytes)?;
-    let s3 = S3::start(&scratch.path().join("s3"))?;
-    let pgbackrest = PgBackRest::prepare(&cluster, &s3, &peer)?;
+    let cluster = Cluster::make(*owner, &scratch.join("base"), arguments.gigabytes)?;
+    let pgbackrest = PgBackRest::prepare(&cluster, s3, &scratch.join("peer"))?;
     let bench = Bench {
         cluster: &cluster,
-        s3: &s3,
+        s3,
         pgbackrest: &pgbackrest,
-        scratch: scratch.path(),
+        scratch,
         runs: arguments.runs.clamp(1, 99),
     };
-    let compared = [
+    Ok(vec![
         bench.full(Cache::Cold)?,
         bench.full(Cache::Warm)?,
         bench.changes("incremental-unchanged", || Ok(()))?,
         bench.changes("incremental-10k-transactions", || cluster.transact())?,
         bench.restore()?,
-    ];
-    report::write(&compared, &pgbackrest.version, &arguments.out)
+    ])
+}
+
+/// Settings of a server whose WAL is archived, none of which goes before it was stored by everybody.
+const ARCHIVING: &str = "archive_mode = on\narchive_command = 'false'\nwal_keep_size = 20GB\n";
+
+/// The storing of WAL.
+fn wal(
+    owner: &Owner,
+    scratch: &Path,
+    s3: &S3,
+    arguments: &Arguments,
+) -> Result<(Vec<Compared>, String), String> {
+    let (base, peer) = (scratch.join("wal"), scratch.join("wal-peer"));
+    for folder in [&base, &peer] {
+        owner.folder(folder)?;
+    }
+    say("making a database of 1 GB for its WAL");
+    let cluster = Cluster::make_with(*owner, &base, 1, ARCHIVING)?;
+    let pgbackrest = PgBackRest::prepare(&cluster, s3, &peer)?;
+    let names = wal::prepare(&cluster)?;
+    let (mut ours, mut theirs) = (Runs::default(), Runs::default());
+    for number in 1..=arguments.runs.clamp(1, 99) {
+        ours::forget(s3)?;
+        let archiver = wal::OurArchiver::start(&cluster, s3)?;
+        wal::run(
+            &cluster,
+            &names,
+            &archiver.command,
+            || vec![archiver.id()],
+            &mut ours,
+        )?;
+        drop(archiver);
+        pgbackrest.make(&cluster, s3)?;
+        let command = pgbackrest.archive_command();
+        let all = || wal::processes_of("pgbackrest");
+        wal::run(&cluster, &names, &command, all, &mut theirs)?;
+        let last = |runs: &Runs| runs.seconds.last().copied().unwrap_or(f64::NAN);
+        say(&format!(
+            "wal-push {number}: ours {:.2} s, pgBackRest {:.2} s",
+            last(&ours),
+            last(&theirs)
+        ));
+    }
+    ours.stored = ours::stored(s3);
+    theirs.stored = PgBackRest::stored(s3);
+    let compared = Compared {
+        work: "wal-push",
+        cache: "warm",
+        codec: "zstd-1, theirs lz4",
+        bytes: names.len() as u64 * (16 << 20),
+        ours,
+        theirs,
+    };
+    Ok((vec![compared], pgbackrest.version.clone()))
 }
 
 struct Bench<'a> {
@@ -95,6 +162,7 @@ impl Bench<'_> {
                 Cache::Cold => "cold",
                 Cache::Warm => "warm",
             },
+            codec: "zstd-1",
             bytes: size(&self.cluster.data),
             ours,
             theirs,
@@ -130,6 +198,7 @@ impl Bench<'_> {
         Ok(Compared {
             work,
             cache: "warm",
+            codec: "zstd-1",
             bytes: size(&self.cluster.data),
             ours,
             theirs,
@@ -163,6 +232,7 @@ impl Bench<'_> {
         Ok(Compared {
             work: "restore",
             cache: "cold",
+            codec: "zstd-1",
             bytes: size(&self.cluster.data),
             ours,
             theirs,

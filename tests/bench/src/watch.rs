@@ -83,7 +83,7 @@ fn family(id: u32) -> Vec<u32> {
 }
 
 /// Megabytes that are a process's alone.
-fn own_memory(id: u32) -> f64 {
+pub(crate) fn own_memory(id: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     status
         .lines()

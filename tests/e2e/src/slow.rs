@@ -31,6 +31,7 @@ struct Line {
     rate: AtomicU64,
     turn: Mutex<()>,
     is_over: AtomicBool,
+    is_cut: AtomicBool,
 }
 
 impl SlowProxy {
@@ -40,7 +41,9 @@ impl SlowProxy {
         let shared = Arc::clone(&line);
         let door = Door::open("a proxy", move |client| {
             // A server that is down is down for the client too: its connection closes.
-            if let Ok(server) = TcpStream::connect(("127.0.0.1", server)) {
+            if !shared.is_cut.load(Ordering::Relaxed)
+                && let Ok(server) = TcpStream::connect(("127.0.0.1", server))
+            {
                 shared.join(client, server);
             }
         })?;
@@ -51,6 +54,11 @@ impl SlowProxy {
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.door.port())
+    }
+
+    /// Lets nothing pass while it is cut.
+    pub fn cut(&self, is_cut: bool) {
+        self.line.is_cut.store(is_cut, Ordering::Relaxed);
     }
 
     /// Passes on at most so many bytes a second from now on; 0 is as fast as can be.
@@ -82,7 +90,8 @@ impl Line {
             if is_slow {
                 self.wait_for_turn(read as u64);
             }
-            if self.is_over.load(Ordering::Relaxed) || to.write_all(&piece[..read]).is_err() {
+            let ends = self.is_over.load(Ordering::Relaxed) || self.is_cut.load(Ordering::Relaxed);
+            if ends || to.write_all(&piece[..read]).is_err() {
                 break;
             }
         }

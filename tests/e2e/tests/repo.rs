@@ -205,3 +205,69 @@ fn damage(store: &Path) {
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
 }
+
+#[test]
+fn a_bucket_is_enough_to_get_any_archived_moment_back() {
+    let place = scratch().unwrap();
+    let mut world = World::new();
+    let archiver = "  archiver:\n    storage:\n      storageSecretName: gcs-secret\n      gcs:\n        bucket: kubedb\n";
+    world.create(&postgres("pg", "15", 1, archiver));
+    let primary = Instance::of(&world, "pg", 0);
+    primary.sql("CREATE TABLE step (i int)").unwrap();
+    world.create(&snapshot("snap", "pg"));
+    world.status("snap", "snap", "Succeeded", 120);
+    primary.sql("INSERT INTO step VALUES (1)").unwrap();
+    let time = primary.sql("SELECT clock_timestamp()").unwrap();
+    primary.sql("SELECT pg_sleep(0.1)").unwrap();
+    primary.sql("INSERT INTO step VALUES (2)").unwrap();
+    let last = primary
+        .sql("SELECT pg_walfile_name(pg_current_wal_lsn())")
+        .unwrap();
+    primary.sql("SELECT pg_switch_wal()").unwrap();
+    let archived = "SELECT last_archived_wal >= '$' FROM pg_stat_archiver".replace('$', &last);
+    primary.becomes(&archived, "t");
+    assert!(world.server.stop(), "the server must stop cleanly");
+
+    let (bucket, endpoint) = ("gs://kubedb", world.gcs.endpoint());
+    let restore = |name: &str, more: &[&str]| {
+        let to = place.path().join(name);
+        let mut arguments = vec!["restore", bucket, "demo/pg", "--to", to.to_str().unwrap()];
+        arguments.extend(more);
+        (repo(&arguments, &endpoint), to)
+    };
+    let (ran, to) = restore("dry", &["--latest", "--dry-run"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("begins from Snapshot snap"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!to.exists());
+    let early = ["--target-time", "2020-01-01T00:00:00Z"];
+    let (ran, to) = restore("early", &early);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("nothing was restored"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!to.exists());
+    let steps = "SELECT string_agg(i::text, ' ' ORDER BY i) FROM step";
+    let until = [
+        ("latest", vec!["--latest"], "1 2"),
+        ("time", vec!["--target-time", &time], "1"),
+    ];
+    for (name, more, rows) in until {
+        let (ran, to) = restore(name, &more);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        let rescued = Rescued::start(&to);
+        let ready = "SELECT NOT pg_is_in_recovery()";
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while rescued.sql(ready) != "t" {
+            assert!(std::time::Instant::now() < end, "{name}");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        assert_eq!(rescued.sql(steps), rows, "{name}");
+        rescued.sql("INSERT INTO step VALUES (3)");
+    }
+}

@@ -36,7 +36,50 @@ pub struct Configuration {
     pub at_least: BTreeMap<String, u64>,
     /// Whether the database is known to have no other instance.
     pub is_alone: bool,
+    /// What happens to WAL.
+    pub wal: WalSettings,
 }
+
+/// Where WAL goes to, and comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WalSettings {
+    /// Command that archives a file; without one nothing is archived.
+    pub archive_command: Option<String>,
+    /// An archive to recover from.
+    pub recovery: Option<RecoverySettings>,
+}
+
+/// How a server recovers from an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoverySettings {
+    /// Command that fetches a file.
+    pub restore_command: String,
+    /// Timeline to follow. Never `latest`: it was planned which one is.
+    pub timeline: u32,
+    /// Where to end, as `recovery_target…` settings.
+    pub target: Vec<(&'static str, String)>,
+}
+
+impl WalSettings {
+    /// Settings that nobody may set otherwise: an `ALTER SYSTEM` of the source would come along with its data, and archive nothing.
+    fn fixed(&self) -> Vec<(&'static str, String)> {
+        let command = self.archive_command.as_deref();
+        let mut settings = vec![
+            // Turning archive_mode on later costs a restart; a command that does nothing costs nothing.
+            ("archive_mode", "on".to_owned()),
+            ("archive_command", command.unwrap_or("true").to_owned()),
+        ];
+        if command.is_some() {
+            settings.push(("archive_timeout", ARCHIVE_TIMEOUT.to_owned()));
+        }
+        settings
+    }
+}
+
+/// Nothing that was written waits longer for its segment to be full.
+const ARCHIVE_TIMEOUT: &str = "60s";
+/// A recovering server that finds no more WAL looks again so soon.
+const RETRY_INTERVAL: &str = "500ms";
 
 /// Settings that a recovering server must have as high as the server that wrote its WAL, and what we give them.
 const NEEDS: [(&str, u64); 5] = [
@@ -75,12 +118,19 @@ impl Configuration {
     /// `postgresql.conf` and may be older than the WAL that is replayed.
     #[must_use]
     pub fn overrides(&self) -> Vec<String> {
-        if !self.is_standby {
-            return Vec::new();
-        }
-        self.needs()
+        let fixed = self.wal.fixed().into_iter();
+        let mut overrides: Vec<String> = fixed
             .map(|(name, value)| format!("{name}={value}"))
-            .collect()
+            .collect();
+        if self.is_standby {
+            let needs = self.needs();
+            overrides.extend(needs.map(|(name, value)| format!("{name}={value}")));
+            if self.dialect.recovery_files() == RecoveryFiles::SignalFile {
+                let recovery = recovery_settings(self).into_iter();
+                overrides.extend(recovery.map(|(name, value)| format!("{name}={value}")));
+            }
+        }
+        overrides
     }
 }
 
@@ -95,6 +145,14 @@ pub struct Follow {
     pub application_name: String,
     /// Slot on the primary.
     pub slot: String,
+}
+
+/// A standby that has lost its primary need not ask every half second.
+fn retry_interval(configuration: &Configuration) -> &'static str {
+    match configuration.wal.recovery {
+        Some(_) => RETRY_INTERVAL,
+        None => "5s",
+    }
 }
 
 /// Quotes a value of `postgresql.conf`.
@@ -129,10 +187,11 @@ pub fn postgresql_conf(paths: &Paths, data: &Path, configuration: &Configuration
         "wal_level = replica".to_owned(),
         "wal_log_hints = on".to_owned(),
         "hot_standby = on".to_owned(),
-        // Turning archive_mode on later costs a restart; a command that does nothing costs nothing.
-        "archive_mode = on".to_owned(),
-        "archive_command = 'true'".to_owned(),
         configuration.dialect.wal_keep(if small { 0 } else { 256 }),
+        format!(
+            "wal_retrieve_retry_interval = {}",
+            quoted(retry_interval(configuration))
+        ),
         format!("min_wal_size = '{}'", if small { "32MB" } else { "80MB" }),
         format!("max_wal_size = '{}'", if small { "64MB" } else { "1GB" }),
         format!(
@@ -154,23 +213,41 @@ pub fn postgresql_conf(paths: &Paths, data: &Path, configuration: &Configuration
     ];
     let needs = configuration.needs();
     lines.extend(needs.map(|(name, value)| format!("{name} = {value}")));
+    let mut settings = configuration.wal.fixed();
     if configuration.dialect.recovery_files() == RecoveryFiles::SignalFile {
-        lines.extend(recovery_settings(configuration));
+        settings.extend(recovery_settings(configuration));
     }
+    lines.extend(settings.iter().map(setting));
     lines.join("\n") + "\n"
 }
 
-fn recovery_settings(configuration: &Configuration) -> Vec<String> {
-    let mut lines = vec!["recovery_target_timeline = 'latest'".to_owned()];
+fn setting((name, value): &(&'static str, String)) -> String {
+    format!("{name} = {}", quoted(value))
+}
+
+fn recovery_settings(configuration: &Configuration) -> Vec<(&'static str, String)> {
+    let Some(recovery) = &configuration.wal.recovery else {
+        return following_settings(configuration);
+    };
+    let mut settings = vec![
+        ("recovery_target_timeline", recovery.timeline.to_string()),
+        ("restore_command", recovery.restore_command.clone()),
+    ];
+    settings.extend(recovery.target.iter().cloned());
+    settings
+}
+
+fn following_settings(configuration: &Configuration) -> Vec<(&'static str, String)> {
+    let mut settings = vec![("recovery_target_timeline", "latest".to_owned())];
     if let Some(follow) = &configuration.follow {
         let conninfo = format!(
             "host={} port={} user={REPLICATION_ROLE} application_name={} connect_timeout=10 keepalives_idle=10 keepalives_interval=5 keepalives_count=3",
             follow.host, follow.port, follow.application_name
         );
-        lines.push(format!("primary_conninfo = {}", quoted(&conninfo)));
-        lines.push(format!("primary_slot_name = {}", quoted(&follow.slot)));
+        settings.push(("primary_conninfo", conninfo));
+        settings.push(("primary_slot_name", follow.slot.clone()));
     }
-    lines
+    settings
 }
 
 /// Text of `pg_hba.conf`. The socket lies in a folder that only the agent's user can enter, hence `trust`.
@@ -241,7 +318,7 @@ fn write_recovery_files(data: &Path, configuration: &Configuration) -> io::Resul
             let file = data.join("recovery.conf");
             if configuration.is_standby {
                 let mut lines = vec!["standby_mode = on".to_owned()];
-                lines.extend(recovery_settings(configuration));
+                lines.extend(recovery_settings(configuration).iter().map(setting));
                 replace(&file, (lines.join("\n") + "\n").as_bytes())
             } else {
                 remove_if_there(&file)

@@ -1,6 +1,7 @@
 //! What is refused, and in which words. Everything here judges a manifest by itself: what must exist elsewhere (a
 //! Secret, a storage class, the database of a Snapshot) is the caller's to look up.
 
+mod archive;
 mod dormant;
 mod pods;
 mod postgres;

@@ -4,8 +4,8 @@ use kubedb_core::{retention::parse_within, schedule::Schedule};
 use serde_json::Value;
 
 use super::{
-    FieldError, check_name, check_namespace, check_object_name, check_reference, is_given, judged,
-    pods, quantity, shape, storage, without_nulls,
+    FieldError, archive, check_name, check_namespace, check_object_name, check_reference, is_given,
+    judged, pods, quantity, shape, storage, without_nulls,
 };
 use crate::{
     postgres::{Postgres, TerminationPolicy, UNBUILT_FIELDS},
@@ -57,8 +57,9 @@ pub fn validate_postgres(raw: &Value, known_versions: &[&str]) -> Vec<FieldError
         errors.extend(storage_error(&spec["storage"]));
     }
     if is_given(spec, "init") {
-        check_init(&spec["init"], &mut errors);
+        check_init(spec, &mut errors);
     }
+    archive::check_archiver(spec, &mut errors);
     if is_given(spec, "backupSchedule") {
         check_schedule(&spec["backupSchedule"], &mut errors);
     }
@@ -141,7 +142,8 @@ fn storage_error(storage: &Value) -> Option<FieldError> {
     Some(error.hint("write an amount such as 1Gi"))
 }
 
-fn check_init(init: &Value, errors: &mut Vec<FieldError>) {
+fn check_init(spec: &Value, errors: &mut Vec<FieldError>) {
+    let init = &spec["init"];
     let sources = ["scriptSource", "snapshotSource", "postgresWAL"];
     let given: Vec<_> = sources
         .into_iter()
@@ -153,19 +155,13 @@ fn check_init(init: &Value, errors: &mut Vec<FieldError>) {
         return;
     }
     match given.first() {
-        Some(&"postgresWAL") => {
-            errors.push(FieldError::unbuilt("spec.init.postgresWAL".to_owned()))
-        }
+        Some(&"postgresWAL") => archive::check_wal(spec, errors),
         Some(&"snapshotSource") => {
             let path = "spec.init.snapshotSource.name".to_owned();
             check_reference(&init["snapshotSource"]["name"], path, errors);
             let path = "spec.init.snapshotSource.namespace";
             check_namespace(&init["snapshotSource"]["namespace"], path, errors);
-            if is_given(&init["snapshotSource"], "target") {
-                errors.push(FieldError::unbuilt(
-                    "spec.init.snapshotSource.target".to_owned(),
-                ));
-            }
+            archive::check_snapshot_target(spec, errors);
         }
         Some(_) => check_scripts(&init["scriptSource"], errors),
         None => {}

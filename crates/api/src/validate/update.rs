@@ -18,6 +18,12 @@ const POSTGRES_FIXED: [&str; 8] = [
     "init",
 ];
 
+/// Fields of `init` that hold a number, with quotes or without.
+const NUMBERS: [(&str, [&str; 2]); 2] = [
+    ("snapshotSource/target", ["xid", "timeline"]),
+    ("postgresWAL/pitr", ["targetXID", "targetTimeline"]),
+];
+
 /// Fields of a Snapshot that speak of what happens later; all others describe what was done.
 const SNAPSHOT_FREE: [&str; 2] = ["deletionPolicy", "allowedNamespaces"];
 
@@ -97,6 +103,19 @@ pub(super) fn normal(field: &str, value: &Value) -> Value {
         "version" => Value::String(VersionText(value.clone()).text()),
         "standbyMode" => mode("warm"),
         "streamingMode" => mode("asynchronous"),
+        "init" => {
+            let mut init = without_nulls(value);
+            for (source, fields) in NUMBERS {
+                for field in fields {
+                    if let Some(number) = init.pointer_mut(&format!("/{source}/{field}"))
+                        && number.is_number()
+                    {
+                        *number = Value::String(number.to_string());
+                    }
+                }
+            }
+            init
+        }
         "storage" => {
             let mut storage = without_nulls(value);
             if let Some(fields) = storage.as_object_mut() {

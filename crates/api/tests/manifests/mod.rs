@@ -6,6 +6,8 @@ use serde_json::Value;
 
 pub(crate) const GUIDE: &str = include_str!("../../../../examples/scheduled-pg.yaml");
 pub(crate) const LOCAL: &str = include_str!("../../../../examples/local-pg.yaml");
+pub(crate) const ARCHIVED: &str = include_str!("../../../../examples/wal-postgres.yaml");
+pub(crate) const REPLAYED: &str = include_str!("../../../../examples/replay-postgres.yaml");
 pub(crate) const VERSIONS: [&str; 2] = ["9.6", "15"];
 
 pub(crate) fn guide() -> Value {

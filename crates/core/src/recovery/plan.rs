@@ -41,12 +41,26 @@ pub struct RecoveryPlan {
     pub last: Option<Segment>,
     /// Segments to fetch until there.
     pub segments: u64,
+    /// Timelines on the way, each with the position at which it begins.
+    pub path: Vec<Switch>,
     /// Replay must come here at least: the Snapshot is consistent, and every segment but the last is whole.
     pub at_least: Lsn,
     /// When the last segment was stored: nothing later can come back.
     pub latest: Timestamp,
     /// Why this Snapshot.
     pub reason: String,
+}
+
+impl RecoveryPlan {
+    /// The segments behind the Snapshot, in order.
+    pub fn needed(&self, segment_bytes: u64) -> impl Iterator<Item = Segment> + '_ {
+        let first = self.base.stop.segment(segment_bytes);
+        let numbers = self.last.map(|last| first..=last.number);
+        numbers
+            .into_iter()
+            .flatten()
+            .filter_map(move |number| segment_of(&self.path, number, segment_bytes))
+    }
 }
 
 /// Why there is no plan. Each says what can be done instead.
@@ -178,6 +192,7 @@ pub fn plan(
             .unwrap_or(base.created)
             .max(base.created),
         base: base.clone(),
+        path,
         reason,
     };
     check_reach(&plan, &reach, target, segment_bytes)?;

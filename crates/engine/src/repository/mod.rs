@@ -1,6 +1,7 @@
 //! What lies in a bucket, and how it is named, read and deleted. The format is described in
 //! `docs/reference/repository-format.md`.
 
+pub mod archives;
 pub mod catalogue;
 pub mod check;
 pub mod delete;

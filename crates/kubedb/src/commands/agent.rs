@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use kubedb_agent::pod;
+use kubedb_agent::{
+    archive::client::{self, Answer},
+    pod,
+};
 use kubedb_api::agent_config::{AgentConfig, POD_CONFIG, POD_NAME, PodConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -20,12 +23,34 @@ pub(crate) struct AgentArgs {
 enum AgentCommand {
     /// Run one instance
     Run(RunArgs),
+    /// Archive a file of WAL; PostgreSQL runs this
+    WalPush(WalPushArgs),
+    /// Fetch a file of WAL; PostgreSQL runs this
+    WalFetch(WalFetchArgs),
     /// Copy this program to where the database's container finds it
     Install {
         /// Folder that the container shares
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+struct WalPushArgs {
+    /// Where the agent listens
+    socket: PathBuf,
+    /// The file
+    name: String,
+}
+
+#[derive(Debug, Args)]
+struct WalFetchArgs {
+    /// Where the agent listens
+    socket: PathBuf,
+    /// The file
+    name: String,
+    /// Where to put it
+    to: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -42,8 +67,38 @@ struct RunArgs {
 pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
     match arguments.command {
         AgentCommand::Run(arguments) => run_instance(arguments),
+        AgentCommand::WalPush(arguments) => {
+            let answer = client::push(&arguments.socket, &arguments.name);
+            finish("archive", &arguments.name, answer)
+        }
+        AgentCommand::WalFetch(arguments) => {
+            let WalFetchArgs { socket, name, to } = arguments;
+            finish("fetch", &name, client::fetch(&socket, &name, &to))
+        }
         AgentCommand::Install { folder } => pod::install(&folder).map(drop).map_err(failed),
     }
+}
+
+/// PostgreSQL takes 1 for "there is no such file", ends its recovery and promotes; so nothing but a proven absence may end so. It does not
+/// mind how archiving fails.
+fn finish(verb: &str, name: &str, answer: std::io::Result<Answer>) -> Result<(), CommandError> {
+    match answer {
+        Ok(Answer::Done) => Ok(()),
+        Ok(Answer::Absent) => std::process::exit(ABSENT),
+        Ok(Answer::Failed(why)) => end(verb, name, &why),
+        Err(error) => end(verb, name, &format!("the agent does not answer: {error}")),
+    }
+}
+
+/// What PostgreSQL's `restore_command` says of a file that is not there.
+const ABSENT: i32 = 1;
+/// From 126 on, PostgreSQL stops a recovery instead of ending it.
+const FAILED: i32 = 255;
+
+fn end(verb: &str, name: &str, why: &str) -> ! {
+    // It goes into PostgreSQL's log.
+    eprintln!("kubedb: failed to {verb} {name}: {why}");
+    std::process::exit(if verb == "fetch" { FAILED } else { 1 })
 }
 
 fn failed(error: pod::PodError) -> CommandError {

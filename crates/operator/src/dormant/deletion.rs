@@ -116,10 +116,12 @@ async fn wipe_out(
     let key = key_of(dormant);
     let none = PostgresSpec::default();
     let deleted = dormant.metadata.deletion_timestamp.as_ref();
+    let kept = dormant.kept_data();
     let wiping = Wiping {
         key: &key,
         uid: &dormant.uid().unwrap_or_default(),
-        data_uid: &dormant.kept_data().uid,
+        data_uid: &kept.uid,
+        lineage: kept.lineage.as_deref(),
         spec: dormant.spec.origin.spec.postgres.as_ref().unwrap_or(&none),
         since: deleted.map_or(now, |deleted| deleted.0),
     };
@@ -127,6 +129,7 @@ async fn wipe_out(
         say(dormant, operator, waits).await?;
         return Ok(Action::requeue(SOON));
     }
+    wipe::tell_archive(operator, dormant, &wiping, now).await;
     let (reason, words) = (event::SUCCESSFUL_WIPE_OUT, text::WIPED_OUT);
     tell(operator, dormant, reason, words, now).await;
     let status = json!({ "phase": DormantPhase::WipedOut, "wipeOutTime": now, "reason": null });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ResourceRequirements, Secret};
 use kube::{
     Api, ResourceExt as _,
     api::{ObjectMeta, PostParams},
@@ -12,7 +12,8 @@ use kube::{
 use kubedb_api::{
     Postgres, Snapshot, SnapshotSpec, labels,
     reasons::{component, event},
-    verification::{VerificationRequest, annotation},
+    storage::SnapshotStorage,
+    verification::{ScheduledVerification, VerificationRequest, annotation},
 };
 use kubedb_core::{
     names::{scheduled_snapshot, scheduled_snapshot_beside},
@@ -117,25 +118,84 @@ fn database_labels(postgres: &Postgres) -> BTreeMap<String, String> {
     ])
 }
 
-/// Makes the Snapshot of a tick. The tick is in its name and in an annotation, so making it twice makes one.
-pub(super) async fn make_snapshot(
+/// A Snapshot to be made.
+pub(super) struct Making<'a> {
+    /// The time that it is made for. It is in its name and in an annotation, so making it twice makes one.
+    pub(super) tick: Timestamp,
+    /// Where to.
+    pub(super) storage: &'a SnapshotStorage,
+    /// With what.
+    pub(super) resources: Option<&'a ResourceRequirements>,
+    /// It starts no earlier.
+    pub(super) start: Option<Timestamp>,
+    /// How it is verified, once it succeeded.
+    pub(super) verify: Option<&'a ScheduledVerification>,
+}
+
+/// Makes the Snapshot of a tick of the schedule.
+pub(super) async fn make_scheduled(
     operator: &Operator,
     postgres: &Postgres,
     tick: Timestamp,
     is_first: bool,
     now: Timestamp,
 ) -> Result<(), ReconcileError> {
-    let namespace = postgres.namespace().unwrap_or_default();
-    let api: Api<Snapshot> = Api::namespaced(operator.client.clone(), &namespace);
+    let Some(schedule) = &postgres.spec.backup_schedule else {
+        return Ok(());
+    };
     let start = if is_first {
         None
     } else {
         start_after(operator, postgres, now)
     };
+    let making = Making {
+        tick,
+        storage: &schedule.storage,
+        resources: schedule.resources.as_ref(),
+        start,
+        verify: schedule.verify.as_ref(),
+    };
+    make_snapshot(operator, postgres, &making, now).await
+}
+
+/// Makes the first Snapshot of an archive, into its storage, and says why.
+pub(super) async fn make_first(
+    operator: &Operator,
+    postgres: &Postgres,
+    tick: Timestamp,
+    now: Timestamp,
+) -> Result<(), ReconcileError> {
+    let archiver = postgres.spec.archiver.as_ref();
+    let Some(storage) = archiver.and_then(|archiver| archiver.storage.as_ref()) else {
+        return Ok(());
+    };
+    let name = scheduled_snapshot(&postgres.name_any(), tick);
+    let message = format!(
+        "There is no Snapshot that the archive could be replayed from: Snapshot {name} is made"
+    );
+    let note = Note::normal(component::POSTGRES_OPERATOR, event::FIRST_SNAPSHOT, message);
+    publish(&operator.client, postgres, &note.of(tick.to_string()), now).await;
+    let making = Making {
+        tick,
+        storage,
+        resources: None,
+        start: None,
+        verify: None,
+    };
+    make_snapshot(operator, postgres, &making, now).await
+}
+
+async fn make_snapshot(
+    operator: &Operator,
+    postgres: &Postgres,
+    making: &Making<'_>,
+    now: Timestamp,
+) -> Result<(), ReconcileError> {
+    let namespace = postgres.namespace().unwrap_or_default();
+    let api: Api<Snapshot> = Api::namespaced(operator.client.clone(), &namespace);
+    let tick = making.tick;
     for taken in 0..NAMES_MAX {
-        let Some(snapshot) = snapshot_of(postgres, tick, taken, start) else {
-            return Ok(());
-        };
+        let snapshot = snapshot_of(postgres, making, taken);
         let error = match api.create(&PostParams::default(), &snapshot).await {
             Ok(_) => return Ok(()),
             Err(error) => error,
@@ -180,14 +240,9 @@ fn start_after(operator: &Operator, postgres: &Postgres, now: Timestamp) -> Opti
     (!jitter.is_zero()).then(|| now.checked_add(jitter).unwrap_or(now))
 }
 
-fn snapshot_of(
-    postgres: &Postgres,
-    tick: Timestamp,
-    taken: u32,
-    start: Option<Timestamp>,
-) -> Option<Snapshot> {
-    let schedule = postgres.spec.backup_schedule.as_ref()?;
+fn snapshot_of(postgres: &Postgres, making: &Making<'_>, taken: u32) -> Snapshot {
     let database = postgres.name_any();
+    let tick = making.tick;
     let name = match taken {
         0 => scheduled_snapshot(&database, tick),
         _ => scheduled_snapshot_beside(&database, tick, taken),
@@ -196,18 +251,19 @@ fn snapshot_of(
         &name,
         SnapshotSpec {
             database_name: database,
-            storage: schedule.storage.clone(),
-            resources: schedule.resources.clone(),
+            storage: making.storage.clone(),
+            resources: making.resources.cloned(),
             ..SnapshotSpec::default()
         },
     );
     snapshot.metadata.labels = Some(database_labels(postgres));
+    let start = making.start;
     let start = start.map(|start| (labels::START_AFTER.to_owned(), start.to_string()));
-    let verify = schedule.verify.clone().map(|wanted| {
+    let verify = making.verify.map(|wanted| {
         let request = VerificationRequest {
             level: wanted.level,
-            query: wanted.query,
-            database: wanted.database,
+            query: wanted.query.clone(),
+            database: wanted.database.clone(),
             requested: None,
         };
         (labels::VERIFY.to_owned(), annotation(&request))
@@ -215,5 +271,5 @@ fn snapshot_of(
     let annotations = [(labels::TICK.to_owned(), tick.to_string())];
     let annotations = annotations.into_iter().chain(start).chain(verify);
     snapshot.metadata.annotations = Some(annotations.collect());
-    Some(snapshot)
+    snapshot
 }

@@ -23,19 +23,13 @@ pub(crate) fn conditions(
 ) -> Vec<Condition> {
     let condition = |type_: &str, is: bool, reason: &str, message: String| {
         let status = if is { "True" } else { "False" };
-        let before = old
-            .conditions
-            .iter()
-            .find(|before| before.type_ == type_ && before.status == status);
-        Condition {
-            type_: type_.to_owned(),
-            status: status.to_owned(),
-            reason: reason.to_owned(),
+        made(
+            postgres,
+            &old.conditions,
+            (type_, status, reason),
             message,
-            observed_generation: postgres.metadata.generation,
-            last_transition_time: before
-                .map_or(Time(now), |before| before.last_transition_time.clone()),
-        }
+            now,
+        )
     };
     let (reason, message) = if is_ready {
         ("PrimaryReady", "the primary accepts connections".to_owned())
@@ -76,6 +70,28 @@ pub(crate) fn conditions(
         all.push(condition(LAST_SNAPSHOT_SUCCEEDED, is_good, reason, message));
     }
     all
+}
+
+/// A condition: its type, its status and its reason.
+pub(super) fn made(
+    postgres: &Postgres,
+    old: &[Condition],
+    (type_, status, reason): (&str, &str, &str),
+    message: String,
+    now: Timestamp,
+) -> Condition {
+    let before = old
+        .iter()
+        .find(|before| before.type_ == type_ && before.status == status);
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        observed_generation: postgres.metadata.generation,
+        last_transition_time: before
+            .map_or(Time(now), |before| before.last_transition_time.clone()),
+    }
 }
 
 /// The conditions there are, and one that says why the object is not what can be run.

@@ -7,6 +7,7 @@ use k8s_openapi::api::{coordination::v1::Lease, core::v1::Secret};
 use kube::{Api, ResourceExt as _};
 use kubedb_api::{Postgres, PostgresVersion, Snapshot};
 
+use super::source::{self, Origin};
 use crate::{
     context::{ReconcileError, request},
     operator::Operator,
@@ -26,6 +27,8 @@ pub(crate) struct Found {
     pub(crate) snapshots: Vec<Snapshot>,
     /// The Snapshot of `init.snapshotSource`.
     pub(crate) source: Option<Snapshot>,
+    /// The database that this Snapshot was taken of, where its archive is wanted.
+    pub(crate) origin: Origin,
     /// Whether the database's Lease exists.
     pub(crate) has_lease: bool,
     /// Its holder.
@@ -99,6 +102,7 @@ pub(super) async fn dereference(
                 .map_err(request("get the Snapshot to restore"))?
         }
     };
+    let origin = source::origin(operator, postgres, source.as_ref()).await?;
     let lease = leases
         .get_opt(&key.name)
         .await
@@ -116,6 +120,7 @@ pub(super) async fn dereference(
         orphans,
         alive: operator.alive(postgres, now),
         source,
+        origin,
         has_lease: lease.is_some(),
         holder: lease.and_then(|lease| lease.spec?.holder_identity),
         observed: operator.platform.observe(&key).await?,

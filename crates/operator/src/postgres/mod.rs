@@ -1,13 +1,17 @@
 //! The controller of databases: dereference, validate, plan, apply, update status.
 
 mod apply;
+mod archive;
 mod conditions;
 mod dereference;
+mod first;
+mod kept_wal;
 mod plan;
 mod removal;
 mod resume;
 pub mod retention;
 pub(crate) mod schedule;
+mod source;
 
 use std::{
     sync::Arc,
@@ -19,6 +23,7 @@ use kube::{Api, ResourceExt as _, api::ListParams, runtime::controller::Action};
 use kubedb_api::{
     Postgres, PostgresStatus, PostgresVersion, Snapshot, admission, labels,
     postgres::PostgresPhase,
+    protocol::RestoreSource,
     reasons::{APPLIED, READY, VALID, component, event, text},
     validate::validate_postgres,
 };
@@ -35,6 +40,7 @@ use crate::{
     gate::digest,
     guarded::{self, patch_main},
     operator::Operator,
+    platform::DatabaseKey,
 };
 
 /// Look again this late when nothing happens: a Lease that changed hands, and what was changed by hand behind our back, are
@@ -110,12 +116,19 @@ async fn look(
         (Applied::Whole, Some(refusal)) => Applied::Refused(refusal),
         (applied, _) => applied,
     };
-    let current = update_status(&current, operator, &plan, applied, now).await?;
+    let mut current = update_status(&current, operator, &plan, applied, now).await?;
     if let Some(tick) = plan.schedule.make
         && can_run
     {
-        apply::make_snapshot(operator, &current, tick, plan.schedule.is_first, now).await?;
-        patch_status(&current, operator, json!({ "pendingScheduleTime": null })).await?;
+        apply::make_scheduled(operator, &current, tick, plan.schedule.is_first, now).await?;
+        current = patch_status(&current, operator, json!({ "pendingScheduleTime": null })).await?;
+    }
+    if let Some(tick) = plan.first.make
+        && can_run
+    {
+        apply::make_first(operator, &current, tick, now).await?;
+        let made = json!({ "firstSnapshot": { "pending": false } });
+        current = patch_status(&current, operator, made).await?;
     }
     retention::apply(operator, &current, &found.snapshots, now).await?;
     let longest = if is_whole { RESYNC } else { REFUSED_RETRY };
@@ -209,17 +222,40 @@ pub(crate) fn waits_for(postgres: &Postgres, snapshot: &Snapshot) -> bool {
 
 /// Whether a database is being restored from this Snapshot.
 pub(crate) fn is_restoring(postgres: &Postgres, snapshot: &Snapshot) -> bool {
+    read_source(postgres).is_some_and(|source| reads(source, snapshot))
+}
+
+/// Whether a database is being recovered from the archive of this one.
+pub(crate) fn is_recovering(postgres: &Postgres, database: &DatabaseKey) -> bool {
+    let recovery = read_source(postgres).and_then(|source| source.recovery.as_ref());
+    recovery.is_some_and(|recovery| {
+        recovery.namespace == database.namespace && recovery.database == database.name
+    })
+}
+
+/// What a database is being restored from, until that is over.
+fn read_source(postgres: &Postgres) -> Option<&RestoreSource> {
     let status = postgres.status.as_ref();
     let source = status.and_then(|status| status.bootstrap.as_ref());
     let phase = status.and_then(|status| status.phase);
     let is_over = matches!(phase, Some(PostgresPhase::Running | PostgresPhase::Failed))
         || postgres.annotations().contains_key(labels::INITIALIZED)
         || postgres.metadata.deletion_timestamp.is_some();
-    !is_over
-        && source.is_some_and(|source| {
-            source.snapshot == snapshot.name_any()
-                && Some(&source.namespace) == snapshot.namespace().as_ref()
-        })
+    source.filter(|_| !is_over)
+}
+
+/// Whether a restore reads this Snapshot. One that finds its Snapshot in an archive may take any of that database, unless it is told which.
+fn reads(source: &RestoreSource, snapshot: &Snapshot) -> bool {
+    let (name, namespace) = (snapshot.name_any(), snapshot.namespace());
+    match &source.recovery {
+        Some(recovery) if source.snapshot.is_empty() => {
+            let wanted = recovery.backup_name.as_ref();
+            wanted.is_none_or(|wanted| *wanted == name)
+                && recovery.database == snapshot.spec.database_name
+                && Some(&recovery.namespace) == namespace.as_ref()
+        }
+        _ => source.snapshot == name && Some(&source.namespace) == namespace.as_ref(),
+    }
 }
 
 fn has_finalizer(postgres: &Postgres) -> bool {
@@ -251,7 +287,8 @@ async fn patch_status(
 }
 
 /// Fields of the status that this controller writes; agents and the Snapshot controller write the others.
-const OWN_FIELDS: [&str; 14] = [
+const OWN_FIELDS: [&str; 18] = [
+    "keepWalFrom",
     "phase",
     "reason",
     "creationTime",
@@ -264,9 +301,14 @@ const OWN_FIELDS: [&str; 14] = [
     "nextScheduleTime",
     "pendingScheduleTime",
     "scheduleExpression",
+    "firstSnapshot",
+    "earliestRestorableTime",
+    LATEST_RESTORABLE,
     "postgresVersion",
     "bootstrap",
 ];
+
+const LATEST_RESTORABLE: &str = "latestRestorableTime";
 
 /// Step 5. Tells of what is new and writes what changed, in this order: what was told twice is told once, and what was not told
 /// would never be.
@@ -293,6 +335,7 @@ async fn update_status(
         status
             .schedule_expression
             .clone_from(&known.schedule_expression);
+        status.first_snapshot.clone_from(&known.first_snapshot);
     } else if let Some(tick) = plan.schedule.skipped {
         let note = Note::normal(
             component::CRON_CONTROLLER,
@@ -305,6 +348,9 @@ async fn update_status(
         for note in phase_notes(known, &status) {
             publish(&operator.client, postgres, &note, now).await;
         }
+    }
+    if let Some(note) = archive::note(postgres, &status) {
+        publish(&operator.client, postgres, &note, now).await;
     }
     let patch = changes(known, &status, plan);
     if patch.is_empty() {
@@ -339,6 +385,8 @@ async fn tell_refusal(
 
 /// What of the status changed, as a merge patch.
 fn changes(old: &PostgresStatus, new: &PostgresStatus, plan: &plan::Plan) -> Map<String, Value> {
+    let (was, is) = (old.latest_restorable_time, new.latest_restorable_time);
+    let is_little = archive::is_little(was, is);
     let value = |status: &PostgresStatus| serde_json::to_value(status).unwrap_or_default();
     let (old, new) = (value(old), value(new));
     let mut patch = Map::new();
@@ -361,6 +409,9 @@ fn changes(old: &PostgresStatus, new: &PostgresStatus, plan: &plan::Plan) -> Map
         let nulls = plan.orphans.iter().map(|name| (name.clone(), Value::Null));
         patch.insert("tasks".to_owned(), Value::Object(nulls.collect()));
     }
+    if patch.len() == 1 && patch.contains_key(LATEST_RESTORABLE) && is_little {
+        patch.clear();
+    }
     patch
 }
 
@@ -373,7 +424,7 @@ fn phase_notes(old: &PostgresStatus, new: &PostgresStatus) -> Vec<Note> {
     match new.phase {
         Some(PostgresPhase::Initializing) => restored
             .map(|source| {
-                let message = format!("Initializing from Snapshot: \"{}\"", source.snapshot);
+                let message = format!("Initializing from {}", source::told(source));
                 Note::normal(component::POSTGRES_OPERATOR, event::INITIALIZING, message)
             })
             .into_iter()

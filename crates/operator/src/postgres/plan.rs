@@ -9,12 +9,15 @@ use kubedb_api::{
     pod_template::PodMetadata,
     postgres::{Endpoints, PostgresPhase, ScriptSource, StandbyMode},
     protocol::{InstancePhase, InstanceRole, RestoreSource, TaskPhase},
-    snapshot::SnapshotPhase,
 };
 
 use super::{
+    archive,
     dereference::{Found, auth_secret, key_of, replication_secret},
+    first::{First, first},
+    kept_wal::keep_wal_from,
     schedule::{Scheduled, scheduled},
+    source::{Unresolved, restore_source},
 };
 use crate::platform::{DesiredContainer, DesiredDatabase};
 
@@ -34,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) mark_initialized: bool,
     /// The schedule.
     pub(crate) schedule: Scheduled,
+    /// The first Snapshot of an archive.
+    pub(crate) first: First,
     /// The operator's part of the status.
     pub(crate) status: PostgresStatus,
     /// Instances whose reports are no longer wanted.
@@ -94,6 +99,8 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
     );
     let is_running = phase == PostgresPhase::Running && primary_ready;
     let schedule = scheduled(postgres, &found.snapshots, is_running, now);
+    let first = first(postgres, &found.snapshots, &schedule, is_running, now);
+    let (earliest, latest) = archive::window(postgres, found);
     let bootstrap = old.bootstrap.clone().or(source.ok().flatten());
     let mut status = PostgresStatus {
         phase: Some(phase),
@@ -111,9 +118,17 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
         next_schedule_time: schedule.state.next,
         pending_schedule_time: schedule.make,
         schedule_expression: schedule.state.expression.clone(),
+        first_snapshot: first.status.clone(),
+        earliest_restorable_time: earliest,
+        latest_restorable_time: latest,
         postgres_version: postgres_version(old, found),
         bootstrap: bootstrap.clone(),
         resumed: old.resumed.clone(),
+        keep_wal_from: postgres
+            .spec
+            .archiver
+            .as_ref()
+            .and_then(|_| keep_wal_from(old, &found.snapshots)),
         tasks: BTreeMap::new(),
         instances: BTreeMap::new(),
     };
@@ -126,6 +141,8 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
         primary_ready,
         now,
     );
+    let archiving = archive::condition(postgres, found, primary_ready, now);
+    status.conditions.extend(archiving);
     Plan {
         desired: DesiredDatabase {
             key: key_of(postgres),
@@ -161,10 +178,11 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
             && !postgres
                 .annotations()
                 .contains_key(kubedb_api::labels::INITIALIZED),
-        next: wake_up(&schedule, found, now),
+        next: wake_up(&schedule, &first, found, now),
         stale_reports: stale_reports(old),
         orphans: found.orphans.clone(),
         schedule,
+        first,
         status,
         forgotten: old
             .instances
@@ -186,13 +204,18 @@ fn postgres_version(old: &PostgresStatus, found: &Found) -> Option<String> {
         .or_else(|| old.postgres_version.clone())
 }
 
-/// The next tick, or the moment at which an instance that says nothing stops counting as alive. What is past already waits
+/// The next tick, the next try of a first Snapshot, or the moment at which an instance that says nothing stops counting as alive. What is past already waits
 /// for something to happen.
-fn wake_up(schedule: &Scheduled, found: &Found, now: Timestamp) -> Option<Timestamp> {
+fn wake_up(
+    schedule: &Scheduled,
+    first: &First,
+    found: &Found,
+    now: Timestamp,
+) -> Option<Timestamp> {
     let silent = found.alive.values().min();
     let silent = silent.and_then(|left| now.checked_add(*left).ok());
     let tick = schedule.state.next.filter(|tick| *tick > now);
-    [tick, silent].into_iter().flatten().min()
+    [tick, silent, first.again].into_iter().flatten().min()
 }
 
 /// Reports of tasks that the operator took back and that the agent's present session knows nothing of.
@@ -210,91 +233,10 @@ fn stale_reports(status: &PostgresStatus) -> Vec<(String, String)> {
     reports.collect()
 }
 
-/// What the database is restored from; an error says why it cannot be yet, or ever.
-fn restore_source(
-    postgres: &Postgres,
-    found: &Found,
-) -> Result<Option<RestoreSource>, (bool, String)> {
-    let Some(wanted) = postgres
-        .spec
-        .init
-        .as_ref()
-        .and_then(|init| init.snapshot_source.as_ref())
-    else {
-        return Ok(None);
-    };
-    // Its data is there already.
-    let resumed = postgres
-        .status
-        .as_ref()
-        .and_then(|status| status.resumed.as_ref());
-    if resumed.is_some_and(|resumed| resumed.begun) {
-        return Ok(None);
-    }
-    let Some(snapshot) = &found.source else {
-        return Err((
-            false,
-            format!("Snapshot {} to restore does not exist", wanted.name),
-        ));
-    };
-    let (own, theirs) = (postgres.namespace(), snapshot.namespace());
-    let is_allowed = own == theirs
-        || snapshot
-            .spec
-            .allowed_namespaces
-            .iter()
-            .flatten()
-            .any(|allowed| Some(allowed) == own.as_ref());
-    if !is_allowed {
-        return Err((
-            true,
-            format!(
-                "Snapshot {} of namespace {} does not allow namespace {} (spec.allowedNamespaces)",
-                wanted.name,
-                theirs.unwrap_or_default(),
-                own.unwrap_or_default()
-            ),
-        ));
-    }
-    if snapshot.metadata.deletion_timestamp.is_some() {
-        return Err((
-            false,
-            format!("Snapshot {} to restore is being deleted", wanted.name),
-        ));
-    }
-    let status = snapshot.status.as_ref();
-    match status.and_then(|status| status.phase) {
-        Some(SnapshotPhase::Succeeded) => {}
-        Some(SnapshotPhase::Failed) => {
-            return Err((
-                true,
-                format!("Snapshot {} to restore has failed", wanted.name),
-            ));
-        }
-        _ => {
-            return Err((
-                false,
-                format!("Snapshot {} to restore is not finished", wanted.name),
-            ));
-        }
-    }
-    let manifest = status
-        .and_then(|status| status.result.as_ref())
-        .map(|result| result.manifest.clone());
-    Ok(Some(RestoreSource {
-        namespace: theirs.unwrap_or_default(),
-        database: snapshot.spec.database_name.clone(),
-        snapshot: wanted.name.clone(),
-        manifest: manifest.unwrap_or_default(),
-        storage: snapshot.spec.storage.clone(),
-        recovery: None,
-    }))
-}
-
 fn phase(
     old: &PostgresStatus,
     found: &Found,
-    source: &Result<Option<RestoreSource>, (bool, String)>,
+    source: &Result<Option<RestoreSource>, Unresolved>,
     primary_ready: bool,
     ready: usize,
     wanted: usize,
@@ -302,7 +244,7 @@ fn phase(
     let was_running = old.phase == Some(PostgresPhase::Running);
     if was_running || old.bootstrap.is_some() {
         // Begun from its source; what becomes of the Snapshot no longer matters.
-    } else if let Err((is_final, reason)) = source {
+    } else if let Err(Unresolved { is_final, reason }) = source {
         let phase = if *is_final {
             PostgresPhase::Failed
         } else {
@@ -418,12 +360,21 @@ fn secrets(
             Some((own.clone(), schedule.storage.storage_secret_name.clone()?))
         }),
     );
-    names.extend(bootstrap.and_then(|source| {
-        Some((
-            source.namespace.clone(),
-            source.storage.storage_secret_name.clone()?,
-        ))
-    }));
+    let archiver = postgres.spec.archiver.as_ref();
+    let archive = archiver.and_then(|archiver| archiver.storage.as_ref());
+    names.extend(
+        archive.and_then(|storage| Some((own.clone(), storage.storage_secret_name.clone()?))),
+    );
+    if let Some(source) = bootstrap {
+        let recovery = source.recovery.as_ref();
+        let storages = [
+            Some(&source.storage),
+            recovery.map(|recovery| &recovery.storage),
+        ];
+        let secrets = storages.into_iter().flatten();
+        let secrets = secrets.filter_map(|storage| storage.storage_secret_name.clone());
+        names.extend(secrets.map(|name| (source.namespace.clone(), name)));
+    }
     for snapshot in &found.snapshots {
         names.extend(
             snapshot
@@ -445,4 +396,41 @@ fn secrets(
     names.sort();
     names.dedup();
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn named(spec: Value, bootstrap: &Value) -> Vec<String> {
+        let postgres: Postgres = serde_json::from_value(json!({
+            "apiVersion": "kubedb.com/v1alpha1", "kind": "Postgres", "metadata": {"name": "pg", "namespace": "demo"},
+            "spec": spec,
+        }))
+        .unwrap();
+        let bootstrap: Option<RestoreSource> = serde_json::from_value(bootstrap.clone()).unwrap();
+        let named = secrets(&postgres, &Found::default(), bootstrap.as_ref());
+        let named = named.into_iter();
+        named
+            .map(|(namespace, name)| format!("{namespace}/{name}"))
+            .collect()
+    }
+
+    #[test]
+    fn agents_read_the_secret_of_their_archive_and_of_the_one_they_recover_from() {
+        let archiver = json!({"storage": {"storageSecretName": "wal", "s3": {"bucket": "b"}}});
+        let spec = json!({"version": "15", "archiver": archiver});
+        let own = ["demo/pg-auth", "demo/pg-replication"];
+        assert_eq!(named(json!({"version": "15"}), &Value::Null), own);
+        assert_eq!(
+            named(spec.clone(), &Value::Null),
+            [own[0], own[1], "demo/wal"]
+        );
+        let bootstrap = json!({"namespace": "prod", "database": "old", "storage": {"storageSecretName": "snapshots"},
+            "recovery": {"namespace": "prod", "database": "old", "storage": {"storageSecretName": "archive"}}});
+        let all = [own[0], own[1], "demo/wal", "prod/archive", "prod/snapshots"];
+        assert_eq!(named(spec, &bootstrap), all);
+    }
 }

@@ -52,10 +52,12 @@ pub(super) async fn remove(
     }
     let key = key_of(postgres);
     let deleted = postgres.metadata.deletion_timestamp.as_ref();
+    let kept = postgres.kept_data();
     let wiping = Wiping {
         key: &key,
         uid: &postgres.uid().unwrap_or_default(),
-        data_uid: &postgres.kept_data().uid,
+        data_uid: &kept.uid,
+        lineage: kept.lineage.as_deref(),
         spec: &postgres.spec,
         since: deleted.map_or(now, |deleted| deleted.0),
     };
@@ -67,6 +69,9 @@ pub(super) async fn remove(
     if let Some(waits) = waits {
         say(postgres, operator, &waits).await?;
         return Ok(Action::requeue(SOON));
+    }
+    if policy == Some(TerminationPolicy::WipeOut) {
+        wipe::tell_archive(operator, postgres, &wiping, now).await;
     }
     set_finalizers(postgres, operator, false).await?;
     Ok(Action::await_change())

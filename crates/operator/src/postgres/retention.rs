@@ -48,7 +48,7 @@ pub fn verdicts<'a>(
 
 fn is_restored(postgres: &Postgres) -> bool {
     let init = postgres.spec.init.as_ref();
-    init.is_some_and(|init| init.snapshot_source.is_some())
+    init.is_some_and(|init| init.snapshot_source.is_some() || init.postgres_wal.is_some())
 }
 
 /// Days are those of the schedule. One that cannot be read any more deletes by those of UTC, a day off at most.

@@ -285,6 +285,7 @@ fn data_task(snapshot: &Snapshot) -> DataTask {
     DataTask {
         namespace: snapshot.namespace().unwrap_or_default(),
         database: snapshot.spec.database_name.clone(),
+        archive: None,
         snapshot: snapshot.name_any(),
         snapshot_uid: snapshot.uid().unwrap_or_default(),
         storage: snapshot.spec.storage.clone(),

@@ -193,6 +193,10 @@ pub struct Script {
     pub damage: Option<String>,
     /// Why one cannot be carried out.
     pub obstacle: Option<String>,
+    /// Why a backup fails for good, while it does.
+    pub failure: Option<String>,
+    /// What a primary reports of its archive.
+    pub archive: Option<Value>,
 }
 
 impl Default for Script {
@@ -206,6 +210,8 @@ impl Default for Script {
             verifies: true,
             damage: None,
             obstacle: None,
+            failure: None,
+            archive: None,
         }
     }
 }
@@ -361,6 +367,14 @@ impl World {
         self.agent(name);
     }
 
+    /// The same with an archiver.
+    pub async fn archived(&mut self, name: &str, schedule: Value) {
+        let api = self.postgreses();
+        let database = archived(name, schedule);
+        api.create(&PostParams::default(), &database).await.unwrap();
+        self.agent(name);
+    }
+
     pub async fn snapshot(&self, name: &str, database: &str) {
         let snapshot: Snapshot = serde_json::from_value(json!({
             "apiVersion": "kubedb.com/v1alpha1", "kind": "Snapshot",
@@ -427,6 +441,13 @@ pub fn postgres(name: &str, mut schedule: Value) -> Postgres {
     .unwrap()
 }
 
+/// One whose WAL is archived.
+pub fn archived(name: &str, schedule: Value) -> Postgres {
+    let mut database = json!(postgres(name, schedule));
+    database["spec"]["archiver"] = json!({ "storage": { "local": store() } });
+    serde_json::from_value(database).unwrap()
+}
+
 struct Agent {
     database: String,
     instance: String,
@@ -444,7 +465,7 @@ const HEARTBEAT: u32 = 10;
 impl Agent {
     async fn run(self) {
         let mut entries: BTreeMap<String, (Value, u32)> = BTreeMap::new();
-        let mut sent = Value::Null;
+        let mut sent = (Value::Null, None);
         let mut silent = 0;
         loop {
             tokio::time::sleep(ROUND).await;
@@ -479,11 +500,11 @@ impl Agent {
                 reports[name] = Value::Null;
             }
             silent += 1;
-            let is_news = without_pulse(&reports) != sent;
-            if is_news || silent >= HEARTBEAT {
+            let news = (without_pulse(&reports), script.archive.clone());
+            if news != sent || silent >= HEARTBEAT {
                 silent = 0;
-                sent = without_pulse(&reports);
-                self.tell(now, reports).await;
+                sent = news;
+                self.tell(now, reports, script.archive).await;
             }
         }
     }
@@ -499,10 +520,10 @@ impl Agent {
             .await;
     }
 
-    async fn tell(&self, now: Timestamp, tasks: Value) {
+    async fn tell(&self, now: Timestamp, tasks: Value, archive: Option<Value>) {
         let report = json!({
             "role": "primary", "phase": "Running", "ready": true, "session": "s", "heartbeatTime": now,
-            "lsn": "0/3000060", "lineage": "l", "tasks": tasks,
+            "lsn": "0/3000060", "lineage": "l", "tasks": tasks, "archive": archive,
         });
         let patch = json!({"status": {"instances": {&self.instance: report}}});
         let patch = Patch::Merge(patch);
@@ -521,13 +542,10 @@ fn report(script: &Script, task: &Value, rounds: u32, now: Timestamp) -> Value {
         script.ends
     };
     let is_over = ends && rounds >= script.rounds;
-    let refusal = if is_verification {
-        script.obstacle.as_ref()
-    } else {
-        script
-            .refusal
-            .as_ref()
-            .filter(|_| task["action"] == "Delete")
+    let refusal = match task["action"].as_str() {
+        Some("Verify") => script.obstacle.as_ref(),
+        Some("Delete") => script.refusal.as_ref(),
+        _ => script.failure.as_ref(),
     };
     let phase = match (is_over, refusal) {
         (false, _) => "Running",
@@ -549,7 +567,8 @@ fn report(script: &Script, task: &Value, rounds: u32, now: Timestamp) -> Value {
         now
     };
     json!({"snapshotUid": task["snapshotUid"], "attempt": task["attempt"], "session": "s", "phase": phase,
-        "heartbeatTime": now, "reason": refusal, "result": result, "verification": verification})
+        "heartbeatTime": now, "reason": refusal, "result": result, "verification": verification,
+        "retryable": script.failure.as_ref().filter(|_| phase == "Failed").map(|_| false)})
 }
 
 fn without_pulse(reports: &Value) -> Value {

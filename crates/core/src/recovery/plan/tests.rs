@@ -183,6 +183,12 @@ fn t09_wal_is_followed_across_a_promotion() {
     assert_eq!(plan.timeline, TimelineId(2));
     assert_eq!(plan.last.unwrap().name(BYTES), "000000020000000000000009");
     assert_eq!(plan.segments, 7);
+    let needed: Vec<(u32, u64)> = plan
+        .needed(BYTES)
+        .map(|segment| (segment.timeline.0, segment.number))
+        .collect();
+    let expected = [(1, 3), (1, 4), (1, 5), (1, 6), (2, 7), (2, 8), (2, 9)];
+    assert_eq!(needed, expected);
     // The old primary went on alone for a while.
     let mut holdings = archive(&[(1, 1..=12), (2, 7..=9)]);
     history(&mut holdings, 2, &[(1, 7)]);

@@ -3,9 +3,12 @@
 use jiff::Timestamp;
 use kube::{api::ListParams, core::DynamicObject};
 use kubedb_api::{
-    Postgres, PostgresSpec, PostgresStatus, Snapshot, labels,
+    Postgres, PostgresSpec, PostgresStatus, Snapshot,
+    archiver::RecoveryTarget,
+    labels,
     postgres::{BackupSchedule, Endpoints, InitSource},
     protocol::InstanceRole,
+    storage::SnapshotStorage,
 };
 use kubedb_core::schedule::Schedule;
 
@@ -80,6 +83,13 @@ fn head(postgres: &Postgres, status: &PostgresStatus, text: &mut Description) {
     if let Some(schedule) = &spec.backup_schedule {
         backup_schedule(schedule, status, text);
     }
+    if let Some(storage) = spec
+        .archiver
+        .as_ref()
+        .and_then(|known| known.storage.as_ref())
+    {
+        archiver(storage, status, text);
+    }
     if let Some(init) = &spec.init {
         init_source(init, text);
     }
@@ -122,12 +132,58 @@ fn backup_schedule(schedule: &BackupSchedule, status: &PostgresStatus, text: &mu
     text.storage("  ", &schedule.storage);
 }
 
+/// Where WAL goes, how that goes, and what can come back.
+fn archiver(storage: &SnapshotStorage, status: &PostgresStatus, text: &mut Description) {
+    text.line("Archiver:");
+    text.storage("  ", storage);
+    let primary = status.primary.as_ref();
+    let primary = primary.and_then(|primary| status.instances.get(primary));
+    if let Some(archive) = primary.and_then(|report| report.archive.as_ref()) {
+        text.maybe("  Last segment", archive.last_segment.clone());
+        text.time("  Stored", archive.last_archived_time);
+        let waiting = archive.waiting_segments;
+        let waits = match waiting {
+            1 => "1 segment".to_owned(),
+            many => format!("{many} segments"),
+        };
+        text.maybe("  Waiting", (waiting > 0).then_some(waits));
+        text.time("  Failing since", archive.failing_since);
+        text.maybe("  Reason", archive.reason.clone());
+    }
+    match (
+        status.earliest_restorable_time,
+        status.latest_restorable_time,
+    ) {
+        (Some(earliest), latest) => {
+            text.time("  Restorable from", Some(earliest));
+            text.time("  Restorable to", latest);
+        }
+        (None, _) => text.pair(
+            "  Restorable",
+            "nothing yet: there is no Snapshot to begin from",
+        ),
+    }
+}
+
+fn target(target: &RecoveryTarget) -> String {
+    let read = target.fields().read();
+    read.map_or_else(|error| error.to_string(), |target| target.to_string())
+}
+
 fn init_source(init: &InitSource, text: &mut Description) {
     text.line("Init:");
+    if let Some(wal) = &init.postgres_wal {
+        text.line("  postgresWAL:");
+        text.storage("    ", &wal.storage);
+        text.maybe("    Snapshot", wal.backup_name.clone());
+        let pitr = wal.pitr.as_ref().map(RecoveryTarget::from);
+        text.pair("    Up to", target(&pitr.unwrap_or_default()));
+    }
     if let Some(snapshot) = &init.snapshot_source {
         text.line("  snapshotSource:");
         text.maybe("    namespace", snapshot.namespace.clone());
         text.pair("    name", snapshot.name.clone());
+        text.maybe("    up to", snapshot.target.as_ref().map(target));
     }
     if let Some(script) = &init.script_source {
         text.line("  scriptSource:");
@@ -402,6 +458,67 @@ mod tests {
         No Topology.
 
         No Snapshots.
+        "#);
+    }
+
+    #[test]
+    fn an_archive_is_told_with_what_can_come_back() {
+        let mut archived = database();
+        archived["spec"]["archiver"] = json!({ "storage": { "storageSecretName": "s3-secret",
+            "s3": { "endpoint": "http://127.0.0.1:9000", "bucket": "kubedb", "prefix": "wal" } } });
+        archived["spec"]["init"] = json!({ "postgresWAL": { "gcs": { "bucket": "old", "prefix": "kubedb/demo/pg/archive" },
+            "backupName": "LATEST", "pitr": { "targetTime": "2018-02-08 11:00:00+06", "targetTimeline": 2 } } });
+        archived["status"]["primary"] = json!("scheduled-pg-0");
+        archived["status"]["earliestRestorableTime"] = json!("2018-02-08T10:54:00Z");
+        archived["status"]["latestRestorableTime"] = json!("2018-02-08T11:20:00Z");
+        archived["status"]["instances"]["scheduled-pg-0"]["archive"] = json!({
+            "lastSegment": "000000010000000000000003", "lastArchivedTime": "2018-02-08T11:19:30Z", "waitingSegments": 2,
+            "failingSince": "2018-02-08T11:20:01Z", "reason": "bucket \"kubedb\" does not exist"
+        });
+        let told = render(archived.clone(), true);
+        let from = told.find("Archiver:").unwrap();
+        let to = told.find("Volume:").unwrap();
+        insta::assert_snapshot!(&told[from..to], @r#"
+        Archiver:
+          Type:            S3
+          Endpoint:        http://127.0.0.1:9000
+          Bucket:          kubedb
+          Prefix:          wal
+          Secret:          s3-secret
+          Last segment:    000000010000000000000003
+          Stored:          Thu, 08 Feb 2018 11:19:30 +0000
+          Waiting:         2 segments
+          Failing since:   Thu, 08 Feb 2018 11:20:01 +0000
+          Reason:          bucket "kubedb" does not exist
+          Restorable from: Thu, 08 Feb 2018 10:54:00 +0000
+          Restorable to:   Thu, 08 Feb 2018 11:20:00 +0000
+        Init:
+          postgresWAL:
+            Type:     GCS
+            Bucket:   old
+            Prefix:   kubedb/demo/pg/archive
+            Snapshot: LATEST
+            Up to:    time 2018-02-08T05:00:00Z on timeline 2
+        "#);
+        // A new one has nothing to tell yet.
+        archived["status"] = json!({});
+        archived["spec"]["init"] =
+            json!({ "snapshotSource": { "name": "one", "target": { "immediate": true } } });
+        let told = render(archived, true);
+        let from = told.find("Archiver:").unwrap();
+        let to = told.find("Volume:").unwrap();
+        insta::assert_snapshot!(&told[from..to], @r#"
+        Archiver:
+          Type:       S3
+          Endpoint:   http://127.0.0.1:9000
+          Bucket:     kubedb
+          Prefix:     wal
+          Secret:     s3-secret
+          Restorable: nothing yet: there is no Snapshot to begin from
+        Init:
+          snapshotSource:
+            name:  one
+            up to: the end of the Snapshot
         "#);
     }
 }

@@ -3,7 +3,9 @@
 mod address;
 mod check;
 mod list;
+mod recover;
 mod restore;
+mod target;
 
 use clap::{Args, Subcommand};
 use kubedb_engine::{
@@ -25,6 +27,7 @@ Examples:
   kubedb repo list gs://kubedb --secret gcs-secret.yaml
   kubedb repo check s3://backups/production --endpoint https://minio.example.com
   kubedb repo restore gs://kubedb scheduled-pg-20180208-105341 --to /var/lib/postgresql/rescued
+  kubedb repo restore gs://kubedb demo/wal-postgres --target-time 2026-11-26T14:05:00Z --to /var/lib/postgresql/rescued
   kubedb repo stats /backups";
 
 /// What `repo` was told.
@@ -41,7 +44,7 @@ enum RepoCommand {
     List(list::ListArgs),
     /// Verify that Snapshots are whole; with --read-data every byte
     Check(check::CheckArgs),
-    /// Write a Snapshot's data folder, ready to start
+    /// Write a Snapshot's data folder, ready to start; with a target as of any moment that is archived
     Restore(restore::RestoreArgs),
     /// Say how much each database takes of a bucket
     Stats(list::StatsArgs),

@@ -8,6 +8,7 @@ use std::{
 
 use clap::Args;
 use kubedb_engine::{
+    archive::Placement,
     backup::BackupProgress,
     postgres::dialect::PgDialect,
     restore::{RestoreRequest, RestoredCluster, fetch},
@@ -15,29 +16,37 @@ use kubedb_engine::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{PlaceArgs, list::second, one, open, read};
+use super::{PlaceArgs, list::second, one, open, read, recover, target::TargetArgs};
 use crate::{commands::describe::size, error::CommandError, ui::Ui};
 
 /// Time between two words about how far it is.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
+Without a target the Snapshot comes back as it was. With one, the WAL that was archived behind it is put into the folder too, and PostgreSQL replays it
+when it starts, exactly up to the target; a DATABASE may stand in place of the Snapshot then, and the latest that serves is taken. What cannot be reached is
+refused before anything is written.
+
 The folder must be empty or absent; what is written is verified byte by byte, and removed again if the restore fails. Tablespaces go beside the
 folder, into tablespaces/OID. Start a server of the same major version on it, and it recovers to the end of the Snapshot.
 
 Examples:
   kubedb repo restore gs://kubedb scheduled-pg-20180208-105341 --to /var/lib/postgresql/rescued --secret gcs-secret.yaml
   kubedb repo restore /backups demo/scheduled-pg/scheduled-pg-20180208-105341 --to /tmp/rescued
-  kubedb repo restore s3://backups instant-snapshot --to /tmp/rescued --dry-run";
+  kubedb repo restore s3://backups instant-snapshot --to /tmp/rescued --dry-run
+  kubedb repo restore gs://kubedb demo/wal-postgres --latest --to /tmp/rescued
+  kubedb repo restore gs://kubedb demo/wal-postgres --target-time 2026-11-26T14:05:00Z --to /tmp/rescued --dry-run";
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct RestoreArgs {
     #[command(flatten)]
     place: PlaceArgs,
-    /// SNAPSHOT, DATABASE/SNAPSHOT or NAMESPACE/DATABASE/SNAPSHOT
+    /// SNAPSHOT, DATABASE/SNAPSHOT or NAMESPACE/DATABASE/SNAPSHOT; with a target also NAMESPACE/DATABASE
     #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
+    #[command(flatten)]
+    target: TargetArgs,
     /// Data folder to write, empty or absent
     #[arg(long, value_name = "FOLDER")]
     to: PathBuf,
@@ -48,7 +57,17 @@ pub(super) struct RestoreArgs {
 
 pub(super) async fn run(arguments: RestoreArgs, ui: &Ui) -> Result<(), CommandError> {
     let (store, catalogue) = open(&arguments.place).await?;
-    let snapshot = one(&catalogue, &arguments.snapshot, &store)?;
+    let recovery = match arguments.target.read()? {
+        Some(target) => {
+            let wanted = &arguments.snapshot;
+            Some(recover::plan(&store, &catalogue, wanted, target, ui).await?)
+        }
+        None => None,
+    };
+    let snapshot = match &recovery {
+        Some(recovery) => recovery.begin(),
+        None => one(&catalogue, &arguments.snapshot, &store)?,
+    };
     let manifest = read(&store, &snapshot.manifest).await?;
     let manifest = manifest.map_err(|message| CommandError::State {
         message,
@@ -83,13 +102,47 @@ pub(super) async fn run(arguments: RestoreArgs, ui: &Ui) -> Result<(), CommandEr
         threads: thread::available_parallelism().map_or(1, usize::from),
     };
     let restored = fetch_telling(request, ui).await?;
+    let advice = match &recovery {
+        Some(recovery) => {
+            let into = Placement {
+                data: &folder,
+                dialect,
+                settings: &restored.settings,
+            };
+            let placed = place_telling(recovery, into, ui).await;
+            if placed.is_err() {
+                // Half of it would come back short of the target.
+                remove(&folder, ui);
+            }
+            placed?;
+            recovery.advice(&manifest.cluster.major, &folder)
+        }
+        None => advice(&restored, &manifest.cluster.major, &folder),
+    };
     ui.data(&format!(
         "restored {} into {}",
         restored.snapshot,
         folder.display()
     ));
-    ui.note(&advice(&restored, &manifest.cluster.major, &folder));
+    ui.note(&advice);
     Ok(())
+}
+
+fn remove(folder: &Path, ui: &Ui) {
+    if let Err(error) = std::fs::remove_dir_all(folder) {
+        ui.note(&format!("{} is to be removed: {error}", folder.display()));
+    }
+}
+
+async fn place_telling(
+    recovery: &recover::Recovery,
+    into: Placement<'_>,
+    ui: &Ui,
+) -> Result<(), CommandError> {
+    let (progress, told) = watch::channel(BackupProgress::default());
+    let cancel = CancellationToken::new();
+    let place = recovery.place(into, &progress, &cancel);
+    telling(place, told, &cancel, ui).await
 }
 
 fn absolute(folder: &Path) -> Result<PathBuf, CommandError> {
@@ -104,15 +157,25 @@ async fn fetch_telling(request: RestoreRequest, ui: &Ui) -> Result<RestoredClust
     let (progress, told) = watch::channel(BackupProgress::default());
     let cancel = CancellationToken::new();
     let restore = fetch(request, progress, cancel.clone());
-    tokio::pin!(restore);
+    telling(async { Ok(restore.await?) }, told, &cancel, ui).await
+}
+
+/// Says how far work is now and then, and ends it on Ctrl-C.
+async fn telling<T>(
+    work: impl Future<Output = Result<T, CommandError>>,
+    told: watch::Receiver<BackupProgress>,
+    cancel: &CancellationToken,
+    ui: &Ui,
+) -> Result<T, CommandError> {
+    tokio::pin!(work);
     let begun = Instant::now();
     let mut interrupted = false;
     let mut ticks = tokio::time::interval(SAY_EVERY);
     ticks.tick().await;
     loop {
         tokio::select! {
-            result = &mut restore => {
-                return if interrupted { Err(CommandError::Interrupted) } else { Ok(result?) };
+            result = &mut work => {
+                return if interrupted { Err(CommandError::Interrupted) } else { result };
             }
             _ = ticks.tick() => {
                 let now = *told.borrow();

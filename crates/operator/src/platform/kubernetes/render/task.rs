@@ -44,13 +44,16 @@ pub(in super::super) fn job(
         .collect();
     // Not the labels by which a database's pods are found.
     let labels = json!({ labels::TASK: "delete" });
+    // An archive is no object that could own it.
+    let owners = task.archive.is_none().then(|| {
+        json!([{
+            "apiVersion": "kubedb.com/v1alpha1", "kind": "Snapshot", "name": task.snapshot, "uid": task.snapshot_uid,
+        }])
+    });
     json!({
         "apiVersion": "batch/v1", "kind": "Job",
         "metadata": {
-            "name": job_name(task), "namespace": task.namespace, "labels": labels,
-            "ownerReferences": [{
-                "apiVersion": "kubedb.com/v1alpha1", "kind": "Snapshot", "name": task.snapshot, "uid": task.snapshot_uid,
-            }],
+            "name": job_name(task), "namespace": task.namespace, "labels": labels, "ownerReferences": owners,
         },
         "spec": {
             // Tried again by whoever knows why it failed.
@@ -145,6 +148,7 @@ mod tests {
         DataTask {
             namespace: "demo".to_owned(),
             database: "pg".to_owned(),
+            archive: None,
             snapshot: "snap".to_owned(),
             snapshot_uid: "u-1".to_owned(),
             storage: serde_json::from_value(storage).unwrap(),
@@ -166,6 +170,19 @@ mod tests {
         // A database's Services and its operator would take it for an instance.
         let labels = job["spec"]["template"]["metadata"]["labels"].to_string();
         assert!(!labels.contains(labels::NAME) && !labels.contains(labels::KIND));
+    }
+
+    #[test]
+    fn the_job_of_an_archive_belongs_to_no_snapshot() {
+        let mut task = task(json!({ "gcs": { "bucket": "kubedb" } }));
+        assert_eq!(
+            job(&task, &[], &options())["metadata"]["ownerReferences"][0]["uid"],
+            "u-1"
+        );
+        task.archive = Some("l".to_owned());
+        let job = job(&task, &[], &options());
+        // One that names what is not there would take the Job away.
+        assert!(job["metadata"]["ownerReferences"].is_null());
     }
 
     #[test]

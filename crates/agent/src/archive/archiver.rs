@@ -1,0 +1,388 @@
+//! Stores WAL, a few files ahead of PostgreSQL's asking. What it is asked for is answered only when it is durable.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use jiff::Timestamp;
+use kubedb_api::{archiver::ArchiveStatus, storage::SnapshotStorage};
+use kubedb_core::{archive::WalFile, lsn::Lsn};
+use kubedb_engine::{
+    archive::Archive,
+    repository::keys::DatabaseFolder,
+    store::{Credentials, Store},
+};
+use tokio::{sync::Semaphore, time::Instant};
+
+use super::coverage::{Coverage, Look};
+use crate::{api::OwnApi, backup::line, location::location, location::reads_no_secret};
+
+/// Files on their way at once: two are compressed while others are sent.
+const AT_ONCE: usize = 4;
+/// Files begun before PostgreSQL asks for them.
+const AHEAD: usize = 4;
+/// Bytes of segments in memory at once, where segments are large.
+const MEMORY_BYTES: u64 = 128 << 20;
+/// PostgreSQL is told after this long that a file is not there yet; it asks again, and finds it done.
+const PUSH_LIMIT: Duration = Duration::from_secs(90);
+/// The folder of waiting files is not listed more often, since it may be large.
+const LIST_EVERY: Duration = Duration::from_secs(5);
+/// WAL that no Snapshot needs any more is looked for this often, and when the earliest Snapshot has changed.
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+/// Histories that are looked for at the start.
+const HISTORIES: usize = 1_024;
+
+/// Where WAL goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Destination {
+    /// The store.
+    pub storage: SnapshotStorage,
+    /// Namespace of the database.
+    pub namespace: String,
+    /// Its name.
+    pub database: String,
+    /// Its lineage.
+    pub lineage: String,
+    /// Identifier of its cluster.
+    pub system_identifier: u64,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// Folder of PostgreSQL's WAL.
+    pub folder: PathBuf,
+}
+
+/// Opens the store anew, with the keys as they are by then.
+pub(crate) type Opener = Arc<dyn Fn() -> BoxFuture<'static, Result<Store, String>> + Send + Sync>;
+
+type Stored = Shared<BoxFuture<'static, Result<(), Arc<str>>>>;
+
+/// Stores the WAL of one primary.
+pub(crate) struct Archiver {
+    to: Destination,
+    opener: Opener,
+    places: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    archive: Option<Archive>,
+    has_histories: bool,
+    on_the_way: BTreeMap<String, Stored>,
+    waiting: VecDeque<String>,
+    listed: Option<Instant>,
+    coverage: Coverage,
+    told: ArchiveStatus,
+    pruned: Option<(Lsn, Instant)>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("told", &self.told)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Archiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archiver")
+            .field("to", &self.to)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Archiver {
+    pub(crate) fn new(to: Destination, opener: Opener) -> Self {
+        let fitting = MEMORY_BYTES / (2 * to.segment_bytes).max(1);
+        let places = usize::try_from(fitting).unwrap_or(1).clamp(1, AT_ONCE);
+        Self {
+            to,
+            opener,
+            places: Arc::new(Semaphore::new(places)),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Whether it stores there.
+    pub(crate) fn goes_to(&self, to: &Destination) -> bool {
+        self.to == *to
+    }
+
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.to.segment_bytes
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers PostgreSQL: nothing but a durable file is a success.
+    pub(crate) async fn push(self: &Arc<Self>, name: &str) -> Result<(), String> {
+        let Some(kind) = WalFile::read(name, self.to.segment_bytes) else {
+            return Err(format!("{name:?} is no file of WAL"));
+        };
+        let stored = self.begin(name);
+        self.begin_next(name);
+        let outcome = tokio::time::timeout(PUSH_LIMIT, stored).await;
+        let now = Timestamp::now();
+        let mut state = self.state();
+        match outcome {
+            Ok(Ok(())) => {
+                state.on_the_way.remove(name);
+                state.waiting.retain(|waiting| waiting != name);
+                state.told.failing_since = None;
+                state.told.reason = None;
+                state.told.last_archived_time = Some(now);
+                if let WalFile::Segment(segment) = kind {
+                    state.told.last_segment = Some(name.to_owned());
+                    state.coverage.archived(segment.end(self.to.segment_bytes));
+                }
+                Ok(())
+            }
+            Ok(Err(why)) => {
+                state.on_the_way.remove(name);
+                Err(state.fail(now, &why))
+            }
+            // It goes on.
+            Err(_) => {
+                let seconds = PUSH_LIMIT.as_secs();
+                Err(state.fail(now, &format!("{name} is not stored after {seconds} s")))
+            }
+        }
+    }
+
+    /// The way of one file into the store: the one that is under way, or a new one.
+    fn begin(self: &Arc<Self>, name: &str) -> Stored {
+        let mut state = self.state();
+        if let Some(stored) = state.on_the_way.get(name)
+            && !matches!(stored.peek(), Some(Err(_)))
+        {
+            return stored.clone();
+        }
+        let (this, owned) = (self.clone(), name.to_owned());
+        let task = tokio::spawn(async move { this.store(&owned).await });
+        let stored: Stored = async move {
+            match task.await {
+                Ok(outcome) => outcome.map_err(Arc::from),
+                Err(error) => Err(Arc::from(error.to_string())),
+            }
+        }
+        .boxed()
+        .shared();
+        state.on_the_way.insert(name.to_owned(), stored.clone());
+        stored
+    }
+
+    /// Begins what PostgreSQL will ask for next.
+    fn begin_next(self: &Arc<Self>, name: &str) {
+        self.list(false);
+        let next: Vec<String> = {
+            let state = self.state();
+            let waiting = state.waiting.iter().filter(|waiting| *waiting != name);
+            waiting.take(AHEAD).cloned().collect()
+        };
+        for name in next {
+            drop(self.begin(&name));
+        }
+    }
+
+    /// Lists what waits, as PostgreSQL takes it: histories first, then by name.
+    fn list(&self, at_once: bool) {
+        let mut state = self.state();
+        let is_fresh = state
+            .listed
+            .is_some_and(|listed| listed.elapsed() < LIST_EVERY);
+        if is_fresh && !at_once && !state.waiting.is_empty() {
+            return;
+        }
+        let entries = std::fs::read_dir(self.to.folder.join("archive_status"));
+        let names = entries.into_iter().flatten().filter_map(Result::ok);
+        let mut ready: Vec<String> = names
+            .filter_map(|entry| {
+                let name = entry.file_name();
+                let name = name.to_str()?.strip_suffix(".ready")?.to_owned();
+                WalFile::read(&name, self.to.segment_bytes).map(|_| name)
+            })
+            .collect();
+        ready.sort_by_key(|name| (!name.ends_with(".history"), name.clone()));
+        // What PostgreSQL does not wait for any more is nobody's.
+        state.on_the_way.retain(|name, stored| {
+            stored.peek().is_none()
+                || ready
+                    .binary_search_by_key(&(!name.ends_with(".history"), name), |ready| {
+                        (!ready.ends_with(".history"), ready)
+                    })
+                    .is_ok()
+        });
+        state.told.waiting_segments = i32::try_from(ready.len()).unwrap_or(i32::MAX);
+        state.waiting = ready.into();
+        state.listed = Some(Instant::now());
+    }
+
+    async fn store(&self, name: &str) -> Result<(), String> {
+        let _place = self
+            .places
+            .acquire()
+            .await
+            .map_err(|error| error.to_string())?;
+        let stored = async {
+            let archive = self.archive().await?;
+            self.store_histories(&archive).await?;
+            let pushed = archive.push(&self.to.folder, name).await;
+            pushed.map_err(|error| line(&error))
+        };
+        match stored.await {
+            Ok(pushed) => {
+                tracing::debug!(
+                    name,
+                    bytes = pushed.bytes,
+                    stored = pushed.stored,
+                    "archived"
+                );
+                Ok(())
+            }
+            Err(why) => {
+                // The Secret may have been changed since.
+                self.state().archive = None;
+                Err(why)
+            }
+        }
+    }
+
+    /// Histories that came about before anybody archived: those of the Snapshot that the database was restored from, and its own promotion.
+    async fn store_histories(&self, archive: &Archive) -> Result<(), String> {
+        if self.state().has_histories {
+            return Ok(());
+        }
+        let entries = std::fs::read_dir(&self.to.folder).map_err(|error| error.to_string())?;
+        let names = entries.filter_map(Result::ok).filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let kind = WalFile::read(&name, self.to.segment_bytes);
+            matches!(kind, Some(WalFile::History(_))).then_some(name)
+        });
+        for name in names.take(HISTORIES) {
+            let pushed = archive.push(&self.to.folder, &name).await;
+            pushed.map_err(|error| line(&error))?;
+        }
+        self.state().has_histories = true;
+        Ok(())
+    }
+
+    async fn archive(&self) -> Result<Archive, String> {
+        if let Some(archive) = &self.state().archive {
+            return Ok(archive.clone());
+        }
+        let to = &self.to;
+        let store = (self.opener)().await?;
+        let folder = DatabaseFolder::new(&to.namespace, &to.database);
+        let archive = folder.and_then(|folder| {
+            Archive::new(
+                store,
+                &folder,
+                &to.lineage,
+                to.system_identifier,
+                to.segment_bytes,
+            )
+        });
+        let archive = archive.map_err(|error| error.to_string())?;
+        self.state().archive = Some(archive.clone());
+        Ok(archive)
+    }
+
+    /// Deletes WAL that no Snapshot needs any more. `told` is where the earliest one begins that anybody knows of, in any store.
+    pub(crate) fn prune(self: &Arc<Self>, told: Lsn) {
+        let now = Instant::now();
+        {
+            let mut state = self.state();
+            if let Some((known, at)) = state.pruned
+                && known == told
+                && now.duration_since(at) < PRUNE_EVERY
+            {
+                return;
+            }
+            // A failure waits for its next turn as well.
+            state.pruned = Some((told, now));
+        }
+        let this = self.clone();
+        tokio::spawn(async move {
+            if let Err(why) = this.prune_now(told).await {
+                tracing::warn!(why, "archived WAL that no Snapshot needs stays for now");
+            }
+        });
+    }
+
+    async fn prune_now(&self, told: Lsn) -> Result<(), String> {
+        let archive = self.archive().await?;
+        let folder = DatabaseFolder::new(&self.to.namespace, &self.to.database);
+        let folder = folder.map_err(|error| error.to_string())?;
+        let found = archive
+            .unneeded(&folder, &self.to.lineage, Some(told))
+            .await;
+        let unneeded = found.map_err(|error| line(&error))?;
+        if unneeded.keys.is_empty() {
+            return Ok(());
+        }
+        let pruned = archive.prune(&unneeded).await;
+        pruned.map_err(|error| line(&error))?;
+        let (files, bytes) = (unneeded.keys.len(), unneeded.bytes);
+        tracing::info!(files, bytes, keep = ?unneeded.keep, "deleted WAL that no Snapshot needs");
+        Ok(())
+    }
+
+    /// Notes a look at the primary, and gives what is told of archiving.
+    pub(crate) fn look(&self, look: Look) {
+        self.state().coverage.look(look);
+    }
+
+    pub(crate) fn status(&self) -> ArchiveStatus {
+        let is_due = {
+            let state = self.state();
+            let listed = state.listed;
+            listed.is_none_or(|listed| listed.elapsed() >= LIST_EVERY)
+        };
+        if is_due {
+            self.list(true);
+        }
+        let state = self.state();
+        ArchiveStatus {
+            covered_time: state.coverage.time(),
+            ..state.told.clone()
+        }
+    }
+}
+
+impl State {
+    fn fail(&mut self, now: Timestamp, why: &str) -> String {
+        if self.told.reason.as_deref() != Some(why) {
+            tracing::warn!(why, "WAL is not archived; PostgreSQL keeps it");
+        }
+        self.told.failing_since.get_or_insert(now);
+        self.told.reason = Some(why.to_owned());
+        why.to_owned()
+    }
+}
+
+/// Opens a store with the Secret as it is now.
+pub(crate) async fn open(
+    api: &OwnApi,
+    namespace: &str,
+    storage: &SnapshotStorage,
+) -> Result<Store, String> {
+    let place = location(storage).map_err(str::to_owned)?;
+    let credentials = match &storage.storage_secret_name {
+        Some(name) if !reads_no_secret(storage) => {
+            let secret = api.secret(namespace, name).await;
+            secret.map_err(|error| line(&error))?
+        }
+        _ => Credentials::new(),
+    };
+    Store::open(&place, &credentials).map_err(|error| line(&error))
+}

@@ -1,0 +1,168 @@
+//! A cluster from a Snapshot, and from the WAL behind it where a target asks for that.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kubedb_api::{archiver::Recovery, protocol::RestoreSource};
+use kubedb_core::recovery::Target;
+use kubedb_engine::{
+    archive::{Found, find, inventory},
+    repository::keys::{DatabaseFolder, NameError},
+    restore::{RestoreRequest, RestoredCluster, fetch},
+    store::Store,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::OwnApi,
+    archive::{WalCommands, WalDesk, WalSource, open_store},
+    bootstrap::{BootstrapError, Place},
+    postgres::configuration::{Configuration, RecoverySettings, WalSettings},
+    recover::{Aim, recover},
+    state::InstanceState,
+};
+
+/// Everything a restore needs, taken out of the agent so that it can run beside the loop.
+pub(crate) struct Restore {
+    pub(crate) place: Place,
+    pub(crate) state: InstanceState,
+    pub(crate) source: RestoreSource,
+    pub(crate) api: OwnApi,
+    pub(crate) desk: WalDesk,
+    pub(crate) commands: WalCommands,
+}
+
+/// A recovery as it was planned.
+struct Planned {
+    target: Target,
+    found: Found,
+}
+
+impl Restore {
+    pub(crate) async fn run(self, cancel: CancellationToken) -> Result<(), BootstrapError> {
+        self.place.clear().await?;
+        let store = self.open(&self.source.storage).await?;
+        // Before anything is written: what cannot be reached is told now.
+        let planned = match &self.source.recovery {
+            Some(recovery) => Some(self.plan(&store, recovery).await?),
+            None => None,
+        };
+        let manifest = planned.as_ref().map_or(&self.source.manifest, |planned| {
+            &planned.found.plan.base.manifest
+        });
+        let request = RestoreRequest {
+            store,
+            manifest: manifest.clone(),
+            data_folder: self.place.paths.new_data(),
+            dialect: self.place.dialect,
+            postgres_version: self.state.postgres_version.clone(),
+            threads: 2,
+        };
+        let (progress, _) = watch::channel(Default::default());
+        let restored = fetch(request, progress, cancel).await?;
+        match planned {
+            Some(planned) => self.recover_by_archive(&restored, planned).await?,
+            None => {
+                let aim = Aim {
+                    planned: restored.stop_lsn,
+                    archive: None,
+                };
+                let configuration = self.configuration(&restored, WalSettings::default());
+                recover(&self.place, &configuration, &aim).await?;
+            }
+        }
+        let control = self.place.new_control()?;
+        tracing::info!(snapshot = restored.snapshot, stop = %restored.stop_lsn, timeline = control.timeline, "restored");
+        self.place.finish(&InstanceState {
+            system_identifier: control.system_identifier,
+            timeline: control.timeline,
+            ..self.state
+        })
+    }
+
+    async fn open(
+        &self,
+        storage: &kubedb_api::storage::SnapshotStorage,
+    ) -> Result<Store, BootstrapError> {
+        open_store(&self.api, &self.source.namespace, storage)
+            .await
+            .map_err(BootstrapError::OpenStore)
+    }
+
+    async fn plan(
+        &self,
+        snapshots: &Store,
+        recovery: &Recovery,
+    ) -> Result<Planned, BootstrapError> {
+        let target = recovery.target.fields().read()?;
+        let archive = self.open(&recovery.storage).await?;
+        let folder = DatabaseFolder::new(&recovery.namespace, &recovery.database);
+        let folder =
+            folder.map_err(|error: NameError| BootstrapError::OpenStore(error.to_string()))?;
+        let lineages = inventory(snapshots, &archive, &folder).await?;
+        let wanted = match (&self.source.manifest, &recovery.backup_name) {
+            (manifest, _) if !manifest.is_empty() => Some(manifest.as_str()),
+            (_, name) => name.as_deref(),
+        };
+        let found = find(&lineages, &archive, &folder, &target, wanted)??;
+        let plan = &found.plan;
+        tracing::info!(
+            snapshot = plan.base.snapshot,
+            reason = plan.reason,
+            timeline = plan.timeline.0,
+            segments = plan.segments,
+            latest = %plan.latest,
+            "plans to recover to {target}"
+        );
+        Ok(Planned { target, found })
+    }
+
+    async fn recover_by_archive(
+        &self,
+        restored: &RestoredCluster,
+        planned: Planned,
+    ) -> Result<(), BootstrapError> {
+        let Planned { target, found } = planned;
+        let plan = found.plan;
+        let (latest, timeline) = (plan.latest, plan.timeline.0);
+        // With a target, PostgreSQL ends where it says, which is somewhere behind the Snapshot.
+        let least = match target.goal {
+            kubedb_core::recovery::Goal::Latest => plan.at_least,
+            _ => restored.stop_lsn,
+        };
+        let source = Arc::new(WalSource::new(found.archive, plan));
+        self.desk.set_source(Some(source.clone()));
+        let wal = WalSettings {
+            archive_command: None,
+            recovery: Some(RecoverySettings {
+                restore_command: self.commands.fetch(),
+                timeline,
+                target: target.settings(),
+            }),
+        };
+        let aim = Aim {
+            planned: least,
+            archive: Some((&source, &target, latest)),
+        };
+        recover(&self.place, &self.configuration(restored, wal), &aim).await?;
+        tracing::info!(
+            segments = source.given(),
+            "replayed the archive to {target}"
+        );
+        Ok(())
+    }
+
+    /// Of a server that only the agent reaches, with settings as high as the WAL needs.
+    fn configuration(&self, restored: &RestoredCluster, wal: WalSettings) -> Configuration {
+        let needs = restored.settings.iter();
+        let at_least: BTreeMap<String, u64> = needs
+            .filter_map(|(name, value)| Some((name.clone(), value.parse().ok()?)))
+            .collect();
+        Configuration {
+            is_standby: true,
+            at_least,
+            wal,
+            ..self.place.private_configuration()
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Archives of WAL: where they go, and what a database is recovered to.
+
+use kubedb_core::{
+    names,
+    recovery::{Goal, ReadTargetError, Target},
+};
+use serde_json::Value;
+
+use super::{FieldError, check_namespace, check_reference, is_given, storage};
+use crate::{
+    archiver::{Pitr, PostgresWal, RecoveryTarget},
+    untyped::VersionText,
+};
+
+/// Parts of a target: as `core` names them, as `init.snapshotSource.target` does, and as the original does below `pitr`.
+const PARTS: [(&str, &str); 7] = [
+    ("time", "targetTime"),
+    ("lsn", "targetLSN"),
+    ("xid", "targetXID"),
+    ("name", "targetName"),
+    ("immediate", "targetImmediate"),
+    ("timeline", "targetTimeline"),
+    ("inclusive", "targetInclusive"),
+];
+
+/// Checks `spec.archiver`.
+pub(super) fn check_archiver(spec: &Value, errors: &mut Vec<FieldError>) {
+    if is_given(spec, "archiver") {
+        storage::check(
+            &spec["archiver"]["storage"],
+            "spec.archiver.storage",
+            errors,
+        );
+    }
+}
+
+/// Checks `spec.init.postgresWAL`.
+pub(super) fn check_wal(spec: &Value, errors: &mut Vec<FieldError>) {
+    let (wal, path) = (&spec["init"]["postgresWAL"], "spec.init.postgresWAL");
+    let before = errors.len();
+    storage::check(wal, path, errors);
+    if errors.len() == before
+        && let Ok(typed) = serde_json::from_value::<PostgresWal>(wal.clone())
+    {
+        errors.extend(place_error(&typed, path));
+    }
+    if let Some(name) = wal["backupName"].as_str()
+        && !matches!(name, "" | "LATEST")
+    {
+        let field = format!("{path}.backupName");
+        let mut wrong = Vec::new();
+        check_reference(&wal["backupName"], field, &mut wrong);
+        let hint = "name a Snapshot, or write LATEST";
+        errors.extend(wrong.into_iter().map(|error| error.hint(hint)));
+    }
+    if let Ok(pitr) = serde_json::from_value::<Pitr>(wal["pitr"].clone()) {
+        let target = RecoveryTarget::from(&pitr);
+        check_target(spec, &target, &format!("{path}.pitr"), true, errors);
+    }
+}
+
+/// Checks `spec.init.snapshotSource.target`.
+pub(super) fn check_snapshot_target(spec: &Value, errors: &mut Vec<FieldError>) {
+    let target = &spec["init"]["snapshotSource"]["target"];
+    if let Ok(target) = serde_json::from_value::<RecoveryTarget>(target.clone()) {
+        let path = "spec.init.snapshotSource.target";
+        check_target(spec, &target, path, false, errors);
+    }
+}
+
+/// What is wrong with the path of an archive, and what it should look like.
+fn place_error(wal: &PostgresWal, path: &str) -> Option<FieldError> {
+    const EXAMPLE: &str = "give the prefix of the database's archiver.storage, and below it kubedb, its namespace, its name and archive, such as kubedb/demo/wal-postgres/archive";
+    let (message, field, hint) = match wal.place() {
+        Err(error) => {
+            let field = format!("{path}.{}", error.field);
+            match &error.path {
+                None => (format!("{field} is missing"), field, EXAMPLE.to_owned()),
+                Some(text) => (
+                    format!("{field} {error}"),
+                    field,
+                    nearly(text).unwrap_or_else(|| EXAMPLE.to_owned()),
+                ),
+            }
+        }
+        Ok(place) => {
+            let field = format!("{path}.{}", PostgresWal::path_field(&wal.storage));
+            let wrong = names_error(&place.namespace, &place.database)?;
+            let message = format!("{field} names no archive: {wrong}");
+            (message, field, EXAMPLE.to_owned())
+        }
+    };
+    Some(FieldError::new(field, message).hint(hint))
+}
+
+/// Why a path names no database.
+fn names_error(namespace: &str, database: &str) -> Option<String> {
+    let mut wrong = Vec::new();
+    check_namespace(&namespace.into(), "namespace", &mut wrong);
+    let wrong = wrong.into_iter().map(|error| error.message).next();
+    wrong.or_else(|| Some(names::check(database).err()?.to_string()))
+}
+
+/// A path to which nothing but its last part is missing.
+fn nearly(path: &str) -> Option<String> {
+    let path = path.trim_end_matches('/');
+    let mut parts = path.rsplit('/');
+    let (database, namespace, root) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_whole = root == "kubedb" && names_error(namespace, database).is_none();
+    let is_whole = is_whole && database != "archive";
+    is_whole.then(|| format!("did you mean {path}/archive?"))
+}
+
+fn check_target(
+    spec: &Value,
+    target: &RecoveryTarget,
+    path: &str,
+    is_original: bool,
+    errors: &mut Vec<FieldError>,
+) {
+    let spelled = |part: &str| {
+        let known = PARTS.iter().find(|(own, _)| *own == part);
+        let name = known.map_or(part, |(own, theirs)| if is_original { theirs } else { own });
+        format!("{path}.{name}")
+    };
+    let read = match target.fields().read() {
+        Ok(read) => read,
+        Err(error) => return errors.push(target_error(&error, path, spelled)),
+    };
+    let version = VersionText(spec["version"].clone()).text();
+    if matches!(read.goal, Goal::Lsn(_)) && version.starts_with("9.") {
+        let field = spelled("lsn");
+        let message = format!("{field} works from PostgreSQL 10 on, and this is {version}");
+        let hint = "give a time, a transaction or a restore point";
+        errors.push(FieldError::new(field, message).hint(hint));
+    }
+    if !read.inclusive && !has_inclusive(&read) {
+        let field = spelled("inclusive");
+        let message = format!(
+            "{field} is false, and says nothing beside {read}: only a time, an LSN or a transaction can be left out"
+        );
+        errors.push(FieldError::new(field, message).hint("remove it"));
+    }
+}
+
+/// Whether there is anything exactly at the target that could be left out.
+fn has_inclusive(target: &Target) -> bool {
+    matches!(target.goal, Goal::Time(_) | Goal::Lsn(_) | Goal::Xid(_))
+}
+
+/// What `core` says of a target, with the field as the manifest spells it.
+fn target_error(
+    error: &ReadTargetError,
+    path: &str,
+    spelled: impl Fn(&str) -> String,
+) -> FieldError {
+    if let ReadTargetError::Several(parts) = error {
+        let parts: Vec<String> = parts.iter().map(|part| spelled(part)).collect();
+        let message = format!("{} exclude each other", parts.join(" and "));
+        return FieldError::new(path, message).hint("keep one");
+    }
+    let text = error.to_string();
+    let (part, rest) = text.split_once(' ').unwrap_or((&text, ""));
+    let field = spelled(part);
+    let message = format!("{field} {rest}");
+    FieldError::new(field, message)
+}

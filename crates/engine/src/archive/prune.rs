@@ -1,0 +1,79 @@
+//! Deleting WAL that no Snapshot needs any more.
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use kubedb_core::{
+    archive::{WalFile, keep_from},
+    lsn::Lsn,
+};
+
+use super::{Archive, ArchiveError, SUFFIX, inventory::begins};
+use crate::{repository::keys::DatabaseFolder, store::Listed};
+
+/// Deletions at once.
+const AT_ONCE: usize = 8;
+
+/// What is not needed any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unneeded {
+    /// From here on everything is kept; nothing where no Snapshot is known, and then all is.
+    pub keep: Option<Lsn>,
+    /// Keys of what goes, the oldest first.
+    pub keys: Vec<String>,
+    /// Bytes of it in the store.
+    pub bytes: u64,
+    /// Bytes of what stays.
+    pub kept_bytes: u64,
+}
+
+impl Archive {
+    /// Finds what no Snapshot needs. `told` is where the earliest Snapshot begins that lies elsewhere, or is known to somebody. A Snapshot that cannot be
+    /// read is an error: nobody knows what it needs.
+    pub async fn unneeded(
+        &self,
+        database: &DatabaseFolder,
+        lineage: &str,
+        told: Option<Lsn>,
+    ) -> Result<Unneeded, ArchiveError> {
+        let begins = begins(&self.store, database, lineage).await?;
+        let mut unneeded = Unneeded {
+            keep: keep_from(begins, told),
+            ..Unneeded::default()
+        };
+        let mut note = |listed: Listed| {
+            let name = listed.key.strip_prefix(self.folder.as_str())?;
+            let name = name.strip_prefix('/')?.strip_suffix(SUFFIX)?;
+            let file = WalFile::read(name, self.segment_bytes)?;
+            let goes = unneeded
+                .keep
+                .is_some_and(|keep| file.is_before(keep, self.segment_bytes));
+            if goes {
+                unneeded.bytes += listed.bytes;
+                unneeded.keys.push(listed.key);
+            } else {
+                unneeded.kept_bytes += listed.bytes;
+            }
+            Some(())
+        };
+        self.store
+            .visit(&self.folder, |listed, _| {
+                note(listed);
+            })
+            .await?;
+        // A prune that is cut off leaves no hole between what stays.
+        unneeded.keys.sort();
+        Ok(unneeded)
+    }
+
+    /// Deletes it.
+    pub async fn prune(&self, unneeded: &Unneeded) -> Result<(), ArchiveError> {
+        stream::iter(unneeded.keys.clone())
+            .map(|key| {
+                let store = self.store.clone();
+                async move { store.delete(&key).await }
+            })
+            .buffered(AT_ONCE)
+            .try_for_each(|()| std::future::ready(Ok(())))
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! Storing a file of WAL. It counts only when it lies in the store, and was looked at there.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
+
+use bytes::Bytes;
+use kubedb_core::archive::{Segment, WalFile};
+use object_store::PutPayload;
+use tokio::task::spawn_blocking;
+
+use super::{Archive, ArchiveError, LEVEL, TEXT_BYTES};
+use crate::store::StoreError;
+
+/// Bytes of compressed WAL that are kept in one piece.
+const PIECE: usize = 1 << 20;
+/// Bytes of the header of a segment's first page.
+pub(super) const HEADER_BYTES: usize = 40;
+
+/// A file that was stored, now or before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Bytes in the store.
+    pub stored: u64,
+}
+
+impl Archive {
+    /// Stores a file of `folder`. One that is there already with the same content is stored; one with other content never is overwritten.
+    pub async fn push(&self, folder: &Path, name: &str) -> Result<Pushed, ArchiveError> {
+        let wrong = || ArchiveError::Name {
+            name: name.to_owned(),
+        };
+        let kind = WalFile::read(name, self.segment_bytes).ok_or_else(wrong)?;
+        let (path, this, owned) = (folder.join(name), self.clone(), name.to_owned());
+        let packed = spawn_blocking(move || this.pack(&path, &owned, kind))
+            .await
+            .map_err(|_| ArchiveError::Worker)??;
+        let stored = packed.pieces.iter().map(|piece| piece.len() as u64).sum();
+        let key = self.key(name);
+        let payload: PutPayload = packed.pieces.into_iter().collect();
+        match self.store.create(&key, payload).await {
+            Ok(()) => {}
+            // The same WAL may have been packed by another version of us.
+            Err(StoreError::Conflict { .. }) => {
+                return self.same(folder, name, packed.bytes).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let shown = self.store.size(&key).await?;
+        if shown != stored {
+            return Err(ArchiveError::Lost {
+                name: name.to_owned(),
+                label: self.store.label().to_owned(),
+                sent: stored,
+                shown,
+            });
+        }
+        Ok(Pushed {
+            bytes: packed.bytes,
+            stored,
+        })
+    }
+
+    /// Compares a file with the object of its name.
+    async fn same(&self, folder: &Path, name: &str, bytes: u64) -> Result<Pushed, ArchiveError> {
+        let conflict = || ArchiveError::Conflict {
+            name: name.to_owned(),
+            label: self.store.label().to_owned(),
+        };
+        let stored = self.store.size(&self.key(name)).await?;
+        let there = match self.fetch(name).await {
+            Ok(Some(there)) => there,
+            // Gone between two requests; the next try stores it.
+            Ok(None) => return Err(ArchiveError::Worker),
+            // Whatever lies there, this file is not stored.
+            Err(ArchiveError::Damaged { .. }) => return Err(conflict()),
+            Err(error) => return Err(error),
+        };
+        let path = folder.join(name);
+        let here = spawn_blocking(move || std::fs::read(path))
+            .await
+            .map_err(|_| ArchiveError::Worker)?
+            .map_err(|source| ArchiveError::Read {
+                name: name.to_owned(),
+                source,
+            })?;
+        if here != there {
+            return Err(conflict());
+        }
+        Ok(Pushed { bytes, stored })
+    }
+
+    /// Reads, checks and compresses. Blocks.
+    fn pack(&self, path: &Path, name: &str, kind: WalFile) -> Result<Packed, ArchiveError> {
+        let read = |source| ArchiveError::Read {
+            name: name.to_owned(),
+            source,
+        };
+        let wrong = |reason: String| ArchiveError::Wrong {
+            name: name.to_owned(),
+            reason,
+        };
+        let mut file = File::open(path).map_err(read)?;
+        let bytes = file.metadata().map_err(read)?.len();
+        let mut head = [0; HEADER_BYTES];
+        let mut begin: &[u8] = &[];
+        match kind {
+            WalFile::Segment(segment) | WalFile::Partial(segment) => {
+                if bytes != self.segment_bytes {
+                    let expected = self.segment_bytes;
+                    return Err(wrong(format!("it has {bytes} bytes instead of {expected}")));
+                }
+                file.read_exact(&mut head).map_err(read)?;
+                self.check_header(&head, segment).map_err(wrong)?;
+                begin = &head;
+            }
+            WalFile::History(_) | WalFile::Label(_) if bytes > TEXT_BYTES => {
+                return Err(wrong(format!("it has {bytes} bytes")));
+            }
+            WalFile::History(_) | WalFile::Label(_) => {}
+        }
+        let mut whole = begin.chain(&mut file).take(bytes);
+        let pieces = compress(&mut whole, bytes).map_err(read)?;
+        Ok(Packed { bytes, pieces })
+    }
+
+    /// A segment says which one it is and of which cluster. One that was recycled, or comes from elsewhere, says something else.
+    pub(super) fn check_header(
+        &self,
+        head: &[u8; HEADER_BYTES],
+        segment: Segment,
+    ) -> Result<(), String> {
+        let number = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&head[at..at + 8]);
+            u64::from_le_bytes(bytes)
+        };
+        let position = segment.start(self.segment_bytes).0;
+        if number(8) != position {
+            return Err(format!(
+                "it says that it begins at {} instead of {}",
+                kubedb_core::lsn::Lsn(number(8)),
+                kubedb_core::lsn::Lsn(position)
+            ));
+        }
+        if number(24) != self.system_identifier {
+            return Err(format!(
+                "it belongs to cluster {}, not to {}",
+                number(24),
+                self.system_identifier
+            ));
+        }
+        // What a promotion copied still carries the former timeline.
+        let timeline = (number(0) >> 32) as u32;
+        if timeline > segment.timeline.0 {
+            return Err(format!(
+                "it was written on timeline {timeline}, later than {}",
+                segment.timeline.0
+            ));
+        }
+        Ok(())
+    }
+}
+
+struct Packed {
+    bytes: u64,
+    pieces: Vec<Bytes>,
+}
+
+/// One frame, with its size and a checksum. `bytes` must be what comes.
+fn compress(from: &mut impl io::Read, bytes: u64) -> io::Result<Vec<Bytes>> {
+    let mut encoder = zstd::Encoder::new(Pieces::default(), LEVEL)?;
+    encoder.include_checksum(true)?;
+    encoder.set_pledged_src_size(Some(bytes))?;
+    io::copy(from, &mut encoder)?;
+    Ok(encoder.finish()?.whole())
+}
+
+/// Keeps what is written in pieces, so that nothing large is copied as it grows.
+#[derive(Default)]
+struct Pieces {
+    done: Vec<Bytes>,
+    current: Vec<u8>,
+}
+
+impl Pieces {
+    fn whole(mut self) -> Vec<Bytes> {
+        if !self.current.is_empty() {
+            self.done.push(self.current.into());
+        }
+        self.done
+    }
+}
+
+impl io::Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.current.is_empty() {
+            self.current.reserve_exact(PIECE);
+        }
+        let room = PIECE - self.current.len();
+        let taken = bytes.len().min(room);
+        self.current.extend_from_slice(&bytes[..taken]);
+        if self.current.len() == PIECE {
+            self.done.push(std::mem::take(&mut self.current).into());
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,338 @@
+//! WAL in a store, tried with forged segments and with those of a real server.
+
+#![allow(clippy::unwrap_used)]
+
+mod faults;
+mod servers;
+mod snapshots;
+
+use std::{fs, path::Path};
+
+use kubedb_core::{
+    archive::WalFile,
+    recovery::{Goal, PlanError, Target},
+};
+use kubedb_engine::{
+    archive::{Archive, ArchiveError, find, inventory},
+    repository::keys::DatabaseFolder,
+    store::Store,
+};
+use object_store::PutPayload;
+
+use crate::{
+    faults::Faulty,
+    servers::Server,
+    snapshots::{dialect, request, small_server, take},
+};
+
+const LINEAGE: &str = "b5ad6a0e-6f1c-4b0c-9a7c-2c4f7c7f0a11";
+const SEGMENT: u64 = 1 << 20;
+const SYSTEM: u64 = 7_000_000_000_000_000_007;
+const NAME: &str = "000000010000000000000003";
+
+fn folder() -> DatabaseFolder {
+    DatabaseFolder::new("demo", "pg").unwrap()
+}
+
+fn archive(store: &Store) -> Archive {
+    Archive::new(store.clone(), &folder(), LINEAGE, SYSTEM, SEGMENT).unwrap()
+}
+
+fn key(name: &str) -> String {
+    format!("kubedb/demo/pg/archive/{LINEAGE}/wal_005/{name}.zst")
+}
+
+/// Segment 3 of 1 MiB, as of a system, with content that no two seeds have in common.
+fn segment(system: u64, seed: u64) -> Vec<u8> {
+    let mut state = seed + 1;
+    let mut bytes: Vec<u8> = std::iter::repeat_with(|| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 56) as u8
+    })
+    .take(usize::try_from(SEGMENT).unwrap())
+    .collect();
+    bytes[..4].copy_from_slice(&[0x13, 0xD1, 2, 0]);
+    bytes[4..8].copy_from_slice(&1_u32.to_le_bytes());
+    bytes[8..16].copy_from_slice(&(3 * SEGMENT).to_le_bytes());
+    bytes[24..32].copy_from_slice(&system.to_le_bytes());
+    bytes
+}
+
+struct Wal(tempfile::TempDir);
+
+impl Wal {
+    fn of(name: &str, content: &[u8]) -> Self {
+        let wal = Self(tempfile::tempdir().unwrap());
+        fs::write(wal.0.path().join(name), content).unwrap();
+        wal
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+#[tokio::test]
+async fn t06_i04_one_name_never_holds_two_contents() {
+    let faulty = Faulty::new("");
+    let store = faulty.store();
+    let archive = archive(&store);
+    assert_eq!(archive.fetch(NAME).await.unwrap(), None);
+    let wal = Wal::of(NAME, &segment(SYSTEM, 1));
+    let pushed = archive.push(wal.path(), NAME).await.unwrap();
+    assert_eq!(pushed.bytes, SEGMENT);
+    assert_eq!(archive.fetch(NAME).await.unwrap(), Some(segment(SYSTEM, 1)));
+    // Again, as after a crash before PostgreSQL had noted it.
+    assert_eq!(archive.push(wal.path(), NAME).await.unwrap(), pushed);
+    // Packed otherwise, as by another version.
+    store.delete(&key(NAME)).await.unwrap();
+    let otherwise = zstd::encode_all(segment(SYSTEM, 1).as_slice(), 7).unwrap();
+    store
+        .create(&key(NAME), PutPayload::from(otherwise.clone()))
+        .await
+        .unwrap();
+    archive.push(wal.path(), NAME).await.unwrap();
+    // Other content under the name.
+    let other = Wal::of(NAME, &segment(SYSTEM, 2));
+    let error = archive.push(other.path(), NAME).await.unwrap_err();
+    assert!(matches!(error, ArchiveError::Conflict { .. }), "{error}");
+    assert!(!error.is_retryable());
+    assert_eq!(
+        store.read(&key(NAME), 2 * SEGMENT).await.unwrap(),
+        otherwise
+    );
+    // So is what cannot be read: it is not taken for this.
+    store.delete(&key(NAME)).await.unwrap();
+    store
+        .create(&key(NAME), PutPayload::from_static(b"no frame"))
+        .await
+        .unwrap();
+    let error = archive.push(wal.path(), NAME).await.unwrap_err();
+    assert!(matches!(error, ArchiveError::Conflict { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn t07_wal_of_another_cluster_is_neither_stored_nor_given_out() {
+    let store = Faulty::new("").store();
+    let archive = archive(&store);
+    let refused = async |name: &str, content: &[u8]| {
+        let wal = Wal::of(name, content);
+        let error = archive.push(wal.path(), name).await.unwrap_err();
+        assert!(matches!(error, ArchiveError::Wrong { .. }), "{error}");
+        error.to_string()
+    };
+    assert!(
+        refused(NAME, &segment(8, 1))
+            .await
+            .contains("belongs to cluster 8")
+    );
+    let recycled = refused("000000010000000000000004", &segment(SYSTEM, 1)).await;
+    assert!(recycled.contains("begins at 0/300000"), "{recycled}");
+    let mut later = segment(SYSTEM, 1);
+    later[4] = 2;
+    assert!(refused(NAME, &later).await.contains("timeline 2"));
+    assert!(
+        refused(NAME, &segment(SYSTEM, 1)[1..])
+            .await
+            .contains("bytes")
+    );
+    assert!(refused(NAME, &[]).await.contains("0 bytes"));
+    assert!(snapshots::keys(&store).await.is_empty());
+    for name in ["", "x", "../passwd", "000000010000000000000003.gz"] {
+        let error = archive.push(Path::new("/"), name).await.unwrap_err();
+        assert!(matches!(error, ArchiveError::Name { .. }), "{error}");
+        assert_eq!(archive.fetch(name).await.unwrap(), None);
+    }
+    let foreign = zstd::encode_all(segment(8, 1).as_slice(), 1).unwrap();
+    store
+        .create(&key(NAME), PutPayload::from(foreign))
+        .await
+        .unwrap();
+    let error = archive.fetch(NAME).await.unwrap_err();
+    assert!(matches!(error, ArchiveError::Damaged { .. }), "{error}");
+    assert!(Archive::new(store, &folder(), "../other", SYSTEM, SEGMENT).is_err());
+}
+
+#[tokio::test]
+async fn t02_damage_is_found_when_wal_is_fetched() {
+    let store = Faulty::new("").store();
+    let archive = archive(&store);
+    let wal = Wal::of(NAME, &segment(SYSTEM, 1));
+    archive.push(wal.path(), NAME).await.unwrap();
+    let whole = store.read(&key(NAME), 2 * SEGMENT).await.unwrap();
+    let replace = async |content: Vec<u8>| {
+        store.delete(&key(NAME)).await.unwrap();
+        store
+            .create(&key(NAME), PutPayload::from(content))
+            .await
+            .unwrap();
+        archive.fetch(NAME).await
+    };
+    for cut in [0, 1, 5, whole.len() / 2, whole.len() - 1] {
+        let read = replace(whole[..cut].to_vec()).await;
+        assert!(
+            matches!(read, Err(ArchiveError::Damaged { .. })),
+            "{cut}: {read:?}"
+        );
+    }
+    let mut found = 0;
+    for at in (0..12).chain((12..whole.len()).step_by(whole.len() / 60)) {
+        let mut spoilt = whole.to_vec();
+        spoilt[at] ^= 0x20;
+        // A bit of the frame's header may say nothing of the content.
+        match replace(spoilt).await {
+            Err(ArchiveError::Damaged { .. }) => found += 1,
+            read => assert_eq!(read.unwrap(), Some(segment(SYSTEM, 1)), "{at}"),
+        }
+    }
+    assert!(found > 60, "{found}");
+    // A frame of gigabytes is not unpacked.
+    let bomb = zstd::encode_all(std::io::Read::take(std::io::repeat(0), 1 << 28), 1).unwrap();
+    assert!(matches!(
+        replace(bomb).await,
+        Err(ArchiveError::Damaged { .. })
+    ));
+}
+
+#[tokio::test]
+async fn t05_i03_whatever_call_fails_a_success_means_that_it_is_there() {
+    let wal = Wal::of(NAME, &segment(SYSTEM, 1));
+    for is_there in [false, true] {
+        for call in 0..6 {
+            for lost in [false, true] {
+                let faulty = Faulty::new("");
+                if is_there {
+                    // Packed otherwise, so that it is compared.
+                    let packed = zstd::encode_all(segment(SYSTEM, 1).as_slice(), 7).unwrap();
+                    let bare = faulty.bare();
+                    bare.create(&key(NAME), PutPayload::from(packed))
+                        .await
+                        .unwrap();
+                }
+                if lost {
+                    faulty.lose(call);
+                } else {
+                    faulty.break_from(call);
+                }
+                let pushed = archive(&faulty.store()).push(wal.path(), NAME).await;
+                faulty.mend();
+                let there = archive(&faulty.bare()).fetch(NAME).await.unwrap();
+                if pushed.is_ok() {
+                    assert_eq!(there, Some(segment(SYSTEM, 1)), "{call} {lost}");
+                } else {
+                    // PostgreSQL asks again.
+                    archive(&faulty.store())
+                        .push(wal.path(), NAME)
+                        .await
+                        .unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn absence_is_told_only_where_it_is_proven() {
+    let faulty = Faulty::new("");
+    faulty.break_from(0);
+    let archive = archive(&faulty.store());
+    for name in [NAME, "00000002.history"] {
+        let error = archive.fetch(name).await.unwrap_err();
+        assert!(matches!(error, ArchiveError::Store(_)), "{error}");
+    }
+    faulty.mend();
+    assert_eq!(archive.fetch("00000002.history").await.unwrap(), None);
+}
+
+/// Archives what a server has finished, as its archiver would.
+async fn archive_all(server: &Server, store: &Store) -> Vec<String> {
+    server.sql_by_socket("SELECT pg_switch_wal()").await;
+    let folder = server.data.join(dialect(server.version).wal_folder());
+    let current = server
+        .value("SELECT pg_walfile_name(pg_current_wal_lsn())")
+        .await;
+    let system = server
+        .value("SELECT system_identifier FROM pg_control_system()")
+        .await;
+    let archive = Archive::new(
+        store.clone(),
+        &self::folder(),
+        LINEAGE,
+        system.parse().unwrap(),
+        16 << 20,
+    )
+    .unwrap();
+    let mut names: Vec<String> = fs::read_dir(&folder)
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+        .filter(|name| matches!(WalFile::read(name, 16 << 20), Some(WalFile::Segment(_))))
+        .filter(|name| *name < current)
+        .collect();
+    names.sort();
+    for name in &names {
+        archive.push(&folder, name).await.unwrap();
+    }
+    names
+}
+
+#[tokio::test]
+async fn a_recovery_is_planned_from_what_a_bucket_holds() {
+    let store = Faulty::new("").store();
+    let server = small_server().await;
+    take(request(&server, &store, "first")).await.unwrap();
+    server
+        .sql_by_socket("CREATE TABLE later AS SELECT 1 AS i")
+        .await;
+    archive_all(&server, &store).await;
+    take(request(&server, &store, "second")).await.unwrap();
+    server.sql_by_socket("DROP TABLE later").await;
+    let names = archive_all(&server, &store).await;
+    // Another database of the same name was here before.
+    let mut old = request(&server, &store, "old");
+    old.lineage = "00000000-6f1c-4b0c-9a7c-2c4f7c7f0a11".to_owned();
+    take(old).await.unwrap();
+
+    let lineages = inventory(&store, &store, &folder()).await.unwrap();
+    assert_eq!(lineages.len(), 2);
+    assert_eq!(lineages[LINEAGE].bases.len(), 2);
+    let plan = |target: &Target, wanted: Option<&str>| {
+        find(&lineages, &store, &folder(), target, wanted).unwrap()
+    };
+    let found = plan(&Target::latest(), Some("first")).unwrap();
+    assert_eq!(found.lineage, LINEAGE);
+    let last = found.plan.last.unwrap().name(16 << 20);
+    assert_eq!(last, *names.last().unwrap());
+    let given = found.archive.fetch(&last).await.unwrap().unwrap();
+    assert_eq!(given.len(), 16 << 20);
+    let second = lineages[LINEAGE].bases[1].clone();
+    let by_key = plan(&Target::latest(), Some(&second.manifest)).unwrap();
+    assert_eq!(by_key.plan.base, second);
+    let at = Target {
+        goal: Goal::Time(second.created),
+        ..Target::latest()
+    };
+    // The latest lineage comes first, and the time is before it.
+    assert_eq!(plan(&at, None).unwrap().plan.base.snapshot, "second");
+    assert!(matches!(
+        plan(&at, Some("none")),
+        Err(PlanError::UnknownBase { .. })
+    ));
+    // A segment goes.
+    store.delete(&key(&last)).await.unwrap();
+    let middle = key(&names[names.len() - 2]);
+    let kept = store.read(&middle, 64 << 20).await.unwrap();
+    store.delete(&middle).await.unwrap();
+    let shorter = inventory(&store, &store, &folder()).await.unwrap();
+    let shorter = find(
+        &shorter,
+        &store,
+        &folder(),
+        &Target::latest(),
+        Some("first"),
+    )
+    .unwrap();
+    assert_ne!(shorter.unwrap().plan.last, found.plan.last);
+    store.create(&middle, PutPayload::from(kept)).await.unwrap();
+}

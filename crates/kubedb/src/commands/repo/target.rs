@@ -1,0 +1,75 @@
+//! How far a restore replays the archive, as flags.
+
+use clap::Args;
+use kubedb_core::recovery::{Target, TargetFields};
+
+use crate::error::CommandError;
+
+/// Without any of these the Snapshot alone comes back.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Replay of archived WAL")]
+pub(super) struct TargetArgs {
+    /// Replay everything that is archived
+    #[arg(long)]
+    latest: bool,
+    /// Replay up to this time, with its zone: 2026-11-26T14:05:00Z
+    #[arg(long, value_name = "TIME")]
+    target_time: Option<String>,
+    /// Replay up to this position: 0/3000060
+    #[arg(long, value_name = "LSN")]
+    target_lsn: Option<String>,
+    /// Replay up to the end of this transaction
+    #[arg(long, value_name = "XID")]
+    target_xid: Option<String>,
+    /// Replay up to this restore point
+    #[arg(long, value_name = "NAME")]
+    target_name: Option<String>,
+    /// Follow this timeline; the latest that the Snapshot leads to when absent
+    #[arg(long, value_name = "NUMBER")]
+    target_timeline: Option<String>,
+    /// End just before the target instead of just after it
+    #[arg(long)]
+    exclusive: bool,
+}
+
+impl TargetArgs {
+    /// The target; none where the Snapshot alone is wanted.
+    pub(super) fn read(&self) -> Result<Option<Target>, CommandError> {
+        let fields = TargetFields {
+            time: self.target_time.as_deref(),
+            lsn: self.target_lsn.as_deref(),
+            xid: self.target_xid.as_deref(),
+            name: self.target_name.as_deref(),
+            immediate: false,
+            timeline: self.target_timeline.as_deref(),
+            inclusive: Some(!self.exclusive),
+        };
+        let nothing = TargetFields {
+            inclusive: Some(true),
+            ..TargetFields::default()
+        };
+        if !self.latest && fields == nothing {
+            return Ok(None);
+        }
+        let goals = [
+            &self.target_time,
+            &self.target_lsn,
+            &self.target_xid,
+            &self.target_name,
+        ];
+        let has_goal = goals.iter().any(|goal| goal.is_some());
+        if has_goal && self.latest {
+            return Err(CommandError::usage(
+                "--latest and a target exclude each other".to_owned(),
+            ));
+        }
+        if self.exclusive && !has_goal {
+            return Err(CommandError::usage(
+                "--exclusive needs a target to end before, such as --target-xid".to_owned(),
+            ));
+        }
+        let read = fields.read();
+        read.map(Some)
+            .map_err(|error| CommandError::usage(format!("--target-{error}")))
+    }
+}

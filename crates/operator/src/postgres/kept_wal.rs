@@ -1,0 +1,61 @@
+//! How much archived WAL is kept.
+
+use kubedb_api::{PostgresStatus, Snapshot, snapshot::SnapshotPhase};
+use kubedb_core::lsn::Lsn;
+
+/// Where the earliest Snapshot of this database begins, whichever store it lies in. Those of an earlier database of the name need nothing of this one's
+/// WAL. One that is being deleted counts until it is gone.
+pub(super) fn keep_wal_from(status: &PostgresStatus, snapshots: &[Snapshot]) -> Option<String> {
+    let lineages = status.instances.values();
+    let lineage = lineages
+        .filter_map(|report| report.lineage.as_ref())
+        .next()?;
+    let begins = snapshots.iter().filter_map(|snapshot| {
+        let status = snapshot.status.as_ref()?;
+        let result = status.result.as_ref()?;
+        let counts = status.phase == Some(SnapshotPhase::Succeeded) && result.lineage == *lineage;
+        result.start_lsn.parse::<Lsn>().ok().filter(|_| counts)
+    });
+    begins.min().map(|begin| begin.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use kubedb_api::protocol::InstanceStatus;
+    use serde_json::json;
+
+    use super::*;
+
+    fn snapshot(phase: &str, lineage: &str, begin: &str) -> Snapshot {
+        serde_json::from_value(json!({
+            "metadata": {"name": "snap"},
+            "spec": {"databaseName": "pg"},
+            "status": {"phase": phase, "result": {
+                "manifest": "m", "lineage": lineage, "systemIdentifier": "7", "postgresVersion": "15.18", "timeline": 1,
+                "startLsn": begin, "stopLsn": begin, "databaseBytes": 1, "readBytes": 1, "uploadedBytes": 1, "storedBytes": 1,
+            }},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_earliest_good_snapshot_of_this_database_counts() {
+        let mut status = PostgresStatus::default();
+        let snapshots = [
+            snapshot("Succeeded", "ours", "0/9000028"),
+            snapshot("Succeeded", "ours", "0/A000028"),
+            snapshot("Failed", "ours", "0/2000028"),
+            snapshot("Succeeded", "earlier", "0/1000028"),
+        ];
+        // Before anybody has said which database this is.
+        assert_eq!(keep_wal_from(&status, &snapshots), None);
+        let report = InstanceStatus {
+            lineage: Some("ours".to_owned()),
+            ..InstanceStatus::default()
+        };
+        status.instances.insert("pg-0".to_owned(), report);
+        let keep = keep_wal_from(&status, &snapshots);
+        assert_eq!(keep.as_deref(), Some("0/9000028"));
+        assert_eq!(keep_wal_from(&status, &snapshots[2..]), None);
+    }
+}
