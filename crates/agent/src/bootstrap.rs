@@ -83,9 +83,11 @@ pub enum BootstrapError {
     },
     /// Everything archived was replayed, and the target did not come.
     #[error(
-        "failed to recover to {target}: it did not come in all that is archived, which ends at LSN {reached} (last segment stored at {latest}). Name an earlier target, or none to get all of it"
+        "failed to recover to {target}: it did not come in all that is archived, which ends at LSN {reached} (last commit in it at {last_commit}, last segment stored at {latest}). Name an earlier target, or none to get all of it"
     )]
     NotReached {
+        /// When the last transaction in it committed, as PostgreSQL prints it.
+        last_commit: String,
         /// The target.
         target: String,
         /// Where the WAL ends.

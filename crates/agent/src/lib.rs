@@ -8,7 +8,7 @@ pub mod bootstrap;
 mod copy;
 mod health;
 mod label;
-mod location;
+pub mod location;
 mod observe;
 pub mod paths;
 pub mod pod;

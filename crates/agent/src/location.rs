@@ -6,7 +6,7 @@ use kubedb_api::storage::SnapshotStorage;
 use kubedb_engine::store::Location;
 
 /// Where a storage is; an error says what is missing.
-pub(crate) fn location(storage: &SnapshotStorage) -> Result<Location, &'static str> {
+pub fn location(storage: &SnapshotStorage) -> Result<Location, &'static str> {
     if let Some(s3) = &storage.s3 {
         Ok(Location::S3 {
             endpoint: s3.endpoint.clone(),
@@ -47,6 +47,7 @@ pub(crate) fn location(storage: &SnapshotStorage) -> Result<Location, &'static s
 }
 
 /// Whether credentials are not looked at: an emulator is asked unsigned.
-pub(crate) fn reads_no_secret(storage: &SnapshotStorage) -> bool {
+#[must_use]
+pub fn reads_no_secret(storage: &SnapshotStorage) -> bool {
     storage.local.is_some()
 }

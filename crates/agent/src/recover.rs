@@ -42,30 +42,51 @@ const HISTORY_BYTES: u64 = 1 << 20;
 pub(crate) struct Aim<'a> {
     /// Nobody may use what did not come so far.
     pub(crate) planned: Lsn,
-    /// What is behind the Snapshot, and where in it to end.
-    pub(crate) archive: Option<(&'a WalSource, &'a Target, Timestamp)>,
+    /// What is behind the Snapshot.
+    pub(crate) archive: Option<Behind<'a>>,
+}
+
+/// The archive behind a Snapshot, and where in it to end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Behind<'a> {
+    pub(crate) source: &'a WalSource,
+    pub(crate) target: &'a Target,
+    /// When its last segment was stored.
+    pub(crate) latest: Timestamp,
+    /// Whatever had been committed by then is in it.
+    pub(crate) covered: Option<Timestamp>,
+}
+
+impl Behind<'_> {
+    /// Whether the end of the archive is what the database was at the target: everything until then is in it, and nothing later came.
+    fn ends_as_wanted(&self) -> bool {
+        match (&self.target.goal, self.covered) {
+            (Goal::Time(time), Some(covered)) => *time <= covered,
+            _ => false,
+        }
+    }
 }
 
 impl Aim<'_> {
     /// Whether PostgreSQL finds the end by itself and promotes there. It is never asked to before, since it would do so at once.
     fn has_target(&self) -> bool {
         self.archive
-            .is_some_and(|(_, target, _)| target.goal != Goal::Latest)
+            .is_some_and(|behind| behind.target.goal != Goal::Latest)
     }
 
     /// Whether there is no more WAL.
     fn is_exhausted(&self) -> bool {
         self.archive
-            .is_none_or(|(source, _, _)| source.is_exhausted())
+            .is_none_or(|behind| behind.source.is_exhausted())
     }
 
     fn given(&self) -> u64 {
-        self.archive.map_or(0, |(source, _, _)| source.given())
+        self.archive.map_or(0, |behind| behind.source.given())
     }
 
     /// Why the server has ended: for want of a file, or by its own words.
     fn ended(&self, place: &Place) -> BootstrapError {
-        let unfetched = self.archive.and_then(|(source, _, _)| source.unfetched());
+        let unfetched = self.archive.and_then(|behind| behind.source.unfetched());
         match unfetched {
             Some(unfetched) => BootstrapError::Fetch {
                 why: unfetched.why.to_string(),
@@ -77,12 +98,17 @@ impl Aim<'_> {
         }
     }
 
-    fn not_reached(&self, reached: Option<Lsn>) -> Option<BootstrapError> {
-        let (_, target, latest) = self.archive?;
+    fn not_reached(
+        &self,
+        reached: Option<Lsn>,
+        last_commit: Option<String>,
+    ) -> Option<BootstrapError> {
+        let behind = self.archive?;
         Some(BootstrapError::NotReached {
-            target: target.to_string(),
+            target: behind.target.to_string(),
             reached: reached.map_or_else(|| "nothing".to_owned(), |lsn| lsn.to_string()),
-            latest,
+            last_commit: last_commit.unwrap_or_else(|| "an unknown time".to_owned()),
+            latest: behind.latest,
         })
     }
 }
@@ -93,11 +119,52 @@ pub(crate) async fn recover(
     configuration: &Configuration,
     aim: &Aim<'_>,
 ) -> Result<(), BootstrapError> {
+    let recovered = attempt(place, configuration, aim).await;
+    match (recovered, aim.archive) {
+        (Err(BootstrapError::NotReached { .. }), Some(behind)) if behind.ends_as_wanted() => {
+            tracing::info!("no later commit is archived: its end is what was asked for");
+            to_the_end(place, configuration, aim.planned, behind).await?;
+        }
+        (recovered, _) => recovered?,
+    }
+    check_switch(place, aim.planned)
+}
+
+/// Replays what was replayed already, and no more: without the target, which PostgreSQL would insist on.
+async fn to_the_end(
+    place: &Place,
+    configuration: &Configuration,
+    planned: Lsn,
+    behind: Behind<'_>,
+) -> Result<(), BootstrapError> {
+    behind.source.cap();
+    let mut configuration = configuration.clone();
+    if let Some(recovery) = &mut configuration.wal.recovery {
+        recovery.target.clear();
+    }
+    let target = Target {
+        goal: Goal::Latest,
+        ..behind.target.clone()
+    };
+    let aim = Aim {
+        planned,
+        archive: Some(Behind {
+            target: &target,
+            ..behind
+        }),
+    };
+    attempt(place, &configuration, &aim).await
+}
+
+async fn attempt(
+    place: &Place,
+    configuration: &Configuration,
+    aim: &Aim<'_>,
+) -> Result<(), BootstrapError> {
     let mut postmaster = place.launch(configuration)?;
     let recovered = replay_and_promote(place, &mut postmaster, aim).await;
     postmaster.stop(StopMode::Fast).await?;
-    recovered?;
-    check_switch(place, aim.planned)
+    recovered
 }
 
 /// Waits until everything planned is replayed, and only then promotes.
@@ -126,7 +193,8 @@ async fn replay_and_promote(
         match (is_complete && is_over, aim.has_target()) {
             (true, false) => break,
             (true, true) => {
-                if let Some(error) = aim.not_reached(view.lsn) {
+                let commit = session.last_replayed_commit().await?;
+                if let Some(error) = aim.not_reached(view.lsn, commit) {
                     return Err(error);
                 }
             }
@@ -203,7 +271,7 @@ async fn answer(
                 blind = Instant::now() + BLIND_AFTER;
             }
             Err(_) if is_over && aim.has_target() && moved.rests(SILENT) => {
-                let Some(error) = aim.not_reached(None) else {
+                let Some(error) = aim.not_reached(None, None) else {
                     continue;
                 };
                 return Err(error);

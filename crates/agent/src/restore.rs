@@ -18,7 +18,7 @@ use crate::{
     archive::{WalCommands, WalDesk, WalSource, open_store},
     bootstrap::{BootstrapError, Place},
     postgres::configuration::{Configuration, RecoverySettings, WalSettings},
-    recover::{Aim, recover},
+    recover::{Aim, Behind, recover},
     state::InstanceState,
 };
 
@@ -142,7 +142,12 @@ impl Restore {
         };
         let aim = Aim {
             planned: least,
-            archive: Some((&source, &target, latest)),
+            archive: Some(Behind {
+                source: &source,
+                target: &target,
+                latest,
+                covered: self.covered_time(),
+            }),
         };
         recover(&self.place, &self.configuration(restored, wal), &aim).await?;
         tracing::info!(
@@ -150,6 +155,10 @@ impl Restore {
             "replayed the archive to {target}"
         );
         Ok(())
+    }
+
+    fn covered_time(&self) -> Option<jiff::Timestamp> {
+        self.source.recovery.as_ref()?.covered_time
     }
 
     /// Of a server that only the agent reaches, with settings as high as the WAL needs.

@@ -412,11 +412,14 @@ impl Agent {
             return;
         }
         if let Ok(transactions) = sql.transactions().await {
-            archiver.look(Look {
+            let ends = archiver.look(Look {
                 at: before,
                 lsn,
                 transactions,
             });
+            if ends && let Err(error) = sql.switch_wal(self.place.dialect).await {
+                tracing::debug!(%error, "the segment ends later");
+            }
         }
     }
 }

@@ -158,6 +158,17 @@ impl Session {
         Ok(text.unwrap_or_default())
     }
 
+    /// Ends the segment in work.
+    pub async fn switch_wal(&self, dialect: PgDialect) -> Result<(), SqlError> {
+        self.run("end a segment of WAL", dialect.switch_wal()).await
+    }
+
+    /// When the last transaction that was replayed had committed.
+    pub async fn last_replayed_commit(&self) -> Result<Option<String>, SqlError> {
+        let query = "SELECT pg_last_xact_replay_timestamp()::text";
+        self.text("ask for the last commit", query).await
+    }
+
     /// Names of the settings that are below these values; `None` when none is.
     pub async fn settings_below(
         &self,

@@ -309,6 +309,11 @@ pub struct Recovery {
     /// Snapshot to begin from, where the source names no manifest; the latest that serves when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup_name: Option<String>,
+    /// Whatever had been committed by then is in the archive, as its database last told: a target up to here that no later commit ends is reached at the end
+    /// of the archive.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub covered_time: Option<Timestamp>,
     /// Up to where.
     #[serde(default)]
     pub target: RecoveryTarget,

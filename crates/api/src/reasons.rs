@@ -11,15 +11,14 @@ pub const BACKUP_SCHEDULED: &str = "BackupScheduled";
 /// Condition: how the last Snapshot ended.
 pub const LAST_SNAPSHOT_SUCCEEDED: &str = "LastSnapshotSucceeded";
 
+/// Condition of a database with an archiver: its changes are stored as they are made.
+pub const ARCHIVING: &str = "Archiving";
 /// Condition of a Pending Snapshot, there only while it is False: its own storage Secret is there. Without it the Snapshot waits aside, and others of
 /// its database go first.
 pub const CAN_START: &str = "CanStart";
 
 /// Condition of a Snapshot that was verified: True or False as proven, Unknown where it could not be looked at.
 pub const VERIFIED: &str = "Verified";
-
-/// Condition of a database with an archiver: its changes are stored as they are made.
-pub const ARCHIVING: &str = "Archiving";
 
 /// Condition of a Snapshot that is being deleted: whether its data is gone.
 pub const DATA_DELETED: &str = "DataDeleted";

@@ -69,7 +69,7 @@ fn a_wrong_type_is_told_by_path_and_only_once() {
         (
             "spec.replicas",
             json!(2.5),
-            "spec.replicas: spec.replicas must be a whole number, not a number",
+            "spec.replicas: spec.replicas must be a whole number, not a fraction",
         ),
         (
             "spec.replicas",

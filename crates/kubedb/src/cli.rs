@@ -11,8 +11,8 @@ use crate::{
     client::ServerArgs,
     commands::{
         AgentArgs, ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs,
-        InstallArgs, OperatorArgs, RepoArgs, ServeArgs, SnapshotArgs, TaskArgs, UninstallArgs,
-        VerifyArgs,
+        InstallArgs, OperatorArgs, RepoArgs, RestoreArgs, ServeArgs, SnapshotArgs, TaskArgs,
+        UninstallArgs, VerifyArgs,
     },
 };
 
@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Schedule(ScheduleArgs),
     /// Say which Snapshots stay and why; pin one
     Snapshot(SnapshotArgs),
+    /// Say what would come back, before anything is restored
+    Restore(RestoreArgs),
     /// Prove that a Snapshot can be restored
     Verify(VerifyArgs),
     /// Look into a bucket and restore from it, without any server

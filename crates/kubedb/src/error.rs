@@ -416,11 +416,11 @@ impl CommandError {
             Self::NotInStore { .. } => {
                 "kubedb repo list BUCKET shows what there is; the prefix of the storage belongs to the address, as in gs://BUCKET/PREFIX"
             }
-            Self::NoFolder { .. } => {
-                "the folder is local.hostPath.path of the storage, with local.subPath below it, on the machine that ran the database; kubedb describe snap NAME shows both"
-            }
             Self::Unreachable { .. } => {
                 "kubedb repo list BUCKET says what can come back of each database: add --latest --dry-run to this command to see how far its archive goes"
+            }
+            Self::NoFolder { .. } => {
+                "the folder is local.hostPath.path of the storage, with local.subPath below it, on the machine that ran the database; kubedb describe snap NAME shows both"
             }
             Self::Damaged { .. } => {
                 "make another Snapshot while the database runs (kubectl create -f, kind Snapshot); kubedb repo list BUCKET shows those of before"

@@ -10,6 +10,7 @@ use std::{
 };
 
 use kubedb_e2e::{
+    kubedb::{binary, run},
     process::signal,
     wait::eventually,
     world::{World, postgres, snapshot},
@@ -153,8 +154,19 @@ fn every_target(world: &World, version: &str) {
         source.function("pg_current_wal_insert_lsn")
     ));
     source.step(5);
+    let quiet = source.sql(
+        "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+    );
     source.archive();
-    source.step(6);
+    eventually("coverage", Duration::from_secs(90), || {
+        let status = source.archive_status();
+        let covered = status["coveredTime"].as_str().unwrap_or_default();
+        if covered > quiet.as_str() {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    });
 
     let back = |target: &str| source.recovered("base", target);
     assert_eq!(
@@ -172,6 +184,13 @@ fn every_target(world: &World, version: &str) {
     if version != "9.6" {
         assert_eq!(back(&format!("{{lsn: {lsn}}}")), "1 2 3 4", "{version}");
     }
+    // Nothing was committed between then and now, and all of it is archived.
+    assert_eq!(
+        back(&format!("{{time: \"{quiet}\"}}")),
+        "1 2 3 4 5",
+        "{version}"
+    );
+    source.step(6);
     assert_eq!(back("{immediate: true}"), "none", "{version}");
     assert_eq!(back("{timeline: \"1\"}"), "1 2 3 4 5", "{version}");
 
@@ -346,7 +365,33 @@ fn an_archive_alone_makes_a_database_that_archives_itself_and_makes_another() {
     };
     one.sql("CREATE TABLE step (i int)");
     one.step(1);
+    let time = one.sql("SELECT clock_timestamp()");
+    one.sql("SELECT pg_sleep(0.1)");
+    one.step(2);
     one.archive();
+    // What is planned comes back.
+    let mut plan = Command::new(binary());
+    plan.args([
+        "restore",
+        "plan",
+        "one",
+        "-n",
+        "demo",
+        "--target-time",
+        &time,
+    ])
+    .env("KUBECONFIG", world.server.kubeconfig())
+    .env("STORAGE_EMULATOR_HOST", world.gcs.endpoint());
+    let planned = run(&mut plan, "").unwrap();
+    assert_eq!(planned.code, 0, "{}", planned.stderr);
+    assert!(
+        planned.stderr.contains("demo/one comes back as of time"),
+        "{}",
+        planned.stderr
+    );
+    world.create(&planned.stdout);
+    world.status("pg", "one-restored", "Running", 120);
+    assert_eq!(world.sql("one-restored", ROWS).unwrap(), "1");
     // Neither the database nor its Snapshots are needed any more.
     world.delete_for_good("one");
     let from = |name: &str| {
@@ -362,11 +407,44 @@ fn an_archive_alone_makes_a_database_that_archives_itself_and_makes_another() {
         name: "two".to_owned(),
         version: "15",
     };
-    assert_eq!(two.sql(ROWS), "1");
-    two.step(2);
+    assert_eq!(two.sql(ROWS), "1 2");
+    two.step(3);
     two.archive();
     world.sql_becomes("two", "SELECT count(*) FROM pg_stat_replication", "1");
     world.create(&postgres("three", "15", 1, &from("two")));
     world.status("pg", "three", "Running", 120);
-    assert_eq!(world.sql("three", ROWS).unwrap(), "1 2");
+    assert_eq!(world.sql("three", ROWS).unwrap(), "1 2 3");
+}
+
+#[test]
+fn t19_a_recovery_that_is_killed_or_loses_its_store_begins_anew_and_comes_whole() {
+    let world = World::new();
+    let source = Source::begin(&world, "src", "15");
+    for step in 1..=6 {
+        source.step(step);
+        source.archive();
+    }
+    source.recover("back", "base", "{timeline: latest}");
+    for delay in [0, 150, 400, 900] {
+        let what = "an agent that restores, or is done";
+        let agent = eventually(what, Duration::from_secs(60), || {
+            let object = world.server.object("pg", "back", "demo")?;
+            let phase = &object["status"]["instances"]["back-0"]["phase"];
+            let is_at_work = phase == "Restoring" || phase == "Running";
+            world
+                .agent("back", 0)
+                .filter(|_| is_at_work)
+                .ok_or_else(|| object["status"].to_string())
+        });
+        std::thread::sleep(Duration::from_millis(delay));
+        signal(agent, 9);
+    }
+    // The store goes away for a while, whatever is being fetched.
+    world.line.cut(true);
+    std::thread::sleep(Duration::from_secs(5));
+    world.line.cut(false);
+    world.status("pg", "back", "Running", 180);
+    world.sql_becomes("back", ROWS, "1 2 3 4 5 6");
+    let kept = world.instance("back", 0).join("data.new");
+    assert!(!kept.exists());
 }

@@ -337,9 +337,9 @@ impl Archiver {
         Ok(())
     }
 
-    /// Notes a look at the primary, and gives what is told of archiving.
-    pub(crate) fn look(&self, look: Look) {
-        self.state().coverage.look(look);
+    /// Notes a look at the primary, and says whether its segment shall be ended.
+    pub(crate) fn look(&self, look: Look) -> bool {
+        self.state().coverage.look(look)
     }
 
     pub(crate) fn status(&self) -> ArchiveStatus {

@@ -7,6 +7,8 @@ use kubedb_core::lsn::Lsn;
 
 /// Looks that are kept; at the distance below they reach back for hours.
 const LOOKS: usize = 720;
+/// After this long without a commit the segment in work is ended, if what was committed last may lie in it.
+const QUIET: SignedDuration = SignedDuration::from_secs(30);
 /// Looks are not kept closer than this.
 const APART: SignedDuration = SignedDuration::from_secs(5);
 
@@ -27,11 +29,36 @@ pub(crate) struct Coverage {
     looks: VecDeque<Look>,
     end: Lsn,
     covered: Option<Look>,
+    /// The first look at which transactions were as they are now.
+    quiet: Option<Look>,
+    /// Whether a segment was ended for these already: once is enough.
+    is_ended: bool,
 }
 
 impl Coverage {
-    /// Notes a look at the primary.
-    pub(crate) fn look(&mut self, look: Look) {
+    /// Notes a look at the primary, and says whether its segment shall be ended: what was committed just before the end of the last one is
+    /// archived, and nothing shows it until then.
+    pub(crate) fn look(&mut self, look: Look) -> bool {
+        let at = look.at;
+        if self
+            .quiet
+            .as_ref()
+            .is_none_or(|quiet| quiet.transactions != look.transactions)
+        {
+            self.quiet = Some(look.clone());
+            self.is_ended = false;
+        }
+        self.note(look);
+        let is_quiet = self
+            .quiet
+            .as_ref()
+            .is_some_and(|quiet| at.duration_since(quiet.at) >= QUIET);
+        let ends = is_quiet && !self.is_ended && !self.looks.is_empty();
+        self.is_ended |= ends;
+        ends
+    }
+
+    fn note(&mut self, look: Look) {
         self.settle();
         let is_quiet = self
             .covered
@@ -120,6 +147,27 @@ mod tests {
         assert_eq!(covered(&coverage), Some(400));
         coverage.look(look(500, 240, "10:10:"));
         assert_eq!(covered(&coverage), Some(500));
+    }
+
+    #[test]
+    fn a_commit_just_before_the_end_of_a_segment_is_shown_by_ending_the_next() {
+        let mut coverage = Coverage::default();
+        assert!(!coverage.look(look(100, 50, "7:7:")));
+        // Somebody commits, the segment ends and is archived, and only then there is a look.
+        coverage.archived(Lsn(100));
+        assert!(!coverage.look(look(102, 140, "8:8:")));
+        assert!(!coverage.look(look(120, 140, "8:8:")));
+        assert_eq!(covered(&coverage), Some(100));
+        assert!(coverage.look(look(133, 140, "8:8:")));
+        assert!(!coverage.look(look(140, 140, "8:8:")), "once");
+        coverage.archived(Lsn(200));
+        assert!(!coverage.look(look(145, 240, "8:8:")));
+        assert_eq!(covered(&coverage), Some(145));
+        // Where somebody commits all the time PostgreSQL ends segments by itself.
+        for second in 150..400 {
+            let transactions = second.to_string();
+            assert!(!coverage.look(look(second, 250, &transactions)));
+        }
     }
 
     #[test]

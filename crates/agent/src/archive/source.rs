@@ -58,6 +58,10 @@ struct State {
     given: u64,
     /// What could not be fetched last; PostgreSQL has ended for it.
     unfetched: Option<Unfetched>,
+    /// Number of the last segment that was given out.
+    highest: Option<u64>,
+    /// Nothing behind that one is given out any more.
+    is_capped: bool,
 }
 
 impl std::fmt::Debug for State {
@@ -86,6 +90,19 @@ impl WalSource {
         self.state().given
     }
 
+    /// Gives out nothing but what it has already. An archive grows while its database runs.
+    pub(crate) fn cap(&self) {
+        let mut state = self.state();
+        state.is_capped = true;
+        state.absent.clear();
+        state.ahead.clear();
+    }
+
+    fn is_beyond_cap(&self, segment: Segment) -> bool {
+        let state = self.state();
+        state.is_capped && state.highest.is_none_or(|highest| segment.number > highest)
+    }
+
     /// Why PostgreSQL did not get what it asked for.
     pub(crate) fn unfetched(&self) -> Option<Unfetched> {
         self.state().unfetched.clone()
@@ -99,11 +116,17 @@ impl WalSource {
     /// Answers PostgreSQL. Absence is told only where it is proven: PostgreSQL takes it for the end of all WAL.
     pub(crate) async fn fetch(&self, name: &str, to: &Path) -> Answer {
         let kind = WalFile::read(name, self.archive.segment_bytes());
-        let fetched = self.begin(name);
-        if let Some(WalFile::Segment(segment)) = kind {
-            self.begin_next(segment);
-        }
-        let content = fetched.await;
+        let is_hidden =
+            matches!(kind, Some(WalFile::Segment(segment)) if self.is_beyond_cap(segment));
+        let content = if is_hidden {
+            Ok(None)
+        } else {
+            let fetched = self.begin(name);
+            if let Some(WalFile::Segment(segment)) = kind {
+                self.begin_next(segment);
+            }
+            fetched.await
+        };
         self.state().ahead.remove(name);
         match content {
             Ok(Some(content)) => {
@@ -112,7 +135,11 @@ impl WalSource {
                     tokio::task::spawn_blocking(move || std::fs::write(path, &*bytes)).await;
                 match written {
                     Ok(Ok(())) => {
-                        self.state().given += u64::from(matches!(kind, Some(WalFile::Segment(_))));
+                        if let Some(WalFile::Segment(segment)) = kind {
+                            let mut state = self.state();
+                            state.given += 1;
+                            state.highest = state.highest.max(Some(segment.number));
+                        }
                         Answer::Done
                     }
                     Ok(Err(error)) => Answer::Failed(format!("failed to write {name}: {error}")),
@@ -121,7 +148,7 @@ impl WalSource {
             }
             Ok(None) => {
                 if let Some(WalFile::Segment(segment)) = kind
-                    && self.is_behind(segment)
+                    && (is_hidden || self.is_behind(segment))
                 {
                     *self.state().absent.entry(segment.number).or_default() += 1;
                 }

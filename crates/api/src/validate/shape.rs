@@ -197,7 +197,7 @@ fn wrong_type(schema: &Value, value: &Value, path: &str) -> Option<FieldError> {
         _ => true,
     };
     if schema["x-kubernetes-int-or-string"] == true {
-        let fits = value.is_string() || value.is_number();
+        let fits = value.is_string() || value.is_i64() || value.is_u64();
         return (!fits).then(|| told(path, "a number or text", value));
     }
     let kind = schema["type"].as_str().unwrap_or_default();
@@ -222,6 +222,7 @@ fn told(path: &str, wanted: &str, value: &Value) -> FieldError {
     let found = match value {
         Value::String(_) => "text",
         Value::Bool(_) => "true or false",
+        Value::Number(number) if number.is_f64() => "a fraction",
         Value::Number(_) => "a number",
         Value::Array(_) => "a list",
         Value::Object(_) => "a map of fields",

@@ -94,6 +94,16 @@ impl PgDialect {
         )
     }
 
+    /// Statement that ends the segment in work, where anything is in it.
+    #[must_use]
+    pub fn switch_wal(self) -> &'static str {
+        if self.major >= 10 {
+            "SELECT pg_catalog.pg_switch_wal()"
+        } else {
+            "SELECT pg_catalog.pg_switch_xlog()"
+        }
+    }
+
     /// Query that begins an online backup in this session; gives the start LSN. `$1` is the label, `$2` whether to checkpoint at once.
     #[must_use]
     pub fn start_backup(self) -> &'static str {

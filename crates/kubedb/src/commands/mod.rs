@@ -12,6 +12,7 @@ mod get;
 mod install;
 mod operator;
 mod repo;
+mod restore;
 mod schedule;
 mod selection;
 mod server;
@@ -38,6 +39,7 @@ pub(crate) use get::GetArgs;
 pub(crate) use install::{InstallArgs, UninstallArgs};
 pub(crate) use operator::OperatorArgs;
 pub(crate) use repo::RepoArgs;
+pub(crate) use restore::RestoreArgs;
 pub(crate) use server::ServeArgs;
 pub(crate) use snapshot::SnapshotArgs;
 pub(crate) use task::TaskArgs;
@@ -58,6 +60,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
         Command::Uninstall(arguments) => online(install::uninstall(arguments, &server, ui)),
         Command::Schedule(arguments) => schedule::run(arguments.command, ui),
         Command::Repo(arguments) => online(repo::run(arguments, ui)),
+        Command::Restore(arguments) => online(restore::run(arguments, &server, ui)),
         Command::Snapshot(arguments) => online(self::snapshot::run(arguments, &server, ui)),
         Command::Verify(arguments) => online(verify::run(arguments, &server, ui)),
         Command::Server(arguments) => self::server::run(arguments, ui),

@@ -13,7 +13,7 @@ use kubedb_api::{
     Postgres, Snapshot, SnapshotSpec, labels,
     reasons::{component, event},
     storage::SnapshotStorage,
-    verification::{ScheduledVerification, VerificationRequest, annotation},
+    verification::{VerificationRequest, annotation},
 };
 use kubedb_core::{
     names::{scheduled_snapshot, scheduled_snapshot_beside},
@@ -128,8 +128,6 @@ pub(super) struct Making<'a> {
     pub(super) resources: Option<&'a ResourceRequirements>,
     /// It starts no earlier.
     pub(super) start: Option<Timestamp>,
-    /// How it is verified, once it succeeded.
-    pub(super) verify: Option<&'a ScheduledVerification>,
 }
 
 /// Makes the Snapshot of a tick of the schedule.
@@ -153,7 +151,6 @@ pub(super) async fn make_scheduled(
         storage: &schedule.storage,
         resources: schedule.resources.as_ref(),
         start,
-        verify: schedule.verify.as_ref(),
     };
     make_snapshot(operator, postgres, &making, now).await
 }
@@ -180,7 +177,6 @@ pub(super) async fn make_first(
         storage,
         resources: None,
         start: None,
-        verify: None,
     };
     make_snapshot(operator, postgres, &making, now).await
 }
@@ -259,11 +255,13 @@ fn snapshot_of(postgres: &Postgres, making: &Making<'_>, taken: u32) -> Snapshot
     snapshot.metadata.labels = Some(database_labels(postgres));
     let start = making.start;
     let start = start.map(|start| (labels::START_AFTER.to_owned(), start.to_string()));
-    let verify = making.verify.map(|wanted| {
+    let schedule = postgres.spec.backup_schedule.as_ref();
+    let verify = schedule.and_then(|schedule| schedule.verify.clone());
+    let verify = verify.map(|wanted| {
         let request = VerificationRequest {
             level: wanted.level,
-            query: wanted.query.clone(),
-            database: wanted.database.clone(),
+            query: wanted.query,
+            database: wanted.database,
             requested: None,
         };
         (labels::VERIFY.to_owned(), annotation(&request))

@@ -1,5 +1,6 @@
 //! What a database is restored from: a Snapshot, a Snapshot and the WAL behind it, or an archive alone.
 
+use jiff::Timestamp;
 use kube::{Api, ResourceExt as _};
 use kubedb_api::{
     DormantDatabase, Postgres, PostgresSpec, Snapshot,
@@ -55,8 +56,13 @@ pub(crate) enum Origin {
         /// Whether it is known to have the data that the Snapshot is of.
         is_same: bool,
     },
-    /// Its WAL is archived there.
-    Archived(SnapshotStorage),
+    /// Its WAL is archived.
+    Archived {
+        /// Where.
+        storage: SnapshotStorage,
+        /// Until when everything is; unknown of a database that does not run, or is another one.
+        covered: Option<Timestamp>,
+    },
 }
 
 /// Looks for the archive behind a Snapshot that is to be replayed further.
@@ -88,20 +94,29 @@ pub(super) async fn origin(
         let theirs = theirs.and_then(|status| status.result.as_ref());
         let theirs = theirs.map(|result| result.lineage.as_str());
         let is_same = theirs.is_some() && theirs == lineage(&living);
-        return Ok(archived(&living.spec, is_same));
+        let covered = is_same.then(|| covered(&living)).flatten();
+        return Ok(archived(&living.spec, is_same, covered));
     }
     let paused: Api<DormantDatabase> = Api::namespaced(operator.client.clone(), &namespace);
     let paused = paused.get_opt(name).await.map_err(request(
         "get the paused database of the Snapshot to restore",
     ))?;
     let spec = paused.and_then(|paused| paused.spec.origin.spec.postgres);
-    Ok(spec.map_or(Origin::Gone, |spec| archived(&spec, false)))
+    Ok(spec.map_or(Origin::Gone, |spec| archived(&spec, false, None)))
 }
 
-fn archived(spec: &PostgresSpec, is_same: bool) -> Origin {
+/// Until when everything that was committed is archived, as the primary last told.
+fn covered(living: &Postgres) -> Option<Timestamp> {
+    let status = living.status.as_ref()?;
+    let told = status.instances.values();
+    told.filter_map(|report| report.archive.as_ref()?.covered_time)
+        .max()
+}
+
+fn archived(spec: &PostgresSpec, is_same: bool, covered: Option<Timestamp>) -> Origin {
     let archiver = spec.archiver.as_ref();
     match archiver.and_then(|archiver| archiver.storage.clone()) {
-        Some(storage) => Origin::Archived(storage),
+        Some(storage) => Origin::Archived { storage, covered },
         None => Origin::Bare { is_same },
     }
 }
@@ -204,11 +219,12 @@ fn behind(
     let name = snapshot.name_any();
     let way_out = "init.postgresWAL names an archive by itself";
     match origin {
-        Origin::Archived(storage) => Ok(Recovery {
+        Origin::Archived { storage, covered } => Ok(Recovery {
             storage: storage.clone(),
             namespace,
             database,
             backup_name: None,
+            covered_time: *covered,
             target: target.clone(),
         }),
         Origin::Bare { is_same: true } => Err(Unresolved::ever(format!(
@@ -234,6 +250,7 @@ fn archive_alone(postgres: &Postgres, wal: &PostgresWal) -> Result<RestoreSource
         namespace: place.namespace,
         database: place.database.clone(),
         backup_name: wal.snapshot().map(str::to_owned),
+        covered_time: None,
         target: wal
             .pitr
             .as_ref()
@@ -311,7 +328,14 @@ mod tests {
     #[test]
     fn the_archive_behind_a_snapshot_is_that_of_its_database() {
         let wants = postgres(json!({"snapshotSource": {"name": "one", "target": {"xid": 700}}}));
-        let source = resolved(&wants, Origin::Archived(archive())).unwrap();
+        let source = resolved(
+            &wants,
+            Origin::Archived {
+                storage: archive(),
+                covered: None,
+            },
+        )
+        .unwrap();
         let recovery = source.recovery.clone().unwrap();
         assert_eq!(
             (source.snapshot.as_str(), source.database.as_str()),

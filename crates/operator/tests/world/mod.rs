@@ -187,16 +187,16 @@ pub struct Script {
     pub refusal: Option<String>,
     /// Why the workload is refused, while it is.
     pub quota: Option<String>,
+    /// Why a backup fails for good, while it does.
+    pub failure: Option<String>,
+    /// What a primary reports of its archive.
+    pub archive: Option<Value>,
     /// Whether verifications end.
     pub verifies: bool,
     /// What a verification finds wrong.
     pub damage: Option<String>,
     /// Why one cannot be carried out.
     pub obstacle: Option<String>,
-    /// Why a backup fails for good, while it does.
-    pub failure: Option<String>,
-    /// What a primary reports of its archive.
-    pub archive: Option<Value>,
 }
 
 impl Default for Script {
@@ -207,11 +207,11 @@ impl Default for Script {
             ends: true,
             refusal: None,
             quota: None,
+            failure: None,
+            archive: None,
             verifies: true,
             damage: None,
             obstacle: None,
-            failure: None,
-            archive: None,
         }
     }
 }

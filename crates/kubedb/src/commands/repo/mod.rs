@@ -3,9 +3,9 @@
 mod address;
 mod check;
 mod list;
-mod recover;
+pub(super) mod recover;
 mod restore;
-mod target;
+pub(super) mod target;
 
 use clap::{Args, Subcommand};
 use kubedb_engine::{

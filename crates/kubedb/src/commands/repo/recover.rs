@@ -16,11 +16,11 @@ use super::{Complete, complete, is_meant, list::second, one};
 use crate::{commands::describe::size, error::CommandError, ui::Ui};
 
 /// A recovery as it was planned.
-pub(super) struct Recovery {
-    namespace: String,
-    database: String,
-    target: Target,
-    found: Found,
+pub(in crate::commands) struct Recovery {
+    pub(in crate::commands) namespace: String,
+    pub(in crate::commands) database: String,
+    pub(in crate::commands) target: Target,
+    pub(in crate::commands) found: Found,
 }
 
 /// Plans a recovery of the database, or from the Snapshot, that `wanted` means, and says what it is.
@@ -83,7 +83,7 @@ impl Recovery {
     }
 
     /// What will come back, and from what.
-    fn told(&self) -> String {
+    pub(in crate::commands) fn told(&self) -> String {
         let plan = &self.found.plan;
         let wal = match plan.segments {
             0 => "no WAL is archived behind it".to_owned(),

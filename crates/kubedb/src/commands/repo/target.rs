@@ -1,6 +1,7 @@
 //! How far a restore replays the archive, as flags.
 
 use clap::Args;
+use kubedb_api::archiver::RecoveryTarget;
 use kubedb_core::recovery::{Target, TargetFields};
 
 use crate::error::CommandError;
@@ -8,7 +9,7 @@ use crate::error::CommandError;
 /// Without any of these the Snapshot alone comes back.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Replay of archived WAL")]
-pub(super) struct TargetArgs {
+pub(in crate::commands) struct TargetArgs {
     /// Replay everything that is archived
     #[arg(long)]
     latest: bool,
@@ -33,8 +34,21 @@ pub(super) struct TargetArgs {
 }
 
 impl TargetArgs {
+    /// The same as a field of `init.snapshotSource`.
+    pub(in crate::commands) fn field(&self) -> RecoveryTarget {
+        RecoveryTarget {
+            time: self.target_time.clone(),
+            lsn: self.target_lsn.clone(),
+            xid: self.target_xid.clone().map(Into::into),
+            name: self.target_name.clone(),
+            immediate: None,
+            timeline: self.target_timeline.clone().map(Into::into),
+            inclusive: self.exclusive.then_some(false),
+        }
+    }
+
     /// The target; none where the Snapshot alone is wanted.
-    pub(super) fn read(&self) -> Result<Option<Target>, CommandError> {
+    pub(in crate::commands) fn read(&self) -> Result<Option<Target>, CommandError> {
         let fields = TargetFields {
             time: self.target_time.as_deref(),
             lsn: self.target_lsn.as_deref(),

@@ -472,3 +472,45 @@ async fn a_paused_database_is_wiped_out_with_its_archive_once_the_store_lets_it(
         .count();
     assert_eq!(tried, 2, "{begun:?}");
 }
+
+/// A database with an archive that is wiped out; returns the writes of an operator that was not killed.
+async fn wiped(cut: Option<Cut>) -> usize {
+    let mut world = World::new().await;
+    world.operate(cut).await;
+    let mut database = json!(world::archived("pg", Value::Null));
+    database["spec"]["terminationPolicy"] = json!("WipeOut");
+    let database: Postgres = serde_json::from_value(database).unwrap();
+    let api = world.postgreses();
+    api.create(&PostParams::default(), &database).await.unwrap();
+    world.agent("pg");
+    let end = std::time::Instant::now() + Duration::from_secs(90);
+    let mut is_deleted = false;
+    while let Some(found) = api.get_opt("pg").await.unwrap() {
+        if world.traffic().is_dead {
+            world.operate(None).await;
+        }
+        let status = found.status.unwrap_or_default();
+        if !is_deleted && status.earliest_restorable_time.is_some() {
+            api.delete("pg", &DeleteParams::default()).await.unwrap();
+            is_deleted = true;
+        }
+        assert!(std::time::Instant::now() < end, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    let begun = world.begun.lock().unwrap().clone();
+    let at = |wanted: &str| begun.iter().position(|line| line == wanted);
+    let (archive, volumes) = (
+        at("Platform deletes pg"),
+        begun
+            .iter()
+            .position(|line| line.starts_with("Platform wipes pg")),
+    );
+    assert!(archive.is_some() && archive < volumes, "{begun:?}");
+    assert!(world.all_snapshots().await.is_empty());
+    world.traffic().writes.len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_at_any_write_leaves_no_archive_of_what_is_wiped_out() {
+    killed_at_every_write(20, wiped).await;
+}
