@@ -22,8 +22,8 @@ use crate::{
 /// Room beyond the files themselves: for replay, for what reading sorts, and so that the instance's own data never runs into the end.
 const SPARE_BYTES: u64 = 64 << 20;
 
-/// Words of a server that ended for want of something, which says nothing of the Snapshot.
-const WANTS: [&str; 8] = [
+/// Words of a server that ended for want of something, or was told to, which says nothing of the Snapshot.
+const WANTS: [&str; 14] = [
     "No space left",
     "Disk quota",
     "out of memory",
@@ -32,6 +32,13 @@ const WANTS: [&str; 8] = [
     "could not create shared memory",
     "could not fork",
     "Too many open files",
+    "shutting down",
+    "administrator command",
+    "crash of another server process",
+    // Said to whoever asks too early, which is us.
+    "starting up",
+    "not yet accepting connections",
+    "in recovery mode",
 ];
 
 impl Job {
@@ -177,15 +184,58 @@ fn refused(error: BootstrapError) -> End {
     Refusal::of(&error, true).into()
 }
 
-/// A server that does not come to life on what was restored speaks of the Snapshot, unless it says that it wants for something.
+/// A server that gives up on what was restored speaks of the Snapshot, unless it says that it wants for something. One that ended without a
+/// word was killed.
 fn judged(error: BootstrapError) -> End {
     match &error {
         BootstrapError::Replay { .. } => End::Bad(crate::backup::line(&error)),
-        BootstrapError::Start { last_words }
-            if !last_words.is_empty() && !WANTS.iter().any(|want| last_words.contains(want)) =>
-        {
+        BootstrapError::Start { last_words } if gives_up(last_words) => {
             End::Bad(format!("PostgreSQL does not start on it: {last_words}"))
         }
         _ => refused(error),
+    }
+}
+
+fn gives_up(last_words: &str) -> bool {
+    let complains = ["FATAL:", "PANIC:"]
+        .iter()
+        .any(|word| last_words.contains(word));
+    complains && !WANTS.iter().any(|want| last_words.contains(want))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_server_that_gives_up_on_the_data_shows_damage() {
+        let ended = |last_words: &str| {
+            judged(BootstrapError::Start {
+                last_words: last_words.to_owned(),
+            })
+        };
+        for words in [
+            "2026-11-26 21:18:02.439 UTC [7] PANIC:  could not locate a valid checkpoint record",
+            "2026-11-26 21:18:02.439 UTC [7] FATAL:  could not access status of transaction 7",
+        ] {
+            assert!(matches!(ended(words), End::Bad(_)), "{words}");
+        }
+        // Killed, out of room, asked to stop.
+        for words in [
+            "",
+            "2026-11-26 21:18:02.439 UTC [7] LOG:  redo starts at 0/2000028",
+            "2026-11-26 21:18:02.439 UTC [7] FATAL:  could not write to file: No space left on device",
+            "2026-11-26 21:18:02.439 UTC [7] FATAL:  the database system is shutting down",
+            "2026-11-26 21:18:02.439 UTC [7] FATAL:  the database system is starting up",
+            "2026-11-26 21:18:02.439 UTC [7] FATAL:  terminating connection due to administrator command",
+        ] {
+            let is_again = matches!(ended(words), End::Refused(refusal) if refusal.is_retryable);
+            assert!(is_again, "{words}");
+        }
+        let short = BootstrapError::Replay {
+            planned: "0/3".to_owned(),
+            reached: "0/2".to_owned(),
+        };
+        assert!(matches!(judged(short), End::Bad(_)));
     }
 }
