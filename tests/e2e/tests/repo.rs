@@ -164,7 +164,7 @@ fn a_bucket_is_enough_to_get_a_database_back() {
     assert_eq!(rescued.sql(rows), wanted);
     drop(rescued);
 
-    damage(&world.gcs.objects());
+    damage(world.gcs.objects());
     let ran = repo(&["check", bucket]);
     assert_eq!(
         ran.code, 0,

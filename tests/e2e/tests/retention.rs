@@ -155,7 +155,7 @@ fn i06_i09_retention_says_what_it_would_do_and_does_that() {
             Err(format!("{names:?} of {all}"))
         }
     });
-    assert_eq!(stored(&gcs.objects()), wanted);
+    assert_eq!(stored(gcs.objects()), wanted);
     // By hand, the same rules delete nothing more.
     let again = say(&server, &["snapshot", "retention", "pg", "-n", "demo"]);
     assert!(!again.contains("deleted"), "{again}");

@@ -69,37 +69,48 @@ pub(super) fn run(arguments: AgentArgs) -> Result<(), CommandError> {
         AgentCommand::Run(arguments) => run_instance(arguments),
         AgentCommand::WalPush(arguments) => {
             let answer = client::push(&arguments.socket, &arguments.name);
-            finish("archive", &arguments.name, answer)
+            finish("archive", NOT_ARCHIVED, &arguments.name, answer)
         }
         AgentCommand::WalFetch(arguments) => {
             let WalFetchArgs { socket, name, to } = arguments;
-            finish("fetch", &name, client::fetch(&socket, &name, &to))
+            let answer = client::fetch(&socket, &name, &to);
+            finish("fetch", NOT_FETCHED, &name, answer)
         }
         AgentCommand::Install { folder } => pod::install(&folder).map(drop).map_err(failed),
     }
 }
 
-/// PostgreSQL takes 1 for "there is no such file", ends its recovery and promotes; so nothing but a proven absence may end so. It does not
-/// mind how archiving fails.
-fn finish(verb: &str, name: &str, answer: std::io::Result<Answer>) -> Result<(), CommandError> {
-    match answer {
-        Ok(Answer::Done) => Ok(()),
-        Ok(Answer::Absent) => std::process::exit(ABSENT),
-        Ok(Answer::Failed(why)) => end(verb, name, &why),
-        Err(error) => end(verb, name, &format!("the agent does not answer: {error}")),
-    }
+/// PostgreSQL takes 1 for "there is no such file", ends its recovery and promotes; so nothing but a proven absence may end so.
+fn finish(
+    verb: &str,
+    code: u8,
+    name: &str,
+    answer: std::io::Result<Answer>,
+) -> Result<(), CommandError> {
+    let why = match answer {
+        Ok(Answer::Done) => return Ok(()),
+        Ok(Answer::Absent) => return Err(CommandError::Reported { code: ABSENT }),
+        Ok(Answer::Failed(why)) => why,
+        Err(error) => format!("the agent does not answer: {error}"),
+    };
+    tell(&format!("kubedb: failed to {verb} {name}: {why}"));
+    Err(CommandError::Reported { code })
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "PostgreSQL puts it into its log, whose lines have a form of their own"
+)]
+fn tell(line: &str) {
+    eprintln!("{line}");
 }
 
 /// What PostgreSQL's `restore_command` says of a file that is not there.
-const ABSENT: i32 = 1;
-/// From 126 on, PostgreSQL stops a recovery instead of ending it.
-const FAILED: i32 = 255;
-
-fn end(verb: &str, name: &str, why: &str) -> ! {
-    // It goes into PostgreSQL's log.
-    eprintln!("kubedb: failed to {verb} {name}: {why}");
-    std::process::exit(if verb == "fetch" { FAILED } else { 1 })
-}
+const ABSENT: u8 = 1;
+/// From 126 on it stops a recovery instead of ending it.
+const NOT_FETCHED: u8 = 255;
+/// Its archiver asks again.
+const NOT_ARCHIVED: u8 = 1;
 
 fn failed(error: pod::PodError) -> CommandError {
     CommandError::Server {

@@ -37,8 +37,8 @@ running, paused, or broken. What cannot be reached is refused with what can. The
 Examples:
   kubedb restore plan wal-postgres -n demo
   kubedb restore plan wal-postgres -n demo --target-time 2026-11-26T14:05:00Z
-  kubedb restore plan wal-postgres -n demo --target-name before-upgrade --snapshot wal-postgres-20261126-120002
-  kubedb restore plan wal-postgres -n demo --latest | kubedb create -f -";
+  kubedb restore plan wal-postgres -n demo --target-name before-upgrade
+  kubedb restore plan wal-postgres -n demo --snapshot wal-postgres-20261126-120002";
 
 /// What `restore` was told.
 #[derive(Args, Clone, Debug)]
@@ -126,7 +126,7 @@ async fn spec(
 ) -> Result<PostgresSpec, CommandError> {
     let living: Api<Postgres> = Api::namespaced(session.client.clone(), namespace);
     match living.get(name).await {
-        Ok(postgres) => return Ok(postgres.spec),
+        Ok(postgres) => Ok(postgres.spec),
         Err(kube::Error::Api(status)) if status.code == 404 => {
             let paused: Api<DormantDatabase> = Api::namespaced(session.client.clone(), namespace);
             let paused = paused.get_opt(name).await;

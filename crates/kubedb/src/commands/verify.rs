@@ -40,7 +40,7 @@ A standby does it where there is one. A Snapshot that is due goes first. The ans
 Examples:
   kubedb verify snap scheduled-pg-20180208-105341 -n demo
   kubedb verify snap scheduled-pg-20180208-105341 -n demo --level pages
-  kubedb verify snap instant-snapshot -n demo --database app --query 'SELECT 1 / (count(*) > 0)::int FROM orders'
+  kubedb verify snap instant-snapshot -n demo --database app --query 'SELECT id FROM orders LIMIT 1'
   kubedb verify snap instant-snapshot -n demo --no-wait";
 
 /// Pause between two looks.

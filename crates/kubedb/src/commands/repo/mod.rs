@@ -27,7 +27,7 @@ Examples:
   kubedb repo list gs://kubedb --secret gcs-secret.yaml
   kubedb repo check s3://backups/production --endpoint https://minio.example.com
   kubedb repo restore gs://kubedb scheduled-pg-20180208-105341 --to /var/lib/postgresql/rescued
-  kubedb repo restore gs://kubedb demo/wal-postgres --target-time 2026-11-26T14:05:00Z --to /var/lib/postgresql/rescued
+  kubedb repo restore gs://kubedb wal-postgres --target-time 2026-11-26T14:05:00Z --to /tmp/db
   kubedb repo stats /backups";
 
 /// What `repo` was told.

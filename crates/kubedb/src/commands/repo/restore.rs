@@ -35,7 +35,7 @@ Examples:
   kubedb repo restore /backups demo/scheduled-pg/scheduled-pg-20180208-105341 --to /tmp/rescued
   kubedb repo restore s3://backups instant-snapshot --to /tmp/rescued --dry-run
   kubedb repo restore gs://kubedb demo/wal-postgres --latest --to /tmp/rescued
-  kubedb repo restore gs://kubedb demo/wal-postgres --target-time 2026-11-26T14:05:00Z --to /tmp/rescued --dry-run";
+  kubedb repo restore gs://kubedb wal-postgres --target-time 2026-11-26T14:05:00Z --to /tmp/db";
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]

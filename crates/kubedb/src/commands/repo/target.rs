@@ -39,10 +39,10 @@ impl TargetArgs {
         RecoveryTarget {
             time: self.target_time.clone(),
             lsn: self.target_lsn.clone(),
-            xid: self.target_xid.clone().map(Into::into),
+            xid: self.target_xid.clone(),
             name: self.target_name.clone(),
             immediate: None,
-            timeline: self.target_timeline.clone().map(Into::into),
+            timeline: self.target_timeline.clone(),
             inclusive: self.exclusive.then_some(false),
         }
     }
