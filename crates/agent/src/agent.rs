@@ -231,6 +231,9 @@ impl Agent {
             };
         }
         let facts = Facts::of(self, database);
+        if let Err(error) = self.remember_archiver(&facts).await {
+            self.fail(&error, false);
+        }
         self.keep_archiver(&facts);
         let decision = instance::decide(&observe::observation(self, &facts));
         if self.reason != decision.reason {

@@ -96,6 +96,7 @@ impl Agent {
             role: StoredRole::Primary,
             last_primary: None,
             postgres_version: self.config.postgres_version.clone(),
+            archives: false,
         }
     }
 
@@ -197,16 +198,42 @@ impl Agent {
         }
     }
 
+    /// Whether WAL is archived: as the database says, or said last.
+    fn archives(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.archives)
+    }
+
+    /// Remembers whether WAL is archived. It is written before PostgreSQL is started by it.
+    pub(crate) async fn remember_archiver(&mut self, facts: &Facts) -> Result<(), ActError> {
+        let is_known = facts.database.is_some() && facts.is_ours;
+        let archives = facts.archive_storage().is_some();
+        if let Some(state) = &mut self.state
+            && is_known
+            && state.archives != archives
+        {
+            state.archives = archives;
+            state::write(&self.place.paths.state(), state)?;
+            if self.postmaster.is_some() {
+                tracing::info!(
+                    archives,
+                    "PostgreSQL starts anew, since it archives otherwise"
+                );
+                self.stop().await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Archives the WAL of this primary where its database says, from before PostgreSQL starts.
     pub(crate) fn keep_archiver(&self, facts: &Facts) {
         let (Some(storage), Some(state)) = (facts.archive_storage(), &self.state) else {
-            // An API that does not answer changes nothing.
-            if facts.database.is_some() {
+            // An API that does not answer changes nothing, and neither does another database of the name.
+            if facts.database.is_some() && facts.is_ours {
                 self.desk.set_archiver(None);
             }
             return;
         };
-        if state.role != StoredRole::Primary {
+        if state.role != StoredRole::Primary || !facts.is_ours {
             return;
         }
         let known = self.desk.archiver();
@@ -269,7 +296,7 @@ impl Agent {
         };
         let configuration = Configuration {
             wal: WalSettings {
-                archive_command: facts.archive_storage().map(|_| self.commands.push()),
+                archive_command: self.archives().then(|| self.commands.push()),
                 recovery: None,
             },
             listen: Some((self.config.listen_address.clone(), self.config.port)),

@@ -32,6 +32,9 @@ pub struct InstanceState {
     /// `host:port` of the primary that was followed last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_primary: Option<String>,
+    /// Whether WAL is archived, as the database last said. A server that is started while the API is away must neither drop WAL nor keep it for nobody.
+    #[serde(default)]
+    pub archives: bool,
     /// Full version of the build that made the data.
     pub postgres_version: String,
 }
@@ -203,6 +206,7 @@ mod tests {
             role: StoredRole::Primary,
             last_primary: None,
             postgres_version: "9.6.24".to_owned(),
+            archives: false,
         };
         write(&path, &state).unwrap();
         assert_eq!(read(&path).unwrap(), Some(state));

@@ -38,6 +38,7 @@ fn state(lineage: &str) -> InstanceState {
         role: StoredRole::Primary,
         last_primary: None,
         postgres_version: "15.2".to_owned(),
+        archives: false,
     }
 }
 

@@ -4,12 +4,14 @@
 
 use std::{
     io::Write as _,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
 
 use kubedb_e2e::{
+    instance::Instance,
     kubedb::{binary, run},
     process::signal,
     wait::eventually,
@@ -447,4 +449,54 @@ fn t19_a_recovery_that_is_killed_or_loses_its_store_begins_anew_and_comes_whole(
     world.sql_becomes("back", ROWS, "1 2 3 4 5 6");
     let kept = world.instance("back", 0).join("data.new");
     assert!(!kept.exists());
+}
+
+#[test]
+fn t04_a_server_that_starts_while_the_api_is_away_archives_nothing_into_nowhere() {
+    let mut world = World::new();
+    {
+        let source = Source::begin(&world, "src", "15");
+        source.step(1);
+        source.archive();
+    }
+    let instance = Instance::of(&world, "src", 0);
+    let config = world.agent_folder("src", 0).join("agent.json");
+    let victims = [
+        world.agent("src", 0).unwrap(),
+        world.postmaster("src", 0).unwrap(),
+    ];
+    world.server.kill();
+    for victim in victims {
+        signal(victim, 9);
+    }
+    // As a kubelet restarts a container while no API server answers.
+    let owner = std::fs::metadata(instance.data()).unwrap();
+    let mut agent = Command::new("setpriv")
+        .args([
+            format!("--reuid={}", owner.uid()),
+            format!("--regid={}", owner.gid()),
+        ])
+        .arg("--clear-groups")
+        .arg(binary())
+        .args(["agent", "run", "--config"])
+        .arg(config)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    instance.becomes("SELECT pg_is_in_recovery()", "f");
+    instance.sql("INSERT INTO step VALUES (2)").unwrap();
+    instance.sql("SELECT pg_switch_wal()").unwrap();
+    let failed = "SELECT failed_count > 0 AND last_archived_wal IS NULL FROM pg_stat_archiver";
+    instance.becomes(failed, "t");
+    signal(agent.id(), 15);
+    agent.wait().unwrap();
+    world.server.kill_and_restart().unwrap();
+    world.sql_becomes("src", "SELECT count(*) FROM step", "2");
+    let source = Source {
+        world: &world,
+        name: "src".to_owned(),
+        version: "15",
+    };
+    source.archive();
+    assert_eq!(source.recovered("base", "{timeline: latest}"), "1 2");
 }
