@@ -73,6 +73,9 @@ pub enum BootstrapError {
     /// A target that makes no sense.
     #[error("failed to understand the target of the recovery")]
     Target(#[from] kubedb_core::recovery::ReadTargetError),
+    /// The source has raised settings behind the Snapshot, which replay needs as high.
+    #[error("failed to replay WAL: its source has raised settings that recovery needs as high")]
+    Lags,
     /// PostgreSQL ended because a file could not be fetched.
     #[error("failed to recover: {why}")]
     Fetch {

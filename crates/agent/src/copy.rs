@@ -41,7 +41,7 @@ impl Agent {
             lineage,
             role: StoredRole::Standby,
             last_primary: Some(primary.to_owned()),
-            ..self.first_state()
+            ..self.first_state(facts)
         };
         let (place, slot) = (self.place.clone(), standby_slot(self.config.ordinal));
         let cancel = CancellationToken::new();
@@ -60,7 +60,7 @@ impl Agent {
         let Some(source) = source else { return Ok(()) };
         let restore = Restore {
             place: self.place.clone(),
-            state: self.first_state(),
+            state: self.first_state(facts),
             source,
             api: self.api.clone(),
             desk: self.desk.clone(),

@@ -59,6 +59,10 @@ impl Agent {
             .state
             .as_ref()
             .is_some_and(|state| state.role == StoredRole::Primary);
+        if is_primary && self.archives_otherwise().await? {
+            tracing::warn!("PostgreSQL was started without its archive; starts anew");
+            return self.stop().await;
+        }
         let ready = match &facts.database {
             None => return Ok(()),
             Some(database) if is_primary => self.prepare_primary(facts, database).await,
@@ -80,6 +84,17 @@ impl Agent {
                 Ok(())
             }
             (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Whether WAL is to be archived, and the server that runs drops it.
+    async fn archives_otherwise(&self) -> Result<bool, ActError> {
+        match &self.sql {
+            Some(sql) if self.archives() => {
+                let command = sql.archive_command().await?;
+                Ok(command != self.commands.push())
+            }
+            _ => Ok(false),
         }
     }
 

@@ -1,6 +1,6 @@
 //! From the files of a Snapshot to a cluster of its own: replay as far as planned, then promote, then look where it was promoted.
 
-use std::{process::Stdio, time::Duration};
+use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
 use jiff::Timestamp;
 use kubedb_core::{
@@ -14,7 +14,7 @@ use crate::{
     archive::WalSource,
     bootstrap::{BootstrapError, Place},
     postgres::{
-        configuration::Configuration,
+        configuration::{Configuration, needs_of},
         process::{Postmaster, StopMode, last_words},
     },
     sql::Session,
@@ -32,6 +32,8 @@ const BLIND_AFTER: Duration = Duration::from_secs(5);
 const SETTLED: Duration = Duration::from_secs(2);
 /// A server that has asked for what lies behind the end of its archive and does not answer either ends soon, or never.
 const SILENT: Duration = Duration::from_secs(60);
+/// Restarts that a source may have had for higher settings behind one Snapshot.
+const RAISES: usize = 16;
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(50);
 /// Longest history of timelines that is read.
@@ -80,6 +82,12 @@ impl Aim<'_> {
             .is_none_or(|behind| behind.source.is_exhausted())
     }
 
+    /// Whether PostgreSQL waits for a file.
+    fn is_fetching(&self) -> bool {
+        self.archive
+            .is_some_and(|behind| behind.source.is_fetching())
+    }
+
     fn given(&self) -> u64 {
         self.archive.map_or(0, |behind| behind.source.given())
     }
@@ -119,11 +127,12 @@ pub(crate) async fn recover(
     configuration: &Configuration,
     aim: &Aim<'_>,
 ) -> Result<(), BootstrapError> {
-    let recovered = attempt(place, configuration, aim).await;
+    let mut configuration = configuration.clone();
+    let recovered = raising(place, &mut configuration, aim).await;
     match (recovered, aim.archive) {
         (Err(BootstrapError::NotReached { .. }), Some(behind)) if behind.ends_as_wanted() => {
             tracing::info!("no later commit is archived: its end is what was asked for");
-            to_the_end(place, configuration, aim.planned, behind).await?;
+            to_the_end(place, &configuration, aim.planned, behind).await?;
         }
         (recovered, _) => recovered?,
     }
@@ -156,13 +165,46 @@ async fn to_the_end(
     attempt(place, &configuration, &aim).await
 }
 
+/// Tries, and again with higher settings where the source has raised one behind the Snapshot: PostgreSQL stands still or ends there, and has noted
+/// what it needs.
+async fn raising(
+    place: &Place,
+    configuration: &mut Configuration,
+    aim: &Aim<'_>,
+) -> Result<(), BootstrapError> {
+    for _ in 0..RAISES {
+        let recovered = attempt(place, configuration, aim).await;
+        match (recovered, raised(place, configuration)) {
+            (Err(BootstrapError::Lags | BootstrapError::Start { .. }), Some(needs)) => {
+                tracing::info!(
+                    ?needs,
+                    "the source has raised settings; goes on with as much"
+                );
+                configuration.at_least.extend(needs);
+            }
+            (recovered, _) => return recovered,
+        }
+    }
+    Err(BootstrapError::Lags)
+}
+
+/// Settings that the replayed WAL needs higher than they are.
+fn raised(place: &Place, configuration: &Configuration) -> Option<BTreeMap<String, u64>> {
+    let needs = needs_of(&place.new_control().ok()?);
+    let higher: BTreeMap<String, u64> = needs
+        .into_iter()
+        .filter(|(name, value)| *value > configuration.setting(name))
+        .collect();
+    (!higher.is_empty()).then_some(higher)
+}
+
 async fn attempt(
     place: &Place,
     configuration: &Configuration,
     aim: &Aim<'_>,
 ) -> Result<(), BootstrapError> {
     let mut postmaster = place.launch(configuration)?;
-    let recovered = replay_and_promote(place, &mut postmaster, aim).await;
+    let recovered = replay_and_promote(place, &mut postmaster, configuration, aim).await;
     postmaster.stop(StopMode::Fast).await?;
     recovered
 }
@@ -171,19 +213,32 @@ async fn attempt(
 async fn replay_and_promote(
     place: &Place,
     postmaster: &mut Postmaster,
+    configuration: &Configuration,
     aim: &Aim<'_>,
 ) -> Result<(), BootstrapError> {
-    let Some(session) = answer(place, postmaster, aim).await? else {
+    let Some(mut session) = answer(place, postmaster, aim).await? else {
         return Ok(());
     };
     let mut moved = Moved::new();
+    let mut lost: Option<Instant> = None;
     loop {
         let view = match session.view(place.dialect).await {
             Ok(view) => view,
-            // It ends where a target lies before the consistent state, and its sessions end when it promotes by itself up to 9.6.
+            // It ends where a target lies before the consistent state.
             Err(_) if !postmaster.is_running() => return Err(aim.ended(place)),
-            Err(error) => return Err(error.into()),
+            Err(error) if lost.get_or_insert_with(Instant::now).elapsed() > SILENT => {
+                return Err(error.into());
+            }
+            // Hours of replay are not given up for one answer.
+            Err(_) => {
+                tokio::time::sleep(POLL).await;
+                if let Ok(another) = place.connect().await {
+                    session = another;
+                }
+                continue;
+            }
         };
+        lost = None;
         if !view.in_recovery {
             return Ok(());
         }
@@ -200,8 +255,11 @@ async fn replay_and_promote(
             }
             (false, _) => {}
         }
+        if moved.rests(SETTLED) && raised(place, configuration).is_some() {
+            return Err(BootstrapError::Lags);
+        }
         // A store that is away makes it stand still too: whoever fetches from it gives up by itself.
-        if moved.rests(REPLAY_STANDSTILL) && (aim.archive.is_none() || aim.is_exhausted()) {
+        if moved.rests(REPLAY_STANDSTILL) && !aim.is_fetching() {
             return Err(BootstrapError::Replay {
                 planned: aim.planned.to_string(),
                 reached: view

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use kubedb_api::{archiver::Recovery, protocol::RestoreSource};
 use kubedb_core::recovery::Target;
 use kubedb_engine::{
-    archive::{Found, find, inventory},
+    archive::{Found, Wish, find, inventory},
     repository::keys::{DatabaseFolder, NameError},
     restore::{RestoreRequest, RestoredCluster, fetch},
     store::Store,
@@ -104,7 +104,12 @@ impl Restore {
             (manifest, _) if !manifest.is_empty() => Some(manifest.as_str()),
             (_, name) => name.as_deref(),
         };
-        let found = find(&lineages, &archive, &folder, &target, wanted)??;
+        let wish = Wish {
+            target: &target,
+            snapshot: wanted,
+            covered: self.covered_time(),
+        };
+        let found = find(&lineages, &archive, &folder, wish)??;
         let plan = &found.plan;
         tracing::info!(
             snapshot = plan.base.snapshot,

@@ -86,7 +86,7 @@ impl Agent {
     }
 
     /// State of a database that begins here.
-    pub(crate) fn first_state(&self) -> InstanceState {
+    pub(crate) fn first_state(&self, facts: &Facts) -> InstanceState {
         InstanceState {
             database_uid: self.config.data_uid().to_owned(),
             lineage: uuid::Uuid::new_v4().to_string(),
@@ -96,7 +96,7 @@ impl Agent {
             role: StoredRole::Primary,
             last_primary: None,
             postgres_version: self.config.postgres_version.clone(),
-            archives: false,
+            archives: facts.archive_storage().is_some(),
         }
     }
 
@@ -113,7 +113,7 @@ impl Agent {
             Some(database) => self.scripts(database).await?,
             None => Vec::new(),
         };
-        let (place, state) = (self.place.clone(), self.first_state());
+        let (place, state) = (self.place.clone(), self.first_state(facts));
         let cancel = CancellationToken::new();
         self.begin(InstancePhase::Bootstrapping, &cancel, async move {
             bootstrap::initialise(&place, &scripts, |control| InstanceState {
@@ -199,7 +199,7 @@ impl Agent {
     }
 
     /// Whether WAL is archived: as the database says, or said last.
-    fn archives(&self) -> bool {
+    pub(crate) fn archives(&self) -> bool {
         self.state.as_ref().is_some_and(|state| state.archives)
     }
 
@@ -431,14 +431,18 @@ impl Agent {
 impl Agent {
     /// What was committed before now lies before the position that the primary has told since.
     async fn note_coverage(&self, before: Timestamp, view: &ServerView) {
-        let (Some(archiver), Some(sql), Some(lsn)) = (self.desk.archiver(), &self.sql, view.lsn)
-        else {
+        let (Some(archiver), Some(sql)) = (self.desk.archiver(), &self.sql) else {
             return;
         };
         if view.in_recovery {
             return;
         }
-        if let Ok(transactions) = sql.transactions().await {
+        // In this order: what has committed by the first lies before the second.
+        let Ok(transactions) = sql.transactions().await else {
+            return;
+        };
+        if let Ok(lsn) = sql.insert_lsn(self.place.dialect).await {
+            let lsn = archiver.settled(lsn);
             let ends = archiver.look(Look {
                 at: before,
                 lsn,

@@ -158,6 +158,21 @@ impl Session {
         Ok(text.unwrap_or_default())
     }
 
+    /// Where the next change will be written: whatever has committed lies before it, written or not.
+    pub async fn insert_lsn(&self, dialect: PgDialect) -> Result<Lsn, SqlError> {
+        let query = dialect.insert_lsn();
+        let text = self.text("ask for the position", &query).await?;
+        let text = text.unwrap_or_default();
+        text.parse().map_err(|_| SqlError::Understand { text })
+    }
+
+    /// The command that archives, as the running server has it.
+    pub async fn archive_command(&self) -> Result<String, SqlError> {
+        let query = "SELECT setting FROM pg_settings WHERE name = 'archive_command'";
+        let text = self.text("ask for archive_command", query).await?;
+        Ok(text.unwrap_or_default())
+    }
+
     /// Ends the segment in work.
     pub async fn switch_wal(&self, dialect: PgDialect) -> Result<(), SqlError> {
         self.run("end a segment of WAL", dialect.switch_wal()).await

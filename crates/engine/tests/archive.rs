@@ -13,7 +13,7 @@ use kubedb_core::{
     recovery::{Goal, PlanError, Target},
 };
 use kubedb_engine::{
-    archive::{Archive, ArchiveError, find, inventory},
+    archive::{Archive, ArchiveError, Wish, find, inventory},
     repository::keys::DatabaseFolder,
     store::Store,
 };
@@ -246,6 +246,14 @@ async fn absence_is_told_only_where_it_is_proven() {
     assert_eq!(archive.fetch("00000002.history").await.unwrap(), None);
 }
 
+fn wish<'a>(target: &'a Target, snapshot: Option<&'a str>) -> Wish<'a> {
+    Wish {
+        target,
+        snapshot,
+        covered: None,
+    }
+}
+
 /// Archives what a server has finished, as its archiver would.
 async fn archive_all(server: &Server, store: &Store) -> Vec<String> {
     server.sql_by_socket("SELECT pg_switch_wal()").await;
@@ -298,7 +306,7 @@ async fn a_recovery_is_planned_from_what_a_bucket_holds() {
     assert_eq!(lineages.len(), 2);
     assert_eq!(lineages[LINEAGE].bases.len(), 2);
     let plan = |target: &Target, wanted: Option<&str>| {
-        find(&lineages, &store, &folder(), target, wanted).unwrap()
+        find(&lineages, &store, &folder(), wish(target, wanted)).unwrap()
     };
     let found = plan(&Target::latest(), Some("first")).unwrap();
     assert_eq!(found.lineage, LINEAGE);
@@ -329,8 +337,7 @@ async fn a_recovery_is_planned_from_what_a_bucket_holds() {
         &shorter,
         &store,
         &folder(),
-        &Target::latest(),
-        Some("first"),
+        wish(&Target::latest(), Some("first")),
     )
     .unwrap();
     assert_ne!(shorter.unwrap().plan.last, found.plan.last);

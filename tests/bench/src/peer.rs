@@ -20,6 +20,7 @@ const PREFIX: &str = "pgbackrest";
 #[derive(Debug)]
 pub(crate) struct PgBackRest {
     configuration: PathBuf,
+    spool: PathBuf,
     /// Its own word for its version.
     pub(crate) version: String,
 }
@@ -82,6 +83,7 @@ pg1-user=postgres
             .map_err(failed("write pgbackrest.conf"))?;
         Ok(Self {
             configuration,
+            spool: folder.join("spool"),
             version,
         })
     }
@@ -105,9 +107,11 @@ pg1-user=postgres
         timed(&mut self.command(cluster, &["--type=incr", "backup"]))
     }
 
-    /// Makes the repository, which is not part of what is timed.
+    /// Makes the repository, which is not part of what is timed. What it has noted of a former one goes.
     pub(crate) fn make(&self, cluster: &Cluster, s3: &S3) -> Result<(), String> {
         s3.forget(PREFIX)?;
+        fs::remove_dir_all(&self.spool).map_err(failed("empty the spool"))?;
+        cluster.owner.folder(&self.spool)?;
         quiet(&mut self.command(cluster, &["--no-online", "stanza-create"]))
     }
 

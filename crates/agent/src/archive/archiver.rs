@@ -36,6 +36,8 @@ const PUSH_LIMIT: Duration = Duration::from_secs(90);
 const LIST_EVERY: Duration = Duration::from_secs(5);
 /// WAL that no Snapshot needs any more is looked for this often, and when the earliest Snapshot has changed.
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+/// Bytes of the header of a segment.
+const HEADER_BYTES: u64 = 40;
 /// Histories that are looked for at the start.
 const HISTORIES: usize = 1_024;
 
@@ -74,6 +76,8 @@ pub(crate) struct Archiver {
 #[derive(Default)]
 struct State {
     archive: Option<Archive>,
+    /// The one of before a failure.
+    former: Option<Archive>,
     has_histories: bool,
     on_the_way: BTreeMap<String, Stored>,
     waiting: VecDeque<String>,
@@ -190,7 +194,8 @@ impl Archiver {
             waiting.take(AHEAD).cloned().collect()
         };
         for name in next {
-            drop(self.begin(&name));
+            // Somebody has to wait for it, or nobody sees that it has failed.
+            drop(tokio::spawn(self.begin(&name).map(drop)));
         }
     }
 
@@ -251,7 +256,10 @@ impl Archiver {
             }
             Err(why) => {
                 // The Secret may have been changed since.
-                self.state().archive = None;
+                let mut state = self.state();
+                if let Some(archive) = state.archive.take() {
+                    state.former = Some(archive);
+                }
                 Err(why)
             }
         }
@@ -281,7 +289,11 @@ impl Archiver {
             return Ok(archive.clone());
         }
         let to = &self.to;
-        let store = (self.opener)().await?;
+        let store = match (self.opener)().await {
+            Ok(store) => store,
+            // The Secret cannot be read while the API is away. The keys of before may still be good.
+            Err(why) => return self.state().former.clone().ok_or(why),
+        };
         let folder = DatabaseFolder::new(&to.namespace, &to.database);
         let archive = folder.and_then(|folder| {
             Archive::new(
@@ -335,6 +347,16 @@ impl Archiver {
         let (files, bytes) = (unneeded.keys.len(), unneeded.bytes);
         tracing::info!(files, bytes, keep = ?unneeded.keep, "deleted WAL that no Snapshot needs");
         Ok(())
+    }
+
+    /// A position just behind the header of a segment is the end of the one before: nothing lies in between.
+    pub(crate) fn settled(&self, lsn: Lsn) -> Lsn {
+        let offset = lsn.offset(self.to.segment_bytes);
+        if offset <= HEADER_BYTES {
+            Lsn(lsn.0 - offset)
+        } else {
+            lsn
+        }
     }
 
     /// Notes a look at the primary, and says whether its segment shall be ended.

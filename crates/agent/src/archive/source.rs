@@ -1,7 +1,7 @@
 //! Gives archived WAL to a PostgreSQL that recovers, a few segments ahead of its asking.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -47,6 +47,8 @@ pub(crate) struct Unfetched {
 pub(crate) struct WalSource {
     archive: Archive,
     plan: RecoveryPlan,
+    /// Segments that were there when the recovery was planned.
+    needed: BTreeSet<Segment>,
     state: Mutex<State>,
 }
 
@@ -56,6 +58,8 @@ struct State {
     /// Segments behind the planned ones that are proven absent, and how often each was asked for.
     absent: BTreeMap<u64, u32>,
     given: u64,
+    /// Questions that are not answered yet.
+    asked: u32,
     /// What could not be fetched last; PostgreSQL has ended for it.
     unfetched: Option<Unfetched>,
     /// Number of the last segment that was given out.
@@ -74,9 +78,11 @@ impl std::fmt::Debug for State {
 
 impl WalSource {
     pub(crate) fn new(archive: Archive, plan: RecoveryPlan) -> Self {
+        let needed = plan.needed(archive.segment_bytes()).collect();
         Self {
             archive,
             plan,
+            needed,
             state: Mutex::default(),
         }
     }
@@ -115,6 +121,13 @@ impl WalSource {
 
     /// Answers PostgreSQL. Absence is told only where it is proven: PostgreSQL takes it for the end of all WAL.
     pub(crate) async fn fetch(&self, name: &str, to: &Path) -> Answer {
+        self.state().asked += 1;
+        let answer = self.answer(name, to).await;
+        self.state().asked -= 1;
+        answer
+    }
+
+    async fn answer(&self, name: &str, to: &Path) -> Answer {
         let kind = WalFile::read(name, self.archive.segment_bytes());
         let is_hidden =
             matches!(kind, Some(WalFile::Segment(segment)) if self.is_beyond_cap(segment));
@@ -146,6 +159,15 @@ impl WalSource {
                     Err(error) => Answer::Failed(error.to_string()),
                 }
             }
+            Ok(None) if !is_hidden && self.is_needed(kind) => {
+                let why =
+                    format!("{name} was in the archive when the recovery was planned, and is gone");
+                self.state().unfetched = Some(Unfetched {
+                    why: why.as_str().into(),
+                    is_damaged: false,
+                });
+                Answer::Failed(why)
+            }
             Ok(None) => {
                 if let Some(WalFile::Segment(segment)) = kind
                     && (is_hidden || self.is_behind(segment))
@@ -160,6 +182,15 @@ impl WalSource {
                 Answer::Failed(why)
             }
         }
+    }
+
+    fn is_needed(&self, kind: Option<WalFile>) -> bool {
+        matches!(kind, Some(WalFile::Segment(segment)) if self.needed.contains(&segment))
+    }
+
+    /// Whether PostgreSQL waits for an answer.
+    pub(crate) fn is_fetching(&self) -> bool {
+        self.state().asked > 0
     }
 
     fn is_behind(&self, segment: Segment) -> bool {

@@ -107,6 +107,14 @@ pub fn needs_of(control: &ControlFile) -> BTreeMap<String, u64> {
 }
 
 impl Configuration {
+    /// What a setting that recovery needs is set to.
+    #[must_use]
+    pub fn setting(&self, name: &str) -> u64 {
+        self.needs()
+            .find(|(known, _)| *known == name)
+            .map_or(u64::MAX, |(_, value)| value)
+    }
+
     fn needs(&self) -> impl Iterator<Item = (&'static str, u64)> {
         NEEDS.iter().map(|(name, value)| {
             let bound = self.at_least.get(*name).copied().unwrap_or(0);
@@ -118,7 +126,12 @@ impl Configuration {
     /// `postgresql.conf` and may be older than the WAL that is replayed.
     #[must_use]
     pub fn overrides(&self) -> Vec<String> {
-        let fixed = self.wal.fixed().into_iter();
+        let mut fixed = self.wal.fixed();
+        if self.dialect.has_archive_library() {
+            // It would take the place of the command, and come along with a copy.
+            fixed.push(("archive_library", String::new()));
+        }
+        let fixed = fixed.into_iter();
         let mut overrides: Vec<String> = fixed
             .map(|(name, value)| format!("{name}={value}"))
             .collect();

@@ -52,6 +52,14 @@ pub struct RecoveryPlan {
 }
 
 impl RecoveryPlan {
+    fn no_wal(&self, target: &Target) -> PlanError {
+        PlanError::NoWal {
+            target: target.to_string(),
+            snapshot: self.base.snapshot.clone(),
+            stop: self.base.stop,
+        }
+    }
+
     /// The segments behind the Snapshot, in order.
     pub fn needed(&self, segment_bytes: u64) -> impl Iterator<Item = Segment> + '_ {
         let first = self.base.stop.segment(segment_bytes);
@@ -108,7 +116,7 @@ pub enum PlanError {
     },
     /// Nothing is archived behind the Snapshot.
     #[error(
-        "{target} lies behind what is archived: there is no WAL behind Snapshot {snapshot} (LSN {stop})"
+        "{target} lies behind what is archived: there is no WAL behind Snapshot {snapshot} (LSN {stop}). Without a target the Snapshot itself comes back"
     )]
     NoWal {
         /// The target.
@@ -166,12 +174,13 @@ fn others(known: &[u32]) -> String {
 }
 
 /// Chooses the Snapshot and the timeline, and follows the WAL as far as it goes. `bases` and `holdings` are of one lineage; `wanted` names a Snapshot;
-/// `place` is where was looked, in words.
+/// until `covered` everything is archived, as somebody knows; `place` is where was looked, in words.
 pub fn plan(
     bases: &[Base],
     holdings: &Holdings,
     target: &Target,
     wanted: Option<&str>,
+    covered: Option<Timestamp>,
     segment_bytes: u64,
     place: &str,
 ) -> Result<RecoveryPlan, PlanError> {
@@ -195,7 +204,11 @@ pub fn plan(
         path,
         reason,
     };
-    check_reach(&plan, &reach, target, segment_bytes)?;
+    // An archive in which nothing ever was is no proof that nothing came behind the Snapshot.
+    if target.goal == Goal::Latest && holdings.segments.is_empty() {
+        return Err(plan.no_wal(target));
+    }
+    check_reach(&plan, &reach, target, covered, segment_bytes)?;
     Ok(plan)
 }
 
@@ -387,8 +400,10 @@ fn check_reach(
     plan: &RecoveryPlan,
     reach: &Reach,
     target: &Target,
+    covered: Option<Timestamp>,
     segment_bytes: u64,
 ) -> Result<(), PlanError> {
+    let latest = covered.map_or(plan.latest, |covered| covered.max(plan.latest));
     let end = plan
         .last
         .map_or(plan.base.stop, |last| last.end(segment_bytes));
@@ -396,8 +411,7 @@ fn check_reach(
         Goal::Immediate => return Ok(()),
         Goal::Lsn(lsn) => lsn <= end,
         Goal::Time(time) => {
-            time <= plan
-                .latest
+            time <= latest
                 .saturating_add(CLOCKS_APART)
                 .unwrap_or(Timestamp::MAX)
         }
@@ -418,11 +432,7 @@ fn check_reach(
             last: last.name(segment_bytes),
             latest: plan.latest,
         }),
-        (false, None) => Err(PlanError::NoWal {
-            target: target.to_string(),
-            snapshot: plan.base.snapshot.clone(),
-            stop: plan.base.stop,
-        }),
+        (false, None) => Err(plan.no_wal(target)),
     }
 }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use kubedb_core::{
     archive::{Holdings, WalFile, read_history},
     lsn::{Lsn, TimelineId},
-    recovery::{Base, PlanError, RecoveryPlan, Target, plan},
+    recovery::{Base, Goal, PlanError, RecoveryPlan, Target, plan},
 };
 
 use super::{Archive, ArchiveError, SEGMENT_BYTES, SUFFIX, WAL_FOLDER, archives};
@@ -26,12 +26,14 @@ const READERS: usize = 8;
 const HISTORIES: usize = 4_096;
 
 /// One lineage: databases of one name that were made one after another have one each.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Lineage {
     /// Snapshots that can be restored, the oldest first.
     pub bases: Vec<Base>,
     /// What is archived.
     pub holdings: Holdings,
+    /// When its last file was stored; the beginning of time where there is none.
+    pub newest: Timestamp,
     /// Bytes of a segment.
     pub segment_bytes: u64,
     /// Identifier of the cluster.
@@ -149,6 +151,18 @@ impl Summary {
     }
 }
 
+impl Default for Lineage {
+    fn default() -> Self {
+        Self {
+            bases: Vec::new(),
+            holdings: Holdings::default(),
+            newest: Timestamp::MIN,
+            segment_bytes: 0,
+            system_identifier: 0,
+        }
+    }
+}
+
 impl Lineage {
     fn add(&mut self, key: String, manifest: &Summary) {
         self.segment_bytes = manifest.segment_bytes;
@@ -163,7 +177,7 @@ impl Lineage {
 
     fn latest(&self) -> Timestamp {
         let created = self.bases.iter().map(|base| base.created);
-        created.max().unwrap_or(Timestamp::MIN)
+        created.max().unwrap_or(Timestamp::MIN).max(self.newest)
     }
 }
 
@@ -191,13 +205,16 @@ async fn list(
     let note = |listed: crate::store::Listed, millis: i64| {
         let mut parts = listed.key.strip_prefix(folder.as_str())?.split('/').skip(1);
         let (lineage, middle, file) = (parts.next()?, parts.next()?, parts.next()?);
-        let known = lineages.get_mut(lineage)?;
+        let stored = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MIN);
+        // One without a Snapshot counts too: it may be the one that is meant.
+        uuid::Uuid::try_parse(lineage).ok()?;
+        let known = lineages.entry(lineage.to_owned()).or_default();
+        known.newest = known.newest.max(stored);
         let name = file
             .strip_suffix(SUFFIX)
             .filter(|_| middle == WAL_FOLDER && parts.next().is_none())?;
         match WalFile::read(name, known.segment_bytes)? {
             WalFile::Segment(segment) => {
-                let stored = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MIN);
                 known.holdings.segments.insert(segment, stored);
             }
             WalFile::History(timeline) => histories.push((lineage.to_owned(), timeline)),
@@ -269,36 +286,48 @@ impl Lineage {
     }
 }
 
-/// Finds a recovery to `target`: in the lineage of the Snapshot that `wanted` names, by its name or by the key of its manifest; else in the latest lineage that has one.
+/// What a recovery is wanted to.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// The target.
+    pub target: &'a Target,
+    /// Snapshot to begin from, by its name or by the key of its manifest.
+    pub snapshot: Option<&'a str>,
+    /// Whatever had been committed by then is archived, as somebody knows.
+    pub covered: Option<Timestamp>,
+}
+
+/// Finds a recovery: in the lineage of the Snapshot that is named, else in the latest. An earlier database of the name is meant by nothing but a time that lies
+/// before the later one.
 pub fn find(
     lineages: &BTreeMap<String, Lineage>,
     archive: &Store,
     database: &DatabaseFolder,
-    target: &Target,
-    wanted: Option<&str>,
+    wish: Wish<'_>,
 ) -> Result<Result<Found, PlanError>, ArchiveError> {
-    let is_wanted = |base: &Base| {
-        wanted.is_none_or(|wanted| base.snapshot == wanted || base.manifest == wanted)
+    let is_named = |base: &Base| {
+        let names = |wanted| base.snapshot == wanted || base.manifest == wanted;
+        wish.snapshot.is_some_and(names)
     };
     let mut suited: Vec<(&String, &Lineage)> = lineages
         .iter()
-        .filter(|(_, lineage)| lineage.bases.iter().any(is_wanted))
+        .filter(|(_, lineage)| wish.snapshot.is_none() || lineage.bases.iter().any(is_named))
         .collect();
     suited.sort_by_key(|(_, lineage)| std::cmp::Reverse(lineage.latest()));
     let mut refused = None;
     for (name, lineage) in suited {
-        let named = wanted.and_then(|wanted| {
-            let found = lineage.bases.iter().find(|base| base.manifest == wanted);
-            found.map(|base| base.snapshot.as_str()).or(Some(wanted))
-        });
-        match plan(
+        let named = lineage.bases.iter().find(|base| is_named(base));
+        let planned = plan(
             &lineage.bases,
             &lineage.holdings,
-            target,
-            named,
+            wish.target,
+            named.map(|base| base.snapshot.as_str()),
+            wish.covered,
             lineage.segment_bytes,
             archive.label(),
-        ) {
+        );
+        let is_time = matches!(wish.target.goal, Goal::Time(_));
+        match planned {
             Ok(plan) => {
                 let archive = lineage.archive(archive, database, name)?;
                 let lineage = name.clone();
@@ -309,22 +338,27 @@ pub fn find(
                 }));
             }
             // What is said of the latest is said.
-            Err(error) => drop(refused.get_or_insert(error)),
+            Err(error @ (PlanError::TooEarly { .. } | PlanError::NoBase { .. })) if is_time => {
+                refused.get_or_insert(error);
+            }
+            Err(error) => return Ok(Err(error)),
         }
     }
-    let known = || {
-        lineages
-            .values()
-            .flat_map(|lineage| lineage.bases.iter().map(|base| base.snapshot.clone()))
-            .collect()
-    };
-    Ok(Err(refused.unwrap_or_else(|| match wanted {
-        Some(name) if !lineages.is_empty() => PlanError::UnknownBase {
+    Ok(Err(
+        refused.unwrap_or_else(|| unknown(lineages, archive, wish))
+    ))
+}
+
+fn unknown(lineages: &BTreeMap<String, Lineage>, archive: &Store, wish: Wish<'_>) -> PlanError {
+    let bases = lineages.values().flat_map(|lineage| &lineage.bases);
+    let known: Vec<String> = bases.map(|base| base.snapshot.clone()).collect();
+    match wish.snapshot {
+        Some(name) if !known.is_empty() => PlanError::UnknownBase {
             name: name.to_owned(),
-            known: known(),
+            known,
         },
         _ => PlanError::NoBase {
             place: archive.label().to_owned(),
         },
-    })))
+    }
 }

@@ -10,7 +10,7 @@ mod prune;
 mod push;
 
 pub use error::ArchiveError;
-pub use inventory::{Found, Lineage, find, inventory};
+pub use inventory::{Found, Lineage, Wish, find, inventory};
 pub use place::Placement;
 pub use prune::Unneeded;
 pub use push::Pushed;

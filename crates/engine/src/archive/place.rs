@@ -177,7 +177,9 @@ fn instruct(
     );
     let file = data.join("postgresql.auto.conf");
     let old = fs::read_to_string(&file).unwrap_or_default();
-    let mut text = format!("{old}\n# Written by kubedb for a recovery.\n{needs}");
+    // Where it answers nobody before the end, settings that its source has raised meanwhile do not stop it.
+    let mut text =
+        format!("{old}\n# Written by kubedb for a recovery.\nhot_standby = 'off'\n{needs}");
     match dialect.recovery_files() {
         RecoveryFiles::RecoveryConf => {
             let standby = if mode == Mode::Standby { "on" } else { "off" };

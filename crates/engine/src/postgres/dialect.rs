@@ -84,6 +84,22 @@ impl PgDialect {
         )
     }
 
+    /// Query for the position at which a primary inserts next.
+    #[must_use]
+    pub fn insert_lsn(self) -> String {
+        format!(
+            "SELECT pg_catalog.pg_current_{}_insert_{}()::text",
+            self.wal(),
+            self.lsn()
+        )
+    }
+
+    /// Whether a library may archive in the place of the command.
+    #[must_use]
+    pub fn has_archive_library(self) -> bool {
+        self.major >= 15
+    }
+
     /// Query for the replay position of a standby; null before anything was replayed.
     #[must_use]
     pub fn replay_lsn(self) -> String {

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kubedb_agent::location::{location, reads_no_secret};
 use kubedb_api::{DormantDatabase, Postgres, PostgresSpec, Snapshot, storage::SnapshotStorage};
 use kubedb_core::recovery::Target;
 use kubedb_engine::{
-    archive::{Lineage, find, inventory},
+    archive::{Lineage, Wish, find, inventory},
     repository::keys::DatabaseFolder,
     store::{Credentials, Store},
 };
@@ -79,7 +80,7 @@ pub(super) async fn run(
     let target = arguments.target.read()?.unwrap_or_else(Target::latest);
     let session = Session::open(server).await?;
     let namespace = arguments.namespace.namespace.as_str();
-    let spec = spec(&session, namespace, &arguments.database).await?;
+    let (spec, covered) = spec(&session, namespace, &arguments.database).await?;
     let storage = archive_of(&spec, namespace, &arguments.database)?;
     let archive = open(&session, namespace, &storage).await?;
     let folder = DatabaseFolder::new(namespace, &arguments.database)
@@ -94,8 +95,12 @@ pub(super) async fn run(
         let other = open(&session, namespace, other).await?;
         merge(&mut lineages, inventory(&other, &archive, &folder).await?);
     }
-    let wanted = arguments.snapshot.as_deref();
-    let found = find(&lineages, &archive, &folder, &target, wanted)??;
+    let wish = Wish {
+        target: &target,
+        snapshot: arguments.snapshot.as_deref(),
+        covered,
+    };
+    let found = find(&lineages, &archive, &folder, wish)??;
     let recovery = Recovery {
         namespace: namespace.to_owned(),
         database: arguments.database.clone(),
@@ -118,21 +123,33 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// The spec of a database that runs, or that was paused.
+/// Until when everything that was committed is archived, as the primary last told.
+fn covered(postgres: &Postgres) -> Option<Timestamp> {
+    let reports = postgres.status.as_ref()?.instances.values();
+    reports
+        .filter_map(|report| report.archive.as_ref()?.covered_time)
+        .max()
+}
+
+/// The spec of a database that runs, or that was paused, and how far its archive is known to go.
 async fn spec(
     session: &Session,
     namespace: &str,
     name: &str,
-) -> Result<PostgresSpec, CommandError> {
+) -> Result<(PostgresSpec, Option<Timestamp>), CommandError> {
     let living: Api<Postgres> = Api::namespaced(session.client.clone(), namespace);
     match living.get(name).await {
-        Ok(postgres) => Ok(postgres.spec),
+        Ok(postgres) => {
+            let covered = covered(&postgres);
+            Ok((postgres.spec, covered))
+        }
         Err(kube::Error::Api(status)) if status.code == 404 => {
             let paused: Api<DormantDatabase> = Api::namespaced(session.client.clone(), namespace);
             let paused = paused.get_opt(name).await;
             let paused = paused.map_err(|error| session.fail(error, None))?;
             let spec = paused.and_then(|paused| paused.spec.origin.spec.postgres);
-            spec.ok_or_else(|| session.fail(kube::Error::Api(status), None))
+            let spec = spec.ok_or_else(|| session.fail(kube::Error::Api(status), None))?;
+            Ok((spec, None))
         }
         Err(error) => Err(session.fail(error, None)),
     }
@@ -179,6 +196,9 @@ fn merge(lineages: &mut BTreeMap<String, Lineage>, others: BTreeMap<String, Line
             Some(known) => {
                 known.bases.extend(other.bases);
                 known.bases.sort_by_key(|base| (base.stop, base.created));
+                for (timeline, history) in other.holdings.histories {
+                    known.holdings.histories.entry(timeline).or_insert(history);
+                }
             }
             None => drop(lineages.insert(name, other)),
         }

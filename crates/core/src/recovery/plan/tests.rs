@@ -69,7 +69,7 @@ fn planned(
     holdings: &Holdings,
     target: &Target,
 ) -> Result<RecoveryPlan, PlanError> {
-    plan(bases, holdings, target, None, BYTES, "gs:kubedb")
+    plan(bases, holdings, target, None, None, BYTES, "gs:kubedb")
 }
 
 #[test]
@@ -93,6 +93,7 @@ fn the_latest_snapshot_before_the_target_is_begun_from() {
         &holdings,
         &Target::latest(),
         Some("a"),
+        None,
         BYTES,
         "here",
     )
@@ -112,9 +113,9 @@ fn t12_a_target_before_the_snapshot_is_refused_and_not_passed_over() {
         );
     }
     let target = aim(Goal::Time(minute(5)));
-    let error = plan(&bases, &holdings, &target, Some("b"), BYTES, "here").unwrap_err();
+    let error = plan(&bases, &holdings, &target, Some("b"), None, BYTES, "here").unwrap_err();
     assert!(matches!(error, PlanError::TooEarly { .. }), "{error}");
-    let error = plan(&bases, &holdings, &target, Some("z"), BYTES, "here").unwrap_err();
+    let error = plan(&bases, &holdings, &target, Some("z"), None, BYTES, "here").unwrap_err();
     assert_eq!(
         error.to_string(),
         "Snapshot z is not there; there are: a, b"
@@ -147,9 +148,13 @@ fn t03_a_gap_is_found_before_anything_is_restored() {
 #[test]
 fn t35_without_wal_behind_the_snapshot_it_is_all_that_comes() {
     let bases = [base("a", 1, 3)];
-    for holdings in [Holdings::default(), archive(&[(1, 1..=2)])] {
-        let plan = planned(&bases, &holdings, &Target::latest()).unwrap();
-        assert_eq!((plan.last, plan.segments, plan.at_least), (None, 0, lsn(3)));
+    let holdings = archive(&[(1, 1..=2)]);
+    let plan = planned(&bases, &holdings, &Target::latest()).unwrap();
+    assert_eq!((plan.last, plan.segments, plan.at_least), (None, 0, lsn(3)));
+    // An archive that is lost, or lies elsewhere, proves nothing.
+    let error = planned(&bases, &Holdings::default(), &Target::latest()).unwrap_err();
+    assert!(matches!(error, PlanError::NoWal { .. }), "{error}");
+    for holdings in [Holdings::default(), holdings] {
         let error = planned(&bases, &holdings, &aim(Goal::Lsn(lsn(4)))).unwrap_err();
         assert!(matches!(error, PlanError::NoWal { .. }), "{error}");
     }
@@ -167,6 +172,21 @@ fn what_lies_behind_the_archive_is_refused_with_its_end() {
         matches!(&error, PlanError::TooLate { latest, .. } if *latest == minute(10)),
         "{error}"
     );
+    // Somebody knows that nothing came until then.
+    let quiet = aim(Goal::Time(minute(60)));
+    let known = |until| {
+        super::plan(
+            &bases,
+            &holdings,
+            &quiet,
+            None,
+            Some(minute(until)),
+            BYTES,
+            "here",
+        )
+    };
+    assert!(known(60).is_ok());
+    assert!(known(50).is_err());
     // Clocks differ; replay knows better.
     assert!(planned(&bases, &holdings, &aim(Goal::Time(minute(12)))).is_ok());
     assert!(planned(&bases, &holdings, &aim(Goal::Lsn(Lsn(10 * BYTES)))).is_ok());
@@ -212,7 +232,8 @@ fn t11_a_timeline_that_is_no_descendant_is_refused_before_anything_is_restored()
     // Only the earlier Snapshot leads there.
     let plan = planned(&bases, &holdings, &on(2)).unwrap();
     assert_eq!(plan.base.snapshot, "a");
-    let error = super::plan(&bases, &holdings, &on(2), Some("late"), BYTES, "here").unwrap_err();
+    let error =
+        super::plan(&bases, &holdings, &on(2), Some("late"), None, BYTES, "here").unwrap_err();
     assert!(
         matches!(&error, PlanError::Timeline { known, .. } if *known == [1]),
         "{error}"

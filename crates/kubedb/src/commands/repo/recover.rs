@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kubedb_core::recovery::{Goal, Target};
 use kubedb_engine::{
-    archive::{Found, Placement, find, inventory},
+    archive::{Found, Placement, Wish, find, inventory},
     backup::BackupProgress,
     repository::{catalogue::Catalogue, keys::DatabaseFolder},
     store::Store,
@@ -59,7 +59,12 @@ pub(super) async fn plan(
     let folder = DatabaseFolder::new(&namespace, &database)
         .map_err(|error| CommandError::usage(error.to_string()))?;
     let lineages = inventory(store, store, &folder).await?;
-    let found = find(&lineages, store, &folder, &target, snapshot.as_deref())?;
+    let wish = Wish {
+        target: &target,
+        snapshot: snapshot.as_deref(),
+        covered: None,
+    };
+    let found = find(&lineages, store, &folder, wish)?;
     let recovery = Recovery {
         namespace,
         database,
@@ -128,7 +133,7 @@ impl Recovery {
             ),
         };
         format!(
-            "start PostgreSQL {major} on it, as the user who owns the folder: {end}\n  postgres -D {}",
+            "start PostgreSQL {major} on it, as the user who owns the folder: {end}\n  postgres -D {}\nwhen it has, remove what postgresql.auto.conf says of this recovery before you copy it for standbys",
             folder.display()
         )
     }
