@@ -287,6 +287,9 @@ async fn deletions(scene: &Scene) -> usize {
     requests
 }
 
+/// Requests of a Snapshot that may have been repetitions when they were counted.
+const REPEATED: usize = 4;
+
 /// A store that refuses us from some request on, or answers no more, is told as such; what was begun goes with the Snapshot.
 async fn outages(scene: &Scene, requests: usize) {
     let Scene { place, server, .. } = scene;
@@ -311,10 +314,17 @@ async fn outages(scene: &Scene, requests: usize) {
         let is_refused = matches!(&fault, Fault::Status("403 Forbidden", _));
         place.proxy.strike_from("", point, usize::MAX, fault);
         let taken = timeout(LIMIT, take(request(server, &place.store, "snap"))).await;
-        let error = taken
-            .unwrap_or_else(|_| panic!("{what} does not end"))
-            .unwrap_err();
+        let taken = taken.unwrap_or_else(|_| panic!("{what} does not end"));
         place.proxy.relent();
+        let error = match taken {
+            Err(error) => error,
+            // A busy store makes one ask again now and then: those requests were counted, and need not come this time.
+            Ok(_) if point + REPEATED >= requests => {
+                scene.clear(&what).await;
+                continue;
+            }
+            Ok(taken) => panic!("{what} succeeds: {taken:?}"),
+        };
         let text = error.to_string();
         assert!(text.contains(place.plain.label()), "{what}: {text}");
         assert_eq!(error.is_retryable(), !is_refused, "{what}: {text}");

@@ -197,7 +197,8 @@ fn judged(error: BootstrapError) -> End {
 }
 
 fn gives_up(last_words: &str) -> bool {
-    let complains = ["FATAL:", "PANIC:"]
+    // Behind the process's number stands who is connected: what ends a session says nothing of the data.
+    let complains = ["] FATAL:", "] PANIC:"]
         .iter()
         .any(|word| last_words.contains(word));
     complains && !WANTS.iter().any(|want| last_words.contains(want))
@@ -228,6 +229,7 @@ mod tests {
             "2026-11-26 21:18:02.439 UTC [7] FATAL:  the database system is shutting down",
             "2026-11-26 21:18:02.439 UTC [7] FATAL:  the database system is starting up",
             "2026-11-26 21:18:02.439 UTC [7] FATAL:  terminating connection due to administrator command",
+            "2026-11-26 21:18:02.439 UTC [7] postgres@postgres FATAL:  terminating connection due to unexpected postmaster exit",
         ] {
             let is_again = matches!(ended(words), End::Refused(refusal) if refusal.is_retryable);
             assert!(is_again, "{words}");
