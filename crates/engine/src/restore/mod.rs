@@ -3,6 +3,7 @@
 mod error;
 mod pages;
 mod plan;
+mod source;
 mod write;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kubedb_core::lsn::Lsn;
 use tokio::{sync::watch, task::spawn_blocking};
@@ -27,7 +29,8 @@ pub use self::{
 };
 use self::{
     plan::{Plan, plan},
-    write::{Site, UnitError},
+    source::Source,
+    write::Site,
 };
 use crate::{backup::BackupProgress, postgres::dialect::PgDialect, store::Store};
 
@@ -205,41 +208,19 @@ impl Restore {
     }
 
     async fn fetch(self: Arc<Self>, number: usize) -> Result<(), RestoreError> {
-        let fetch = &self.plan.fetches[number];
-        let range = fetch.start..fetch.end;
-        let mut tried = 0;
-        loop {
-            tried += 1;
-            let bytes = tokio::select! {
-                biased;
-                () = self.cancel.cancelled() => return Err(RestoreError::Cancelled),
-                bytes = self.request.store.read_range(&fetch.key, range.clone()) => bytes,
-            };
-            let bytes =
-                bytes.map_err(|error| self.plan.explain(fetch, error, &self.request.store))?;
-            self.told
-                .fetched
-                .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            let this = self.clone();
-            let write = move || {
-                let fetch = &this.plan.fetches[number];
-                this.site.write(&this.plan.files, fetch, &bytes)
-            };
-            match spawn_blocking(write)
-                .await
-                .map_err(|_| RestoreError::Worker)?
-            {
-                Ok(written) => {
-                    self.tell(written);
-                    return Ok(());
-                }
-                Err(UnitError::Write(error)) => return Err(error),
-                Err(UnitError::Damaged { .. }) if tried < FETCHES => {}
-                Err(UnitError::Damaged { file, reason }) => {
-                    return Err(self.plan.damaged(fetch, file, &reason, &self.request.store));
-                }
-            }
-        }
+        let source = Source {
+            store: &self.request.store,
+            cancel: &self.cancel,
+            fetched: &self.told.fetched,
+        };
+        let this = self.clone();
+        let work = move |bytes: &Bytes| {
+            let fetch = &this.plan.fetches[number];
+            this.site.write(&this.plan.files, fetch, bytes)
+        };
+        let done = self.plan.fetch(number, source, work).await?;
+        self.tell(done);
+        Ok(())
     }
 
     /// Zeros are not fetched, so what was written is less than the whole.

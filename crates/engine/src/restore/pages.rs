@@ -10,14 +10,16 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kubedb_core::lsn::Lsn;
-use tokio::{sync::watch, task::spawn_blocking};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AHEAD, FETCHES, RestoreError,
+    AHEAD, RestoreError,
     plan::{Fetch, Plan, plan_of},
+    source::Source,
     write::{Decoder, UnitError},
 };
 use crate::{
@@ -133,36 +135,16 @@ struct Verify {
 
 impl Verify {
     async fn fetch(self: Arc<Self>, number: usize) -> Result<(), RestoreError> {
-        let fetch = &self.plan.fetches[number];
-        let range = fetch.start..fetch.end;
-        let mut tried = 0;
-        loop {
-            tried += 1;
-            let bytes = tokio::select! {
-                biased;
-                () = self.cancel.cancelled() => return Err(RestoreError::Cancelled),
-                bytes = self.store.read_range(&fetch.key, range.clone()) => bytes,
-            };
-            let bytes = bytes.map_err(|error| self.plan.explain(fetch, error, &self.store))?;
-            self.fetched
-                .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            let this = self.clone();
-            let unpack = move || this.unpack(&this.plan.fetches[number], &bytes);
-            match spawn_blocking(unpack)
-                .await
-                .map_err(|_| RestoreError::Worker)?
-            {
-                Ok(unpacked) => {
-                    self.tell(unpacked);
-                    return Ok(());
-                }
-                Err(UnitError::Write(error)) => return Err(error),
-                Err(UnitError::Damaged { .. }) if tried < FETCHES => {}
-                Err(UnitError::Damaged { file, reason }) => {
-                    return Err(self.plan.damaged(fetch, file, &reason, &self.store));
-                }
-            }
-        }
+        let source = Source {
+            store: &self.store,
+            cancel: &self.cancel,
+            fetched: &self.fetched,
+        };
+        let this = self.clone();
+        let work = move |bytes: &Bytes| this.unpack(&this.plan.fetches[number], bytes);
+        let done = self.plan.fetch(number, source, work).await?;
+        self.tell(done);
+        Ok(())
     }
 
     fn unpack(&self, fetch: &Fetch, bytes: &[u8]) -> Result<u64, UnitError> {
