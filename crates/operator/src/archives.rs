@@ -2,16 +2,15 @@
 
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt as _};
+use kube::ResourceExt as _;
 use kubedb_api::{agent_config::DataTask, storage::SnapshotStorage};
 use kubedb_core::deletion::{DeletionAction, Running, after};
 
 use crate::{
-    context::{ReconcileError, request},
+    context::ReconcileError,
     operator::Operator,
-    platform::{PlatformError, TaskState},
     postgres::is_recovering,
+    tasks::{carry_out, missing_secret},
     wipe::Wiping,
 };
 
@@ -72,8 +71,8 @@ async fn run(
     {
         return Ok(failure);
     }
-    if let Some(name) = missing_secret(operator, task).await? {
-        let obstacle = Some(format!("secrets \"{name}\" not found"));
+    let obstacle = missing_secret(operator, &task.namespace, &task.storage).await?;
+    if obstacle.is_some() {
         return Ok(Running::Busy { obstacle });
     }
     let known = || {
@@ -84,22 +83,7 @@ async fn run(
     if !operator.tasks.enter(uid, known) {
         return Ok(Running::Busy { obstacle: None });
     }
-    let pulls = wiping.spec.pull_secrets();
-    let reason = match operator.platform.delete_data(task, &pulls).await {
-        Ok(TaskState::Running { obstacle }) => return Ok(Running::Busy { obstacle }),
-        Ok(TaskState::Succeeded) => return Ok(Running::Done),
-        Ok(TaskState::Failed { reason }) => reason,
-        Err(error @ (PlatformError::Act { .. } | PlatformError::Refuse { .. })) => {
-            ReconcileError::from(error).text()
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if let Err(error) = operator.platform.forget_data(task).await {
-        tracing::warn!(%error, "a failed task stays for now");
-    }
-    operator.tasks.failed(uid, reason, Instant::now());
-    let failure = operator.tasks.failure(uid, Instant::now());
-    Ok(failure.unwrap_or(Running::Busy { obstacle: None }))
+    carry_out(operator, task, &wiping.spec.pull_secrets()).await
 }
 
 /// Everything of the database is gone, and so is the work.
@@ -109,18 +93,4 @@ pub(crate) async fn forget(operator: &Operator, wiping: &Wiping<'_>) -> Result<(
         operator.platform.forget_data(&task).await?;
     }
     Ok(())
-}
-
-async fn missing_secret(
-    operator: &Operator,
-    task: &DataTask,
-) -> Result<Option<String>, ReconcileError> {
-    let Some(name) = &task.storage.storage_secret_name else {
-        return Ok(None);
-    };
-    let known = Api::<Secret>::namespaced(operator.client.clone(), &task.namespace)
-        .get_metadata_opt(name)
-        .await
-        .map_err(request("get a Secret"))?;
-    Ok(known.is_none().then(|| name.clone()))
 }

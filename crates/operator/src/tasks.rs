@@ -7,7 +7,16 @@ use std::{
 };
 
 use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kubedb_api::{agent_config::DataTask, storage::SnapshotStorage};
 use kubedb_core::deletion::Running;
+
+use crate::{
+    context::{ReconcileError, request},
+    operator::Operator,
+    platform::{PlatformError, TaskState},
+};
 
 /// Pieces of work at once: each is a process or a pod, and a database that is wiped out may have thousands of Snapshots.
 const TASKS_MAX: usize = 8;
@@ -71,6 +80,49 @@ impl Tasks {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.remove(uid).is_some()
     }
+}
+
+/// Has the platform delete, and says where it stands. A failure is counted.
+pub(crate) async fn carry_out(
+    operator: &Operator,
+    task: &DataTask,
+    pull_secrets: &[String],
+) -> Result<Running, ReconcileError> {
+    let reason = match operator.platform.delete_data(task, pull_secrets).await {
+        Ok(TaskState::Running { obstacle }) => return Ok(Running::Busy { obstacle }),
+        Ok(TaskState::Succeeded) => return Ok(Running::Done),
+        Ok(TaskState::Failed { reason }) => reason,
+        // As when a quota has no room: told like a store that refuses.
+        Err(error @ (PlatformError::Act { .. } | PlatformError::Refuse { .. })) => {
+            ReconcileError::from(error).text()
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let Err(error) = operator.platform.forget_data(task).await {
+        tracing::warn!(%error, "a failed task stays for now");
+    }
+    let uid = &task.snapshot_uid;
+    operator.tasks.failed(uid, reason, Instant::now());
+    let failure = operator.tasks.failure(uid, Instant::now());
+    Ok(failure.unwrap_or(Running::Busy { obstacle: None }))
+}
+
+/// Says which Secret is missing. Without it a store cannot be asked, and a pod would wait for it without a word.
+pub(crate) async fn missing_secret(
+    operator: &Operator,
+    namespace: &str,
+    storage: &SnapshotStorage,
+) -> Result<Option<String>, ReconcileError> {
+    let Some(name) = &storage.storage_secret_name else {
+        return Ok(None);
+    };
+    let known = Api::<Secret>::namespaced(operator.client.clone(), namespace)
+        .get_metadata_opt(name)
+        .await
+        .map_err(request("get a Secret"))?;
+    Ok(known
+        .is_none()
+        .then(|| format!("secrets \"{name}\" not found")))
 }
 
 #[cfg(test)]

@@ -94,10 +94,7 @@ async fn the_schedule_or_anybody_may_have_made_the_first() {
     world
         .archived("pg", json!({"cronExpression": "@every 6h"}))
         .await;
-    until(&world, "pg", "a window", |status| {
-        status.earliest_restorable_time.is_some()
-    })
-    .await;
+    a_window(&world).await;
     // Two looks later there is still the one of the schedule alone.
     world.operate(None).await;
     until(&world, "pg", "no task", |status| status.tasks.is_empty()).await;
@@ -152,10 +149,7 @@ async fn a_first_snapshot_that_fails_is_tried_again_after_a_pause() {
     world
         .status("pg", json!({ "firstSnapshot": { "time": earlier } }))
         .await;
-    until(&world, "pg", "a window", |status| {
-        status.earliest_restorable_time.is_some()
-    })
-    .await;
+    a_window(&world).await;
     until(&world, "pg", "nothing to remember", |status| {
         status.first_snapshot.is_none()
     })
@@ -175,10 +169,7 @@ async fn how_archiving_goes_is_told_and_an_archive_that_goes_on_is_quiet() {
         archiving(status) == Some(("Unknown", "the primary has not reported of its archive yet"))
     })
     .await;
-    until(&world, "pg", "a window", |status| {
-        status.earliest_restorable_time.is_some()
-    })
-    .await;
+    a_window(&world).await;
     let bad = json!({ "failingSince": "2026-11-26T12:00:00Z", "reason": "bucket gone", "waitingSegments": 3 });
     report(&world, bad);
     until(&world, "pg", "False", |status| {
@@ -228,13 +219,7 @@ async fn how_archiving_goes_is_told_and_an_archive_that_goes_on_is_quiet() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_archive_of_a_snapshot_is_found_with_its_database_paused_or_not() {
-    let mut world = World::new().await;
-    world.operate(None).await;
-    world.archived("pg", Value::Null).await;
-    until(&world, "pg", "a window", |status| {
-        status.earliest_restorable_time.is_some()
-    })
-    .await;
+    let world = archived_world().await;
     let snapshot = world.all_snapshots().await[0].name_any();
     let init = json!({ "snapshotSource": { "name": snapshot, "target": { "xid": 700 } } });
     create(&world, "copy", init.clone()).await;
@@ -334,6 +319,23 @@ async fn an_archive_is_recovered_from_by_its_path_alone() {
     assert_eq!(recovery.target.timeline.as_deref(), Some("2"));
 }
 
+/// Waits until something can come back.
+async fn a_window(world: &World) {
+    until(world, "pg", "a window", |status| {
+        status.earliest_restorable_time.is_some()
+    })
+    .await;
+}
+
+/// A database that archives, with its first Snapshot.
+async fn archived_world() -> World {
+    let mut world = World::new().await;
+    world.operate(None).await;
+    world.archived("pg", Value::Null).await;
+    a_window(&world).await;
+    world
+}
+
 async fn gone(world: &World, name: &str) {
     eventually("end of the database", async || {
         match world.postgreses().get_opt(name).await.unwrap() {
@@ -346,13 +348,7 @@ async fn gone(world: &World, name: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_is_wiped_out_takes_the_archive_along() {
-    let mut world = World::new().await;
-    world.operate(None).await;
-    world.archived("pg", Value::Null).await;
-    until(&world, "pg", "a window", |status| {
-        status.earliest_restorable_time.is_some()
-    })
-    .await;
+    let world = archived_world().await;
     // One that is being recovered from it is waited for.
     let path = json!({ "mountPath": "/nowhere/kubedb/demo/pg/archive", "hostPath": { "path": "/nowhere/kubedb/demo/pg/archive" } });
     create(&world, "copy", json!({ "postgresWAL": { "local": path } })).await;
@@ -412,13 +408,7 @@ async fn whoever_is_wiped_out_takes_the_archive_along() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_database_is_wiped_out_with_its_archive_once_the_store_lets_it() {
-    let mut world = World::new().await;
-    world.operate(None).await;
-    world.archived("pg", Value::Null).await;
-    until(&world, "pg", "a window", |status| {
-        status.earliest_restorable_time.is_some()
-    })
-    .await;
+    let world = archived_world().await;
     let snapshot = world.all_snapshots().await[0].name_any();
     let retain = Patch::Merge(json!({ "spec": { "deletionPolicy": "Retain" } }));
     let snapshots = world.snapshots();

@@ -3,12 +3,9 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::Secret,
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{
-    Api, ResourceExt as _,
+    ResourceExt as _,
     runtime::{controller::Action, reflector::ObjectRef},
 };
 use kubedb_api::{
@@ -30,11 +27,11 @@ use super::{
     view::report_of,
 };
 use crate::{
-    context::{ReconcileError, request},
+    context::ReconcileError,
     events::{Note, publish},
     operator::Operator,
-    platform::{PlatformError, TaskState},
     postgres::is_restoring,
+    tasks::{carry_out, missing_secret},
 };
 
 /// Look again this soon after a step.
@@ -210,10 +207,9 @@ async fn on_platform(
     if let Some(failure) = operator.tasks.failure(&uid, Instant::now()) {
         return Ok(failure);
     }
-    if let Some(missing) = missing_secret(operator, snapshot).await? {
-        return Ok(Running::Busy {
-            obstacle: Some(missing),
-        });
+    let obstacle = missing_secret(operator, &task.namespace, &task.storage).await?;
+    if obstacle.is_some() {
+        return Ok(Running::Busy { obstacle });
     }
     if end_backup(operator, snapshot, now).await? || !enter(operator, &uid) {
         return Ok(Running::Busy { obstacle: None });
@@ -223,22 +219,7 @@ async fn on_platform(
     publish_on_both(operator, snapshot, database, &note, now).await;
     operator.seats.leave(&uid);
     let pulls = pull_secrets(operator, snapshot, database);
-    let reason = match operator.platform.delete_data(&task, &pulls).await {
-        Ok(TaskState::Running { obstacle }) => return Ok(Running::Busy { obstacle }),
-        Ok(TaskState::Succeeded) => return Ok(Running::Done),
-        Ok(TaskState::Failed { reason }) => reason,
-        // As when a quota has no room: told like a store that refuses.
-        Err(error @ (PlatformError::Act { .. } | PlatformError::Refuse { .. })) => {
-            ReconcileError::from(error).text()
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if let Err(error) = operator.platform.forget_data(&task).await {
-        tracing::warn!(%error, "a failed task stays for now");
-    }
-    operator.tasks.failed(&uid, reason, Instant::now());
-    let failure = operator.tasks.failure(&uid, Instant::now());
-    Ok(failure.unwrap_or(Running::Busy { obstacle: None }))
+    carry_out(operator, &task, &pulls).await
 }
 
 /// Takes a place among what the platform does at once.
@@ -290,24 +271,6 @@ fn data_task(snapshot: &Snapshot) -> DataTask {
         snapshot_uid: snapshot.uid().unwrap_or_default(),
         storage: snapshot.spec.storage.clone(),
     }
-}
-
-/// Without its Secret a store cannot be asked, and a pod would wait for it without a word.
-async fn missing_secret(
-    operator: &Operator,
-    snapshot: &Snapshot,
-) -> Result<Option<String>, ReconcileError> {
-    let Some(name) = &snapshot.spec.storage.storage_secret_name else {
-        return Ok(None);
-    };
-    let namespace = snapshot.namespace().unwrap_or_default();
-    let known = Api::<Secret>::namespaced(operator.client.clone(), &namespace)
-        .get_metadata_opt(name)
-        .await
-        .map_err(request("get a Secret"))?;
-    Ok(known
-        .is_none()
-        .then(|| format!("secrets \"{name}\" not found")))
 }
 
 fn wipe_out_note(snapshot: &Snapshot, reason: &'static str, message: String) -> Note {

@@ -38,7 +38,13 @@ pub(super) async fn apply(
     let is_running = status.and_then(|status| status.phase) == Some(SnapshotPhase::Running);
     match &decision.action {
         SnapshotAction::Wait { until } if is_running => {
-            ensure_task(operator, snapshot, found).await?;
+            ensure_task(
+                operator,
+                snapshot,
+                found.database.as_ref(),
+                task_of(snapshot),
+            )
+            .await?;
             let task = task_status(snapshot, found.database.as_ref());
             let progress = task.and_then(|task| task.progress);
             let known = status.and_then(|status| status.progress);
@@ -163,7 +169,8 @@ async fn assign(
         "observedGeneration": snapshot.metadata.generation, "conditions": started(&snapshot),
     });
     let snapshot = patch_status(&snapshot, operator, status).await?;
-    ensure_task(operator, &snapshot, found).await
+    let task = task_of(&snapshot);
+    ensure_task(operator, &snapshot, found.database.as_ref(), task).await
 }
 
 /// The task that a Running Snapshot's status stands for.
@@ -183,13 +190,14 @@ fn task_of(snapshot: &Snapshot) -> Option<SnapshotTask> {
     })
 }
 
-/// Writes the task of a Running Snapshot where it is not there: it is new, or the operator was killed between two writes.
-async fn ensure_task(
+/// Writes a task where it is not there: it is new, or the operator was killed between two writes.
+pub(super) async fn ensure_task(
     operator: &Operator,
     snapshot: &Snapshot,
-    found: &Found,
+    database: Option<&Postgres>,
+    task: Option<SnapshotTask>,
 ) -> Result<(), ReconcileError> {
-    let (Some(task), Some(database)) = (task_of(snapshot), &found.database) else {
+    let (Some(task), Some(database)) = (task, database) else {
         return Ok(());
     };
     let tasks = database.status.as_ref().map(|status| &status.tasks);

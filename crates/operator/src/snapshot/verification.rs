@@ -27,6 +27,7 @@ pub(super) use self::state::heard;
 use self::state::{report, view_of};
 use super::{
     attempts, database_of, dereference_for, patch_status, patch_task, publish_on_both, seat_of,
+    steps::ensure_task,
     until_then,
     view::{self, Found},
 };
@@ -178,7 +179,7 @@ async fn apply(
     match &decision.action {
         VerificationAction::Wait { until } => {
             if known.phase == VerificationPhase::Running {
-                ensure_task(operator, snapshot, database).await?;
+                ensure_task(operator, snapshot, database, task_of(snapshot)).await?;
                 let seen = report(snapshot, known, database).and_then(|task| task.progress);
                 if seen.is_some() && seen != known.progress {
                     let status = json!({ "verification": { "progress": seen } });
@@ -202,7 +203,8 @@ async fn apply(
                 "attempt": attempt, "hasTask": true, "progress": null, "waitingSince": null,
             } });
             let snapshot = patch_status(snapshot, operator, status).await?;
-            ensure_task(operator, &snapshot, database).await?;
+            let task = task_of(&snapshot);
+            ensure_task(operator, &snapshot, database, task).await?;
             Ok(Action::requeue(LOOK))
         }
         VerificationAction::Withdraw { yields } => {
@@ -340,23 +342,6 @@ async fn tell(
     let uid = snapshot.uid().unwrap_or_default();
     let note = note.of(format!("{uid}/{attempt}"));
     publish_on_both(operator, snapshot, database, &note, now).await;
-}
-
-/// Writes the task of a running verification where it is not there.
-async fn ensure_task(
-    operator: &Operator,
-    snapshot: &Snapshot,
-    database: Option<&Postgres>,
-) -> Result<(), ReconcileError> {
-    let (Some(task), Some(database)) = (task_of(snapshot), database) else {
-        return Ok(());
-    };
-    let tasks = database.status.as_ref().map(|status| &status.tasks);
-    let known = tasks.and_then(|tasks| tasks.get(&snapshot.name_any()));
-    if known == Some(&task) {
-        return Ok(());
-    }
-    patch_task(operator, snapshot, Some(database), &json!(task)).await
 }
 
 fn task_of(snapshot: &Snapshot) -> Option<SnapshotTask> {
