@@ -10,7 +10,7 @@ use kubedb_core::lsn::Lsn;
 use kubedb_engine::{
     backup::{BackupError, BackupOutcome, BackupProgress, BackupRequest, Extent, take},
     repository::delete::delete_snapshot,
-    store::{Credentials, Store},
+    store::Store,
     walsender::{WalSender, WalSenderConfig, WalSenderError},
 };
 use tokio::{
@@ -23,7 +23,7 @@ use crate::{
     agent::Agent,
     api::OwnApi,
     bootstrap::Place,
-    location::{location, reads_no_secret},
+    location::{self, OpenStoreError},
     postgres::configuration::{Follow, REPLICATION_ROLE},
     sql::local,
 };
@@ -173,20 +173,12 @@ impl Job {
     }
 
     pub(crate) async fn store(&self) -> Result<Store, Refusal> {
-        let storage = &self.task.storage;
-        let place = location(storage).map_err(|reason| Refusal {
-            reason: reason.to_owned(),
-            is_retryable: false,
-        })?;
-        let credentials = match &storage.storage_secret_name {
-            Some(name) if !reads_no_secret(storage) => self
-                .api
-                .secret(&self.namespace, name)
-                .await
-                .map_err(|error| Refusal::of(&error, true))?,
-            _ => Credentials::new(),
-        };
-        Store::open(&place, &credentials).map_err(|error| Refusal::of(&error, false))
+        let opened = location::open(&self.api, &self.namespace, &self.task.storage).await;
+        // A Secret may be there in a moment; what is wrong with the storage stays wrong.
+        opened.map_err(|error| {
+            let is_retryable = matches!(error, OpenStoreError::ReadSecret(_));
+            Refusal::of(&error, is_retryable)
+        })
     }
 
     async fn delete(&self) -> Result<(), Refusal> {

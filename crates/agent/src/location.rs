@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use kubedb_api::storage::SnapshotStorage;
-use kubedb_engine::store::Location;
+use kubedb_engine::store::{Credentials, Location, Store, StoreError};
+
+use crate::api::{ApiError, OwnApi};
 
 /// Where a storage is; an error says what is missing.
 pub fn location(storage: &SnapshotStorage) -> Result<Location, &'static str> {
@@ -44,6 +46,34 @@ pub fn location(storage: &SnapshotStorage) -> Result<Location, &'static str> {
     } else {
         Err("no storage provider is configured")
     }
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenStoreError {
+    /// The storage names none.
+    #[error("{0}")]
+    Find(&'static str),
+    /// Its Secret could not be read.
+    #[error(transparent)]
+    ReadSecret(#[from] ApiError),
+    /// It cannot be used as it is.
+    #[error(transparent)]
+    Open(#[from] StoreError),
+}
+
+/// Opens a store with the Secret of that namespace, as it is now.
+pub(crate) async fn open(
+    api: &OwnApi,
+    namespace: &str,
+    storage: &SnapshotStorage,
+) -> Result<Store, OpenStoreError> {
+    let place = location(storage).map_err(OpenStoreError::Find)?;
+    let credentials = match &storage.storage_secret_name {
+        Some(name) if !reads_no_secret(storage) => api.secret(namespace, name).await?,
+        _ => Credentials::new(),
+    };
+    Ok(Store::open(&place, &credentials)?)
 }
 
 /// Whether credentials are not looked at: an emulator is asked unsigned.

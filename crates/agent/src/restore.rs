@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::OwnApi,
-    archive::{WalCommands, WalDesk, WalSource, open_store},
+    archive::{WalCommands, WalDesk, WalSource},
+    backup::line,
     bootstrap::{BootstrapError, Place},
+    location,
     postgres::configuration::{Configuration, RecoverySettings, WalSettings},
     recover::{Aim, Behind, recover},
     state::InstanceState,
@@ -84,9 +86,9 @@ impl Restore {
         &self,
         storage: &kubedb_api::storage::SnapshotStorage,
     ) -> Result<Store, BootstrapError> {
-        open_store(&self.api, &self.source.namespace, storage)
+        location::open(&self.api, &self.source.namespace, storage)
             .await
-            .map_err(BootstrapError::OpenStore)
+            .map_err(|error| BootstrapError::OpenStore(line(&error)))
     }
 
     async fn plan(

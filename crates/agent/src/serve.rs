@@ -14,8 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agent::Agent,
     api::ApiError,
-    archive::{Archiver, Destination, Look, Opener, open_store},
+    archive::{Archiver, Destination, Look, Opener},
+    backup::line,
     bootstrap::{self, BootstrapError},
+    location,
     observe::Facts,
     postgres::{
         configuration::{self, Configuration, Follow, WalSettings, needs_of},
@@ -263,7 +265,11 @@ impl Agent {
                 let opener: Opener = Arc::new(move || {
                     let (api, namespace, storage) =
                         (api.clone(), namespace.clone(), storage.clone());
-                    Box::pin(async move { open_store(&api, &namespace, &storage).await })
+                    Box::pin(async move {
+                        location::open(&api, &namespace, &storage)
+                            .await
+                            .map_err(|error| line(&error))
+                    })
                 });
                 let archiver = Archiver::new(to, opener);
                 self.desk.set_archiver(Some(Arc::new(archiver)));

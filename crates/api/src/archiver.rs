@@ -280,6 +280,20 @@ impl From<&Pitr> for RecoveryTarget {
     }
 }
 
+impl From<&RecoveryTarget> for Pitr {
+    fn from(target: &RecoveryTarget) -> Self {
+        Self {
+            target_time: target.time.clone(),
+            target_lsn: target.lsn.clone(),
+            target_xid: target.xid.clone(),
+            target_name: target.name.clone(),
+            target_immediate: target.immediate,
+            target_timeline: target.timeline.clone(),
+            target_inclusive: target.inclusive,
+        }
+    }
+}
+
 impl RecoveryTarget {
     /// The fields, to be read by the rules of `core`.
     #[must_use]

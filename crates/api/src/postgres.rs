@@ -381,6 +381,15 @@ pub struct PostgresStatus {
 }
 
 impl Postgres {
+    /// Whatever had been committed by then is archived, as its primary last told.
+    #[must_use]
+    pub fn covered_time(&self) -> Option<Timestamp> {
+        let reports = self.status.as_ref()?.instances.values();
+        reports
+            .filter_map(|report| report.archive.as_ref()?.covered_time)
+            .max()
+    }
+
     /// The data that it has, or shall have: its own, or what it took over.
     #[must_use]
     pub fn kept_data(&self) -> KeptData {

@@ -14,15 +14,11 @@ use futures::{
 use jiff::Timestamp;
 use kubedb_api::{archiver::ArchiveStatus, storage::SnapshotStorage};
 use kubedb_core::{archive::WalFile, lsn::Lsn};
-use kubedb_engine::{
-    archive::Archive,
-    repository::keys::DatabaseFolder,
-    store::{Credentials, Store},
-};
+use kubedb_engine::{archive::Archive, repository::keys::DatabaseFolder, store::Store};
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::coverage::{Coverage, Look};
-use crate::{api::OwnApi, backup::line, location::location, location::reads_no_secret};
+use crate::backup::line;
 
 /// Files on their way at once: two are compressed while others are sent.
 const AT_ONCE: usize = 4;
@@ -390,21 +386,4 @@ impl State {
         self.told.reason = Some(why.to_owned());
         why.to_owned()
     }
-}
-
-/// Opens a store with the Secret as it is now.
-pub(crate) async fn open(
-    api: &OwnApi,
-    namespace: &str,
-    storage: &SnapshotStorage,
-) -> Result<Store, String> {
-    let place = location(storage).map_err(str::to_owned)?;
-    let credentials = match &storage.storage_secret_name {
-        Some(name) if !reads_no_secret(storage) => {
-            let secret = api.secret(namespace, name).await;
-            secret.map_err(|error| line(&error))?
-        }
-        _ => Credentials::new(),
-    };
-    Store::open(&place, &credentials).map_err(|error| line(&error))
 }

@@ -7,14 +7,18 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kubedb_agent::location::{location, reads_no_secret};
-use kubedb_api::{DormantDatabase, Postgres, PostgresSpec, Snapshot, storage::SnapshotStorage};
+use kubedb_api::{
+    DormantDatabase, Postgres, PostgresSpec, Snapshot,
+    archiver::{Pitr, PostgresWal, RecoveryTarget},
+    storage::SnapshotStorage,
+};
 use kubedb_core::recovery::Target;
 use kubedb_engine::{
     archive::{Lineage, Wish, find, inventory},
     repository::keys::DatabaseFolder,
     store::{Credentials, Store},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     repo::{recover::Recovery, target::TargetArgs},
@@ -123,14 +127,6 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Until when everything that was committed is archived, as the primary last told.
-fn covered(postgres: &Postgres) -> Option<Timestamp> {
-    let reports = postgres.status.as_ref()?.instances.values();
-    reports
-        .filter_map(|report| report.archive.as_ref()?.covered_time)
-        .max()
-}
-
 /// The spec of a database that runs, or that was paused, and how far its archive is known to go.
 async fn spec(
     session: &Session,
@@ -140,7 +136,7 @@ async fn spec(
     let living: Api<Postgres> = Api::namespaced(session.client.clone(), namespace);
     match living.get(name).await {
         Ok(postgres) => {
-            let covered = covered(&postgres);
+            let covered = postgres.covered_time();
             Ok((postgres.spec, covered))
         }
         Err(kube::Error::Api(status)) if status.code == 404 => {
@@ -241,42 +237,30 @@ fn manifest(
 /// An archive is named by its whole path.
 fn by_archive(
     storage: &SnapshotStorage,
-    target: &kubedb_api::archiver::RecoveryTarget,
+    target: &RecoveryTarget,
     namespace: &str,
     database: &str,
     base: &str,
-) -> Value {
-    let mut source = json!(storage);
+) -> PostgresWal {
     let path = format!("kubedb/{namespace}/{database}/archive");
-    for (store, field) in [
-        ("s3", "prefix"),
-        ("gcs", "prefix"),
-        ("azure", "prefix"),
-        ("swift", "prefix"),
-        ("local", "subPath"),
-    ] {
-        if source[store].is_object() {
-            let before = source[store][field].as_str().unwrap_or_default();
-            let whole = format!("{}/{path}", before.trim_matches('/'));
-            source[store][field] = json!(whole.trim_start_matches('/'));
-        }
-    }
-    source["backupName"] = json!(base);
-    let pitr = [
-        ("targetTime", json!(target.time)),
-        ("targetLSN", json!(target.lsn)),
-        ("targetXID", json!(target.xid)),
-        ("targetName", json!(target.name)),
-        ("targetTimeline", json!(target.timeline)),
-        ("targetInclusive", json!(target.inclusive)),
+    let mut storage = storage.clone();
+    let places = [
+        storage.s3.as_mut().map(|s3| &mut s3.prefix),
+        storage.gcs.as_mut().map(|gcs| &mut gcs.prefix),
+        storage.azure.as_mut().map(|azure| &mut azure.prefix),
+        storage.swift.as_mut().map(|swift| &mut swift.prefix),
+        storage.local.as_mut().map(|local| &mut local.sub_path),
     ];
-    let given: serde_json::Map<String, Value> = pitr
-        .into_iter()
-        .filter(|(_, value)| !value.is_null())
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect();
-    if !given.is_empty() {
-        source["pitr"] = Value::Object(given);
+    for place in places.into_iter().flatten() {
+        let before = place.as_deref().unwrap_or_default().trim_matches('/');
+        *place = Some(match before {
+            "" => path.clone(),
+            before => format!("{before}/{path}"),
+        });
     }
-    source
+    PostgresWal {
+        backup_name: Some(base.to_owned()),
+        pitr: (*target != RecoveryTarget::default()).then(|| Pitr::from(target)),
+        storage,
+    }
 }

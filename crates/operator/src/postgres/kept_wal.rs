@@ -1,19 +1,16 @@
 //! How much archived WAL is kept.
 
-use kubedb_api::{PostgresStatus, Snapshot, snapshot::SnapshotPhase};
+use kubedb_api::{Postgres, Snapshot, retention::lineage, snapshot::SnapshotPhase};
 use kubedb_core::lsn::Lsn;
 
 /// Where the earliest Snapshot of this database begins, whichever store it lies in. Those of an earlier database of the name need nothing of this one's
 /// WAL. One that is being deleted counts until it is gone.
-pub(super) fn keep_wal_from(status: &PostgresStatus, snapshots: &[Snapshot]) -> Option<String> {
-    let lineages = status.instances.values();
-    let lineage = lineages
-        .filter_map(|report| report.lineage.as_ref())
-        .next()?;
+pub(super) fn keep_wal_from(postgres: &Postgres, snapshots: &[Snapshot]) -> Option<String> {
+    let lineage = lineage(postgres)?;
     let begins = snapshots.iter().filter_map(|snapshot| {
         let status = snapshot.status.as_ref()?;
         let result = status.result.as_ref()?;
-        let counts = status.phase == Some(SnapshotPhase::Succeeded) && result.lineage == *lineage;
+        let counts = status.phase == Some(SnapshotPhase::Succeeded) && result.lineage == lineage;
         result.start_lsn.parse::<Lsn>().ok().filter(|_| counts)
     });
     begins.min().map(|begin| begin.to_string())
@@ -40,7 +37,7 @@ mod tests {
 
     #[test]
     fn the_earliest_good_snapshot_of_this_database_counts() {
-        let mut status = PostgresStatus::default();
+        let mut postgres = Postgres::new("pg", kubedb_api::PostgresSpec::default());
         let snapshots = [
             snapshot("Succeeded", "ours", "0/9000028"),
             snapshot("Succeeded", "ours", "0/A000028"),
@@ -48,14 +45,16 @@ mod tests {
             snapshot("Succeeded", "earlier", "0/1000028"),
         ];
         // Before anybody has said which database this is.
-        assert_eq!(keep_wal_from(&status, &snapshots), None);
+        assert_eq!(keep_wal_from(&postgres, &snapshots), None);
         let report = InstanceStatus {
             lineage: Some("ours".to_owned()),
             ..InstanceStatus::default()
         };
+        let status = postgres.status.get_or_insert_default();
+        status.primary = Some("pg-0".to_owned());
         status.instances.insert("pg-0".to_owned(), report);
-        let keep = keep_wal_from(&status, &snapshots);
+        let keep = keep_wal_from(&postgres, &snapshots);
         assert_eq!(keep.as_deref(), Some("0/9000028"));
-        assert_eq!(keep_wal_from(&status, &snapshots[2..]), None);
+        assert_eq!(keep_wal_from(&postgres, &snapshots[2..]), None);
     }
 }

@@ -128,7 +128,7 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
             .spec
             .archiver
             .as_ref()
-            .and_then(|_| keep_wal_from(old, &found.snapshots)),
+            .and_then(|_| keep_wal_from(postgres, &found.snapshots)),
         tasks: BTreeMap::new(),
         instances: BTreeMap::new(),
     };

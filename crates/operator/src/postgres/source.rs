@@ -94,7 +94,7 @@ pub(super) async fn origin(
         let theirs = theirs.and_then(|status| status.result.as_ref());
         let theirs = theirs.map(|result| result.lineage.as_str());
         let is_same = theirs.is_some() && theirs == lineage(&living);
-        let covered = is_same.then(|| covered(&living)).flatten();
+        let covered = is_same.then(|| living.covered_time()).flatten();
         return Ok(archived(&living.spec, is_same, covered));
     }
     let paused: Api<DormantDatabase> = Api::namespaced(operator.client.clone(), &namespace);
@@ -103,14 +103,6 @@ pub(super) async fn origin(
     ))?;
     let spec = paused.and_then(|paused| paused.spec.origin.spec.postgres);
     Ok(spec.map_or(Origin::Gone, |spec| archived(&spec, false, None)))
-}
-
-/// Until when everything that was committed is archived, as the primary last told.
-fn covered(living: &Postgres) -> Option<Timestamp> {
-    let status = living.status.as_ref()?;
-    let told = status.instances.values();
-    told.filter_map(|report| report.archive.as_ref()?.covered_time)
-        .max()
 }
 
 fn archived(spec: &PostgresSpec, is_same: bool, covered: Option<Timestamp>) -> Origin {
