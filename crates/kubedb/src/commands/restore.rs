@@ -21,7 +21,7 @@ use kubedb_engine::{
 use serde_json::json;
 
 use super::{
-    repo::{recover::Recovery, target::TargetArgs},
+    repo::{address::open_existing, recover::Recovery, target::TargetArgs},
     selection::{self, NamespaceArgs},
 };
 use crate::{
@@ -182,7 +182,7 @@ async fn open(
         }
         _ => Credentials::new(),
     };
-    Ok(Store::open(&place, &credentials)?)
+    open_existing(&place, &credentials)
 }
 
 /// Adds the Snapshots of another store.

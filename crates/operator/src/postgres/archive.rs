@@ -42,19 +42,23 @@ pub(super) fn condition(
     let old = postgres.status.iter().flat_map(|status| &status.conditions);
     let old: Vec<_> = old.cloned().collect();
     let archive = reported(postgres, found.holder.as_ref()).filter(|_| primary_ready);
+    let unknown = |reason, message: &str| {
+        let reason = if was_failing(&old) {
+            SINCE_FAILURE
+        } else {
+            reason
+        };
+        ("Unknown", reason, message.to_owned())
+    };
     let (status, reason, message) = match archive {
-        None => {
-            let reason = if was_failing(&old) {
-                SINCE_FAILURE
-            } else {
-                "NotReported"
-            };
-            let message = if primary_ready {
-                "the primary has not reported of its archive yet"
-            } else {
-                "the primary is not ready"
-            };
-            ("Unknown", reason, message.to_owned())
+        None if primary_ready => unknown(
+            "NotReported",
+            "the primary has not reported of its archive yet",
+        ),
+        None => unknown("NotReported", "the primary is not ready"),
+        // The store may not even be there.
+        Some(archive) if is_untried(archive) => {
+            unknown("NothingStored", "nothing had to be stored yet")
         }
         Some(archive) => match archive.failing_since {
             Some(since) => {
@@ -77,6 +81,13 @@ pub(super) fn condition(
         message,
         now,
     ))
+}
+
+/// Whether nothing was stored and nothing has failed since its agent began.
+fn is_untried(archive: &ArchiveStatus) -> bool {
+    archive.last_segment.is_none()
+        && archive.covered_time.is_none()
+        && archive.failing_since.is_none()
 }
 
 fn why(archive: &ArchiveStatus) -> &str {
@@ -216,6 +227,7 @@ mod tests {
         let good = (json!({"lastSegment": "000000010000000000000003"}), true);
         let bad = (json!({"failingSince": NOW, "reason": "bucket gone"}), true);
         let silent = (Value::Null, true);
+        let untried = (json!({ "waitingSegments": 0 }), true);
         let down = (good.0.clone(), false);
         let row = |status: &str, reason: &str, note: Option<&str>| {
             (
@@ -228,8 +240,10 @@ mod tests {
         assert_eq!(
             told(&[
                 silent.clone(),
+                untried.clone(),
                 good.clone(),
                 bad.clone(),
+                untried,
                 bad.clone(),
                 silent.clone(),
                 down,
@@ -239,8 +253,10 @@ mod tests {
             ]),
             [
                 row("Unknown", "NotReported", None),
+                row("Unknown", "NothingStored", None),
                 row("True", "Archiving", None),
                 row("False", "Failing", Some(failed)),
+                row("Unknown", "NotReportedSinceFailure", None),
                 row("False", "Failing", None),
                 row("Unknown", "NotReportedSinceFailure", None),
                 row("Unknown", "NotReportedSinceFailure", None),

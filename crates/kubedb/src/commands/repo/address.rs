@@ -45,19 +45,11 @@ impl PlaceArgs {
     /// Opens it. Nothing is asked of it yet, and nothing is made.
     pub(super) fn open(&self) -> Result<Store, CommandError> {
         let location = location(&self.bucket, self.endpoint.clone())?;
-        if let Location::Local { folder } = &location
-            && !folder.is_dir()
-        {
-            return Err(CommandError::NoFolder {
-                folder: folder.display().to_string(),
-                exists: folder.exists(),
-            });
-        }
         let credentials = match &self.secret {
             Some(file) => of_secret(file)?,
             None => of_environment()?,
         };
-        Ok(Store::open(&location, &credentials)?)
+        open_existing(&location, &credentials)
     }
 
     /// What to type to name the same again.
@@ -73,6 +65,22 @@ impl PlaceArgs {
             secret.unwrap_or_default()
         )
     }
+}
+
+/// Opens a store that is only looked at: a folder that is not there is not made. It would be the reader's own, and shut out the database.
+pub(in crate::commands) fn open_existing(
+    location: &Location,
+    credentials: &Credentials,
+) -> Result<Store, CommandError> {
+    if let Location::Local { folder } = location
+        && !folder.is_dir()
+    {
+        return Err(CommandError::NoFolder {
+            folder: folder.display().to_string(),
+            exists: folder.exists(),
+        });
+    }
+    Ok(Store::open(location, credentials)?)
 }
 
 /// Reads an address. The form that `kubedb get snap` prints, such as `gs:kubedb/prefix`, is one too.
@@ -221,6 +229,20 @@ fn of_secret(file: &PathBuf) -> Result<Credentials, CommandError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_is_only_looked_at_is_not_made() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("archive");
+        let location = Location::Local {
+            folder: folder.clone(),
+        };
+        let opened = open_existing(&location, &Credentials::new());
+        assert!(matches!(opened, Err(CommandError::NoFolder { .. })));
+        assert!(!folder.exists());
+        std::fs::create_dir(&folder).unwrap();
+        assert!(open_existing(&location, &Credentials::new()).is_ok());
+    }
 
     #[test]
     fn addresses_are_read_in_both_forms() {

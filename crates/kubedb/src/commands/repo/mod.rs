@@ -1,6 +1,6 @@
 //! `kubedb repo`: what a bucket holds, and a restore from it, without any server. For the day on which there is nothing but the bucket.
 
-mod address;
+pub(super) mod address;
 mod check;
 mod list;
 pub(super) mod recover;
