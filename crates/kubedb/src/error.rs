@@ -417,7 +417,7 @@ impl CommandError {
                 "kubedb repo list BUCKET shows what there is; the prefix of the storage belongs to the address, as in gs://BUCKET/PREFIX"
             }
             Self::Unreachable { .. } => {
-                "kubedb repo list BUCKET says what can come back of each database: add --latest --dry-run to this command to see how far its archive goes"
+                "the same command with --latest in place of the target says how far the archive goes; kubedb repo restore takes --dry-run, too"
             }
             Self::NoFolder { .. } => {
                 "the folder is local.hostPath.path of the storage, with local.subPath below it, on the machine that ran the database; kubedb describe snap NAME shows both"

@@ -57,9 +57,10 @@ pub(super) fn condition(
         ),
         None => unknown("NotReported", "the primary is not ready"),
         // The store may not even be there.
-        Some(archive) if is_untried(archive) => {
-            unknown("NothingStored", "nothing had to be stored yet")
-        }
+        Some(archive) if is_untried(archive) => unknown(
+            "NothingStored",
+            "nothing had to be stored since its agent began",
+        ),
         Some(archive) => match archive.failing_since {
             Some(since) => {
                 let why = archive
