@@ -1,5 +1,7 @@
 //! From what the agent holds to what a decision rests on.
 
+use std::time::Duration;
+
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
 use kubedb_api::{Postgres, postgres::StandbyMode, storage::SnapshotStorage};
@@ -72,6 +74,12 @@ impl Facts {
     pub(crate) fn archive_storage(&self) -> Option<&SnapshotStorage> {
         let archiver = self.database.as_ref()?.spec.archiver.as_ref();
         archiver.and_then(|archiver| archiver.storage.as_ref())
+    }
+
+    /// How long the archive may be behind the primary; nothing where whole segments are enough.
+    pub(crate) fn archive_lag(&self) -> Option<Duration> {
+        let archiver = self.database.as_ref()?.spec.archiver.as_ref()?;
+        archiver.max_lag()
     }
 
     /// Where the earliest Snapshot begins, as the operator knows it.

@@ -137,7 +137,7 @@ impl Restore {
             kubedb_core::recovery::Goal::Latest => plan.at_least,
             _ => restored.stop_lsn,
         };
-        let source = Arc::new(WalSource::new(found.archive, plan));
+        let source = Arc::new(WalSource::new(found.archive, plan, &target));
         self.desk.set_source(Some(source.clone()));
         let wal = WalSettings {
             archive_command: None,

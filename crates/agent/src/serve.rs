@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agent::Agent,
     api::ApiError,
-    archive::{Archiver, Destination, Look, Opener},
+    archive::{Archiver, Destination, Following, Look, Opener},
     backup::line,
     bootstrap::{self, BootstrapError},
     location,
@@ -231,7 +231,7 @@ impl Agent {
         let (Some(storage), Some(state)) = (facts.archive_storage(), &self.state) else {
             // An API that does not answer changes nothing, and neither does another database of the name.
             if facts.database.is_some() && facts.is_ours {
-                self.desk.set_archiver(None);
+                self.desk.stop_archiver();
             }
             return;
         };
@@ -271,8 +271,13 @@ impl Agent {
                             .map_err(|error| line(&error))
                     })
                 });
+                let following = facts.archive_lag().map(|lag| Following {
+                    server: local(&self.place.paths, self.config.port),
+                    dialect: self.place.dialect,
+                    lag,
+                });
                 let archiver = Archiver::new(to, opener);
-                self.desk.set_archiver(Some(Arc::new(archiver)));
+                self.desk.set_archiver(Arc::new(archiver), following);
             }
             Err(error) => tracing::warn!(%error, "cannot archive"),
         }

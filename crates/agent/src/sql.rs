@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use kubedb_core::lsn::Lsn;
+use kubedb_core::lsn::{Lsn, TimelineId};
 use kubedb_engine::{backup::SLOT_PREFIX as BACKUP_SLOT_PREFIX, postgres::dialect::PgDialect};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, NoTls};
@@ -164,6 +164,29 @@ impl Session {
         let text = self.text("ask for the position", &query).await?;
         let text = text.unwrap_or_default();
         text.parse().map_err(|_| SqlError::Understand { text })
+    }
+
+    /// Up to where a primary has flushed its WAL; nothing in recovery.
+    pub async fn flushed_lsn(&self, dialect: PgDialect) -> Result<Option<Lsn>, SqlError> {
+        let query = dialect.flush_lsn();
+        let text = self.text("ask what is flushed", &query).await?;
+        text.map(|text| {
+            let read = text.parse();
+            read.map_err(|_| SqlError::Understand { text })
+        })
+        .transpose()
+    }
+
+    /// The timeline that a primary writes; nothing in recovery.
+    pub async fn timeline(&self, dialect: PgDialect) -> Result<Option<TimelineId>, SqlError> {
+        let query = dialect.current_wal_file();
+        let text = self.text("ask for the timeline", &query).await?;
+        text.map(|text| {
+            let digits = text.get(..8).unwrap_or_default();
+            let read = u32::from_str_radix(digits, 16).map(TimelineId);
+            read.map_err(|_| SqlError::Understand { text })
+        })
+        .transpose()
     }
 
     /// The command that archives, as the running server has it.

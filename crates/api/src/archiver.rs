@@ -1,5 +1,7 @@
 //! Continuous archiving, and what a database is recovered to.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,23 @@ pub struct Archiver {
     /// Where to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<SnapshotStorage>,
+    /// How long the archive may be behind the primary while something is written: from 1 second, which is the default, to 60. Each lag stores a piece of the
+    /// segment in work; at 60 only whole segments are stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_lag_seconds: Option<i32>,
+}
+
+impl Archiver {
+    /// Longest lag: a segment is ended after as long, and stored whole.
+    pub const LONGEST_LAG: i32 = 60;
+
+    /// How long the archive may be behind; nothing where whole segments are enough.
+    #[must_use]
+    pub fn max_lag(&self) -> Option<Duration> {
+        let seconds = self.max_lag_seconds.unwrap_or(1).max(1);
+        let seconds = u64::try_from(seconds).unwrap_or(1);
+        (seconds < Self::LONGEST_LAG as u64).then(|| Duration::from_secs(seconds))
+    }
 }
 
 /// An archive that a database is recovered from.

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::lsn::{Lsn, TimelineId};
+use crate::{
+    lsn::{Lsn, TimelineId},
+    tail::Tail,
+};
 
 /// A file that PostgreSQL gives to its archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,6 +135,8 @@ pub fn read_history(text: &str) -> Option<Vec<Switch>> {
 pub struct Holdings {
     /// Whole segments, and when each was stored, by the store's clock.
     pub segments: BTreeMap<Segment, Timestamp>,
+    /// Segments of which the beginning is there.
+    pub tails: BTreeMap<Segment, Tail>,
     /// Histories, by the timeline that each leads to.
     pub histories: BTreeMap<TimelineId, Vec<Switch>>,
 }
@@ -143,12 +148,19 @@ impl Holdings {
         let mut timelines: Vec<TimelineId> = self
             .segments
             .keys()
+            .chain(self.tails.keys())
             .map(|segment| segment.timeline)
             .chain(self.histories.keys().copied())
             .collect();
         timelines.sort_unstable();
         timelines.dedup();
         timelines
+    }
+
+    /// Whether no WAL is there at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty() && self.tails.is_empty()
     }
 }
 

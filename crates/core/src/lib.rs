@@ -14,5 +14,6 @@ pub mod retention;
 pub mod schedule;
 pub mod snapshot;
 pub mod steps;
+pub mod tail;
 pub mod turns;
 pub mod verification;

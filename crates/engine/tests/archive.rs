@@ -9,11 +9,13 @@ mod snapshots;
 use std::{fs, path::Path};
 
 use kubedb_core::{
-    archive::WalFile,
+    archive::{Segment, WalFile},
+    lsn::{Lsn, TimelineId},
     recovery::{Goal, PlanError, Target},
+    tail::Piece,
 };
 use kubedb_engine::{
-    archive::{Archive, ArchiveError, Wish, find, inventory},
+    archive::{Archive, ArchiveError, WalContent, Wish, find, inventory},
     repository::keys::DatabaseFolder,
     store::Store,
 };
@@ -257,21 +259,15 @@ fn wish<'a>(target: &'a Target, snapshot: Option<&'a str>) -> Wish<'a> {
 /// Archives what a server has finished, as its archiver would.
 async fn archive_all(server: &Server, store: &Store) -> Vec<String> {
     server.sql_by_socket("SELECT pg_switch_wal()").await;
+    archive_finished(server, store).await
+}
+
+async fn archive_finished(server: &Server, store: &Store) -> Vec<String> {
     let folder = server.data.join(dialect(server.version).wal_folder());
     let current = server
         .value("SELECT pg_walfile_name(pg_current_wal_lsn())")
         .await;
-    let system = server
-        .value("SELECT system_identifier FROM pg_control_system()")
-        .await;
-    let archive = Archive::new(
-        store.clone(),
-        &self::folder(),
-        LINEAGE,
-        system.parse().unwrap(),
-        16 << 20,
-    )
-    .unwrap();
+    let archive = real_archive(server, store).await;
     let mut names: Vec<String> = fs::read_dir(&folder)
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
@@ -283,6 +279,32 @@ async fn archive_all(server: &Server, store: &Store) -> Vec<String> {
         archive.push(&folder, name).await.unwrap();
     }
     names
+}
+
+/// Stores what is flushed of the segment in work.
+async fn push_begun(server: &Server, store: &Store) -> (Segment, Lsn) {
+    server.sql_by_socket("CREATE TABLE last AS SELECT 1").await;
+    archive_finished(server, store).await;
+    let flushed = server.value("SELECT pg_current_wal_flush_lsn()").await;
+    let flushed: Lsn = flushed.parse().unwrap();
+    let folder = server.data.join(dialect(server.version).wal_folder());
+    let segment = Segment {
+        timeline: TimelineId(1),
+        number: flushed.segment(16 << 20),
+    };
+    let pushed = real_archive(server, store).await;
+    let piece = piece(1, 0, flushed.offset(16 << 20));
+    pushed.push_tail(&folder, segment, piece).await.unwrap();
+    (segment, flushed)
+}
+
+/// The archive of a real server.
+async fn real_archive(server: &Server, store: &Store) -> Archive {
+    let system = server
+        .value("SELECT system_identifier FROM pg_control_system()")
+        .await;
+    let (store, system) = (store.clone(), system.parse().unwrap());
+    Archive::new(store, &folder(), LINEAGE, system, 16 << 20).unwrap()
 }
 
 #[tokio::test]
@@ -297,6 +319,7 @@ async fn a_recovery_is_planned_from_what_a_bucket_holds() {
     take(request(&server, &store, "second")).await.unwrap();
     server.sql_by_socket("DROP TABLE later").await;
     let names = archive_all(&server, &store).await;
+    let (begun, flushed) = push_begun(&server, &store).await;
     // Another database of the same name was here before.
     let mut old = request(&server, &store, "old");
     old.lineage = "00000000-6f1c-4b0c-9a7c-2c4f7c7f0a11".to_owned();
@@ -310,8 +333,11 @@ async fn a_recovery_is_planned_from_what_a_bucket_holds() {
     };
     let found = plan(&Target::latest(), Some("first")).unwrap();
     assert_eq!(found.lineage, LINEAGE);
-    let last = found.plan.last.unwrap().name(16 << 20);
-    assert_eq!(last, *names.last().unwrap());
+    assert_eq!(
+        (found.plan.last, found.plan.tail),
+        (Some(begun), Some(flushed))
+    );
+    let last = names.last().unwrap().clone();
     let given = found.archive.fetch(&last).await.unwrap().unwrap();
     assert_eq!(given.len(), 16 << 20);
     let second = lineages[LINEAGE].bases[1].clone();
@@ -332,14 +358,153 @@ async fn a_recovery_is_planned_from_what_a_bucket_holds() {
     let middle = key(&names[names.len() - 2]);
     let kept = store.read(&middle, 64 << 20).await.unwrap();
     store.delete(&middle).await.unwrap();
-    let shorter = inventory(&store, &store, &folder()).await.unwrap();
-    let shorter = find(
-        &shorter,
-        &store,
-        &folder(),
-        wish(&Target::latest(), Some("first")),
-    )
-    .unwrap();
-    assert_ne!(shorter.unwrap().plan.last, found.plan.last);
+    let gap = inventory(&store, &store, &folder()).await.unwrap();
+    let latest = Target::latest();
+    let gap = find(&gap, &store, &folder(), wish(&latest, Some("first")));
+    let missing = match gap.unwrap() {
+        Err(PlanError::Gap { missing, .. }) => missing,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(missing, names[names.len() - 2]);
     store.create(&middle, PutPayload::from(kept)).await.unwrap();
+}
+
+const THIS: Segment = Segment {
+    timeline: TimelineId(1),
+    number: 3,
+};
+
+fn piece(generation: u32, from: u64, to: u64) -> Piece {
+    Piece {
+        generation,
+        from,
+        to,
+    }
+}
+
+/// The beginning of a segment, and zeros.
+fn begun(seed: u64, to: u64) -> Option<WalContent> {
+    let mut content = segment(SYSTEM, seed);
+    content[usize::try_from(to).unwrap()..].fill(0);
+    Some(WalContent::Begun(content))
+}
+
+#[tokio::test]
+async fn the_segment_in_work_comes_back_piece_by_piece_until_it_is_whole() {
+    let store = Faulty::new("").store();
+    let archive = archive(&store);
+    let wal = Wal::of(NAME, &segment(SYSTEM, 1));
+    let push = async |generation, from, to| {
+        let pushed = archive.push_tail(wal.path(), THIS, piece(generation, from, to));
+        pushed.await.unwrap()
+    };
+    let content = async || archive.fetch_content(NAME).await.unwrap();
+    assert_eq!(content().await, None);
+    assert_eq!(archive.tail_generation(THIS).await.unwrap(), 1);
+    push(1, 0, 5_000).await;
+    push(1, 5_000, 9_000).await;
+    assert_eq!(content().await, begun(1, 9_000));
+    // Again, after an answer that was lost; and further than before.
+    push(1, 5_000, 9_000).await;
+    push(1, 5_000, 12_000).await;
+    assert_eq!(content().await, begun(1, 12_000));
+    // A piece that is not there ends it.
+    push(1, 20_000, 30_000).await;
+    assert_eq!(content().await, begun(1, 12_000));
+    // After a crash the server goes on before where it had come.
+    assert_eq!(archive.tail_generation(THIS).await.unwrap(), 2);
+    push(2, 0, 11_000).await;
+    assert_eq!(content().await, begun(1, 11_000));
+    // Nothing of it counts as the file, and nothing is in its way.
+    assert_eq!(archive.fetch(NAME).await.unwrap(), None);
+    archive.push(wal.path(), NAME).await.unwrap();
+    assert_eq!(content().await, Some(WalContent::Whole(segment(SYSTEM, 1))));
+    let kept = |number| Segment { number, ..THIS };
+    archive.delete_tails_before(kept(3)).await.unwrap();
+    assert_eq!(snapshots::keys(&store).await.len(), 6);
+    archive.delete_tails_before(kept(4)).await.unwrap();
+    assert_eq!(snapshots::keys(&store).await, [key(NAME)]);
+    push(1, 0, 40).await;
+    archive.delete_tail(THIS).await.unwrap();
+    assert_eq!(snapshots::keys(&store).await, [key(NAME)]);
+}
+
+#[tokio::test]
+async fn t02_t07_pieces_of_another_segment_and_damaged_ones_are_given_to_nobody() {
+    let faulty = Faulty::new("");
+    let store = faulty.store();
+    let archive = archive(&store);
+    for content in [segment(8, 1), segment(SYSTEM, 1)[..20].to_vec()] {
+        let wal = Wal::of(NAME, &content);
+        let pushed = archive.push_tail(wal.path(), THIS, piece(1, 0, 5_000));
+        pushed.await.unwrap_err();
+    }
+    // Recycled: its name says more than it holds.
+    let next = Segment { number: 4, ..THIS };
+    let recycled = Wal::of("000000010000000000000004", &segment(SYSTEM, 1));
+    let pushed = archive.push_tail(recycled.path(), next, piece(1, 0, 5_000));
+    let error = pushed.await.unwrap_err();
+    assert!(matches!(error, ArchiveError::Wrong { .. }), "{error}");
+    // Shorter than it should be.
+    let wal = Wal::of(NAME, &segment(SYSTEM, 1)[..8_192]);
+    let pushed = archive.push_tail(wal.path(), THIS, piece(1, 0, 9_000));
+    pushed.await.unwrap_err();
+    assert!(snapshots::keys(&store).await.is_empty());
+
+    let wal = Wal::of(NAME, &segment(SYSTEM, 1));
+    for (from, to) in [(0, 5_000), (5_000, 9_000)] {
+        let pushed = archive.push_tail(wal.path(), THIS, piece(1, from, to));
+        pushed.await.unwrap();
+    }
+    let name = piece(1, 5_000, 9_000).name();
+    let key = format!("kubedb/demo/pg/archive/{LINEAGE}/tail/{NAME}/{name}.zst");
+    let whole = store.read(&key, SEGMENT).await.unwrap();
+    let mut flipped = whole.to_vec();
+    flipped[whole.len() / 2] ^= 1;
+    let short = zstd::encode_all(&b"short"[..], 1).unwrap();
+    for damaged in [
+        flipped,
+        whole[..whole.len() - 9].to_vec(),
+        short,
+        Vec::new(),
+    ] {
+        store.delete(&key).await.unwrap();
+        let payload = PutPayload::from(damaged);
+        store.create(&key, payload).await.unwrap();
+        let error = archive.fetch_content(NAME).await.unwrap_err();
+        assert!(matches!(error, ArchiveError::Damaged { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn t05_i03_whatever_call_fails_nothing_of_the_segment_in_work_is_told_absent() {
+    let faulty = Faulty::new("");
+    let store = faulty.store();
+    let archive = archive(&store);
+    let wal = Wal::of(NAME, &segment(SYSTEM, 1));
+    for (from, to) in [(0, 5_000), (5_000, 9_000)] {
+        let pushed = archive.push_tail(wal.path(), THIS, piece(1, from, to));
+        pushed.await.unwrap();
+    }
+    // The whole that is looked for first, a list, and two pieces.
+    faulty.take_calls();
+    archive.fetch_content(NAME).await.unwrap();
+    let calls = faulty.take_calls();
+    assert!(calls >= 4, "{calls}");
+    for call in 0..calls {
+        for lost in [false, true] {
+            faulty.take_calls();
+            if lost {
+                faulty.lose(call);
+            } else {
+                faulty.break_from(call);
+            }
+            match archive.fetch_content(NAME).await {
+                Ok(found) => assert_eq!(found, begun(1, 9_000), "{call} {lost}"),
+                Err(error) => assert!(error.is_retryable(), "{call} {lost}: {error}"),
+            }
+            faulty.mend();
+        }
+    }
+    assert_eq!(archive.fetch_content(NAME).await.unwrap(), begun(1, 9_000));
 }

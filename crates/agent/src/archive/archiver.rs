@@ -1,8 +1,8 @@
 //! Stores WAL, a few files ahead of PostgreSQL's asking. What it is asked for is answered only when it is durable.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    path::PathBuf,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,11 +13,17 @@ use futures::{
 };
 use jiff::Timestamp;
 use kubedb_api::{archiver::ArchiveStatus, storage::SnapshotStorage};
-use kubedb_core::{archive::WalFile, lsn::Lsn};
+use kubedb_core::{
+    archive::{Segment, WalFile},
+    lsn::Lsn,
+};
 use kubedb_engine::{archive::Archive, repository::keys::DatabaseFolder, store::Store};
 use tokio::{sync::Semaphore, time::Instant};
 
-use super::coverage::{Coverage, Look};
+use super::{
+    coverage::{Coverage, Look},
+    tail::TailError,
+};
 use crate::backup::line;
 
 /// Files on their way at once: two are compressed while others are sent.
@@ -81,6 +87,10 @@ struct State {
     coverage: Coverage,
     told: ArchiveStatus,
     pruned: Option<(Lsn, Instant)>,
+    /// Segments of which pieces are stored.
+    tails: BTreeSet<Segment>,
+    /// Why the segment in work is not stored; told once.
+    behind: Option<String>,
 }
 
 impl std::fmt::Debug for State {
@@ -144,6 +154,9 @@ impl Archiver {
                 if let WalFile::Segment(segment) = kind {
                     state.told.last_segment = Some(name.to_owned());
                     state.coverage.archived(segment.end(self.to.segment_bytes));
+                    if state.tails.remove(&segment) {
+                        self.drop_tail(segment);
+                    }
                 }
                 Ok(())
             }
@@ -280,7 +293,7 @@ impl Archiver {
         Ok(())
     }
 
-    async fn archive(&self) -> Result<Archive, String> {
+    pub(super) async fn archive(&self) -> Result<Archive, String> {
         if let Some(archive) = &self.state().archive {
             return Ok(archive.clone());
         }
@@ -303,6 +316,51 @@ impl Archiver {
         let archive = archive.map_err(|error| error.to_string())?;
         self.state().archive = Some(archive.clone());
         Ok(archive)
+    }
+
+    /// Whole segments that wait, all of them before a position.
+    pub(crate) fn waiting_before(&self, lsn: Lsn) -> usize {
+        let number = lsn.segment(self.to.segment_bytes);
+        let entries = std::fs::read_dir(self.to.folder.join("archive_status"));
+        let names = entries.into_iter().flatten().filter_map(Result::ok);
+        names
+            .filter_map(|entry| {
+                let name = entry.file_name();
+                let name = name.to_str()?.strip_suffix(".ready")?;
+                WalFile::read(name, self.to.segment_bytes)
+            })
+            .filter(|file| matches!(file, WalFile::Segment(waiting) if waiting.number < number))
+            .count()
+    }
+
+    /// PostgreSQL's own folder.
+    pub(crate) fn wal_folder(&self) -> &Path {
+        &self.to.folder
+    }
+
+    /// Notes that there will be pieces of a segment.
+    pub(crate) fn note_tail(&self, segment: Segment) {
+        self.state().tails.insert(segment);
+    }
+
+    /// Everything before this is stored.
+    pub(crate) fn covers(&self, end: Lsn) {
+        let mut state = self.state();
+        state.behind = None;
+        state.coverage.archived(end);
+    }
+
+    /// Tells once why the segment in work is not stored. That it is late is no loss yet: PostgreSQL keeps it.
+    pub(crate) fn tell_behind(&self, error: &TailError) {
+        let why = line(error);
+        let mut state = self.state();
+        if state.behind.as_ref() != Some(&why) {
+            tracing::warn!(
+                why,
+                "the segment in work is not stored; a whole one is tried when it is full"
+            );
+            state.behind = Some(why);
+        }
     }
 
     /// Deletes WAL that no Snapshot needs any more. `told` is where the earliest one begins that anybody knows of, in any store.

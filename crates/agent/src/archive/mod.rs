@@ -6,6 +6,7 @@ pub mod client;
 mod coverage;
 mod listener;
 mod source;
+mod tail;
 
 use std::{
     io,
@@ -18,26 +19,42 @@ pub(crate) use archiver::{Archiver, Opener};
 pub(crate) use coverage::Look;
 pub(crate) use listener::listen;
 pub(crate) use source::WalSource;
+use tail::Follower;
+pub(crate) use tail::Following;
 
 use crate::paths::Paths;
 
 /// Who answers PostgreSQL's commands at present.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WalDesk {
-    archiver: Arc<Mutex<Option<Arc<Archiver>>>>,
+    archiver: Arc<Mutex<Option<Archiving>>>,
     source: Arc<Mutex<Option<Arc<WalSource>>>>,
+}
+
+/// Who archives: whole segments when PostgreSQL asks, and the one in work as it grows.
+#[derive(Debug)]
+struct Archiving {
+    archiver: Arc<Archiver>,
+    _follower: Option<Follower>,
 }
 
 impl WalDesk {
     pub(crate) fn archiver(&self) -> Option<Arc<Archiver>> {
-        self.archiver
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let archiving = self.archiver.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(archiving.as_ref()?.archiver.clone())
     }
 
-    pub(crate) fn set_archiver(&self, archiver: Option<Arc<Archiver>>) {
-        *self.archiver.lock().unwrap_or_else(PoisonError::into_inner) = archiver;
+    /// `following` says how the segment in work is stored; without it only whole ones are.
+    pub(crate) fn set_archiver(&self, archiver: Arc<Archiver>, following: Option<Following>) {
+        let archiving = Archiving {
+            _follower: following.map(|following| Follower::start(archiver.clone(), following)),
+            archiver,
+        };
+        *self.archiver.lock().unwrap_or_else(PoisonError::into_inner) = Some(archiving);
+    }
+
+    pub(crate) fn stop_archiver(&self) {
+        *self.archiver.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(crate) fn source(&self) -> Option<Arc<WalSource>> {
@@ -63,7 +80,7 @@ pub fn answer_pushes(
         Box::pin(async move { Ok(store) })
     });
     let desk = WalDesk::default();
-    desk.set_archiver(Some(Arc::new(Archiver::new(to, opener))));
+    desk.set_archiver(Arc::new(Archiver::new(to, opener)), None);
     listen(socket, desk)
 }
 

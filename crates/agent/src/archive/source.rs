@@ -13,9 +13,9 @@ use futures::{
 };
 use kubedb_core::{
     archive::{Segment, WalFile},
-    recovery::RecoveryPlan,
+    recovery::{Goal, RecoveryPlan, Target},
 };
-use kubedb_engine::archive::{Archive, ArchiveError};
+use kubedb_engine::archive::{Archive, ArchiveError, WalContent};
 use tokio::time::Instant;
 
 use super::client::Answer;
@@ -32,7 +32,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Requests for the same file behind the end before it counts as the end.
 const ASKED: u32 = 2;
 
-type Fetched = Shared<BoxFuture<'static, Result<Option<Arc<Vec<u8>>>, Unfetched>>>;
+type Fetched = Shared<BoxFuture<'static, Result<Option<Arc<WalContent>>, Unfetched>>>;
 
 /// Why a file could not be fetched.
 #[derive(Clone, Debug)]
@@ -49,6 +49,9 @@ pub(crate) struct WalSource {
     plan: RecoveryPlan,
     /// Segments that were there when the recovery was planned.
     needed: BTreeSet<Segment>,
+    /// Whether the first beginning of a segment is the end. A source that is written to has more every second, and a recovery to the latest would never
+    /// be done; one to a target goes on until it is there.
+    ends_at_beginning: bool,
     state: Mutex<State>,
 }
 
@@ -57,6 +60,8 @@ struct State {
     ahead: BTreeMap<String, Fetched>,
     /// Segments behind the planned ones that are proven absent, and how often each was asked for.
     absent: BTreeMap<u64, u32>,
+    /// The segment of which the beginning was given out last, and how often: PostgreSQL asks for it again at its end.
+    begun: Option<Begun>,
     given: u64,
     /// Questions that are not answered yet.
     asked: u32,
@@ -68,6 +73,12 @@ struct State {
     is_capped: bool,
 }
 
+struct Begun {
+    segment: Segment,
+    content: Arc<WalContent>,
+    times: u32,
+}
+
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("State")
@@ -77,12 +88,13 @@ impl std::fmt::Debug for State {
 }
 
 impl WalSource {
-    pub(crate) fn new(archive: Archive, plan: RecoveryPlan) -> Self {
+    pub(crate) fn new(archive: Archive, plan: RecoveryPlan, target: &Target) -> Self {
         let needed = plan.needed(archive.segment_bytes()).collect();
         Self {
             archive,
             plan,
             needed,
+            ends_at_beginning: target.goal == Goal::Latest,
             state: Mutex::default(),
         }
     }
@@ -101,6 +113,7 @@ impl WalSource {
         let mut state = self.state();
         state.is_capped = true;
         state.absent.clear();
+        state.begun = None;
         state.ahead.clear();
     }
 
@@ -116,7 +129,12 @@ impl WalSource {
 
     /// Whether PostgreSQL has asked for what lies behind the end of the archive, again and again.
     pub(crate) fn is_exhausted(&self) -> bool {
-        self.state().absent.values().any(|asked| *asked >= ASKED)
+        let state = self.state();
+        let is_begun = state
+            .begun
+            .as_ref()
+            .is_some_and(|begun| begun.times > ASKED);
+        is_begun || state.absent.values().any(|asked| *asked >= ASKED)
     }
 
     /// Answers PostgreSQL. Absence is told only where it is proven: PostgreSQL takes it for the end of all WAL.
@@ -133,6 +151,8 @@ impl WalSource {
             matches!(kind, Some(WalFile::Segment(segment)) if self.is_beyond_cap(segment));
         let content = if is_hidden {
             Ok(None)
+        } else if let Some(content) = self.end(kind) {
+            Ok(Some(content))
         } else {
             let fetched = self.begin(name);
             if let Some(WalFile::Segment(segment)) = kind {
@@ -145,13 +165,12 @@ impl WalSource {
             Ok(Some(content)) => {
                 let (path, bytes) = (to.to_owned(), content.clone());
                 let written =
-                    tokio::task::spawn_blocking(move || std::fs::write(path, &*bytes)).await;
+                    tokio::task::spawn_blocking(move || std::fs::write(path, bytes.bytes())).await;
                 match written {
                     Ok(Ok(())) => {
                         if let Some(WalFile::Segment(segment)) = kind {
                             let mut state = self.state();
-                            state.given += 1;
-                            state.highest = state.highest.max(Some(segment.number));
+                            state.give(segment, &content);
                         }
                         Answer::Done
                     }
@@ -182,6 +201,13 @@ impl WalSource {
                 Answer::Failed(why)
             }
         }
+    }
+
+    /// What was given out of a segment that is the end.
+    fn end(&self, kind: Option<WalFile>) -> Option<Arc<WalContent>> {
+        let state = self.state();
+        let begun = state.begun.as_ref().filter(|_| self.ends_at_beginning)?;
+        (kind == Some(WalFile::Segment(begun.segment))).then(|| begun.content.clone())
     }
 
     fn is_needed(&self, kind: Option<WalFile>) -> bool {
@@ -246,12 +272,31 @@ impl WalSource {
     }
 }
 
+impl State {
+    /// Notes a segment that was given out. The same beginning once more is no progress.
+    fn give(&mut self, segment: Segment, content: &Arc<WalContent>) {
+        self.highest = self.highest.max(Some(segment.number));
+        let known = self.begun.take().filter(|begun| begun.segment == segment);
+        let is_new = known.is_none();
+        if let WalContent::Begun(_) = &**content {
+            self.begun = Some(Begun {
+                segment,
+                content: content.clone(),
+                times: known.map_or(1, |known| known.times + 1),
+            });
+        }
+        if is_new {
+            self.given += 1;
+        }
+    }
+}
+
 /// Fetches, and waits for a store that is away.
-async fn patiently(archive: &Archive, name: &str) -> Result<Option<Vec<u8>>, Unfetched> {
+async fn patiently(archive: &Archive, name: &str) -> Result<Option<WalContent>, Unfetched> {
     let end = Instant::now() + PATIENCE;
     let mut pause = Duration::from_secs(1);
     loop {
-        match archive.fetch(name).await {
+        match archive.fetch_content(name).await {
             Ok(content) => return Ok(content),
             Err(error) if error.is_retryable() && Instant::now() + pause < end => {
                 tracing::warn!(

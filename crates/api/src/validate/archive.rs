@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{FieldError, check_namespace, check_reference, is_given, storage};
 use crate::{
-    archiver::{Pitr, PostgresWal, RecoveryTarget},
+    archiver::{Archiver, Pitr, PostgresWal, RecoveryTarget},
     untyped::VersionText,
 };
 
@@ -31,6 +31,21 @@ pub(super) fn check_archiver(spec: &Value, errors: &mut Vec<FieldError>) {
             "spec.archiver.storage",
             errors,
         );
+        check_lag(&spec["archiver"]["maxLagSeconds"], errors);
+    }
+}
+
+/// Checks how long the archive may be behind.
+fn check_lag(lag: &Value, errors: &mut Vec<FieldError>) {
+    let longest = Archiver::LONGEST_LAG;
+    if let Some(seconds) = lag.as_i64()
+        && !(1..=i64::from(longest)).contains(&seconds)
+    {
+        let field = "spec.archiver.maxLagSeconds";
+        let message = format!("{field} {seconds} is not within 1 and {longest}");
+        errors.push(FieldError::new(field, message).hint(
+            "write 1 to lose a second of changes at most, or 60 to store whole segments only",
+        ));
     }
 }
 

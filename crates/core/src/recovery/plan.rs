@@ -6,6 +6,7 @@ use super::target::{Goal, Target};
 use crate::{
     archive::{Holdings, Segment, Switch},
     lsn::{Lsn, TimelineId},
+    tail::Tail,
 };
 
 /// How far the clocks of a store and of a database may be apart before a time counts as out of reach.
@@ -39,6 +40,8 @@ pub struct RecoveryPlan {
     pub timeline: TimelineId,
     /// The last segment that is archived without a gap; none where the Snapshot is all there is.
     pub last: Option<Segment>,
+    /// Where the archived WAL ends, if only the beginning of the last segment is there.
+    pub tail: Option<Lsn>,
     /// Segments to fetch until there.
     pub segments: u64,
     /// Timelines on the way, each with the position at which it begins.
@@ -191,6 +194,9 @@ pub fn plan(
     let plan = RecoveryPlan {
         timeline,
         last: reach.last,
+        tail: reach
+            .tail
+            .map(|tail| tail.end_lsn(reach.start(segment_bytes))),
         segments: reach.segments,
         at_least: reach
             .last
@@ -198,6 +204,7 @@ pub fn plan(
         latest: reach
             .last
             .and_then(|last| holdings.segments.get(&last).copied())
+            .or(reach.tail.map(|tail| tail.stored))
             .unwrap_or(base.created)
             .max(base.created),
         base: base.clone(),
@@ -205,7 +212,7 @@ pub fn plan(
         reason,
     };
     // An archive in which nothing ever was is no proof that nothing came behind the Snapshot.
-    if target.goal == Goal::Latest && holdings.segments.is_empty() {
+    if target.goal == Goal::Latest && holdings.is_empty() {
         return Err(plan.no_wal(target));
     }
     check_reach(&plan, &reach, target, covered, segment_bytes)?;
@@ -347,11 +354,20 @@ fn path(base: &Base, holdings: &Holdings, timeline: TimelineId) -> Vec<Switch> {
 }
 
 /// How far the archive goes on from a Snapshot.
-struct Reach {
+struct Reach<'a> {
     last: Option<Segment>,
+    /// What there is of the last segment, if it is not whole.
+    tail: Option<&'a Tail>,
     segments: u64,
     /// A segment that is missing although a later one is there.
     missing: Option<Segment>,
+}
+
+impl Reach<'_> {
+    /// Where the last segment begins.
+    fn start(&self, segment_bytes: u64) -> Lsn {
+        self.last.map_or(Lsn(0), |last| last.start(segment_bytes))
+    }
 }
 
 /// The segment of a number that recovery would read: of the latest timeline that has begun by then, as PostgreSQL chooses it.
@@ -365,19 +381,33 @@ fn segment_of(path: &[Switch], number: u64, segment_bytes: u64) -> Option<Segmen
     })
 }
 
-fn reach(base: &Base, holdings: &Holdings, path: &[Switch], segment_bytes: u64) -> Reach {
+fn reach<'a>(
+    base: &Base,
+    holdings: &'a Holdings,
+    path: &[Switch],
+    segment_bytes: u64,
+) -> Reach<'a> {
     // The byte behind the stop is the first that the Snapshot lacks.
     let first = base.stop.segment(segment_bytes);
     let on_path =
         |segment: &Segment| segment_of(path, segment.number, segment_bytes) == Some(*segment);
+    // The Snapshot's own WAL goes further than one that ends before it.
+    let goes_on =
+        |segment: &Segment, tail: &Tail| tail.end_lsn(segment.start(segment_bytes)) > base.stop;
+    let tails = holdings
+        .tails
+        .iter()
+        .filter(|(segment, tail)| goes_on(segment, tail));
     let end = holdings
         .segments
         .keys()
+        .chain(tails.map(|(segment, _)| segment))
         .filter(|segment| segment.number >= first && on_path(segment))
         .map(|segment| segment.number)
         .max();
     let mut reach = Reach {
         last: None,
+        tail: None,
         segments: 0,
         missing: None,
     };
@@ -386,27 +416,34 @@ fn reach(base: &Base, holdings: &Holdings, path: &[Switch], segment_bytes: u64) 
         let Some(segment) = segment_of(path, number, segment_bytes) else {
             break;
         };
-        if !holdings.segments.contains_key(&segment) {
+        let is_whole = holdings.segments.contains_key(&segment);
+        let tail = holdings.tails.get(&segment);
+        let tail = tail.filter(|tail| !is_whole && goes_on(&segment, tail));
+        if is_whole || tail.is_some() {
+            (reach.last, reach.tail) = (Some(segment), tail);
+            reach.segments += 1;
+        }
+        // Behind a beginning nothing can come back either.
+        if !is_whole && (tail.is_none() || number < end) {
             reach.missing = Some(segment);
             break;
         }
-        reach.last = Some(segment);
-        reach.segments += 1;
     }
     reach
 }
 
 fn check_reach(
     plan: &RecoveryPlan,
-    reach: &Reach,
+    reach: &Reach<'_>,
     target: &Target,
     covered: Option<Timestamp>,
     segment_bytes: u64,
 ) -> Result<(), PlanError> {
     let latest = covered.map_or(plan.latest, |covered| covered.max(plan.latest));
-    let end = plan
+    let whole = plan
         .last
         .map_or(plan.base.stop, |last| last.end(segment_bytes));
+    let end = plan.tail.unwrap_or(whole);
     let is_within = match target.goal {
         Goal::Immediate => return Ok(()),
         Goal::Lsn(lsn) => lsn <= end,

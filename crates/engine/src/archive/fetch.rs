@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use super::{Archive, ArchiveError, TEXT_BYTES, push::HEADER_BYTES};
 
 /// Compressed WAL is never much longer than WAL.
-const SLACK: u64 = 1 << 16;
+pub(super) const SLACK: u64 = 1 << 16;
 
 impl Archive {
     /// The content of a file, or nothing where it is proven absent. A name that the archive cannot have is absent.
@@ -50,7 +50,7 @@ impl Archive {
 }
 
 /// Unpacks at most `limit` bytes; the checksum of a frame is verified with it. Blocks.
-fn unpack(packed: &[u8], limit: u64) -> std::io::Result<Vec<u8>> {
+pub(super) fn unpack(packed: &[u8], limit: u64) -> std::io::Result<Vec<u8>> {
     let mut content = Vec::with_capacity(usize::try_from(limit).unwrap_or(0).min(16 << 20));
     zstd::Decoder::new(packed)?
         .take(limit + 1)

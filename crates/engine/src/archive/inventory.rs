@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use kubedb_core::{
-    archive::{Holdings, WalFile, read_history},
+    archive::{Holdings, Segment, WalFile, read_history},
     lsn::{Lsn, TimelineId},
     recovery::{Base, Goal, PlanError, RecoveryPlan, Target, plan},
+    tail::{Piece, Tail},
 };
 
-use super::{Archive, ArchiveError, SEGMENT_BYTES, SUFFIX, WAL_FOLDER, archives};
+use super::{
+    Archive, ArchiveError, SEGMENT_BYTES, SUFFIX, TAIL_FOLDER, WAL_FOLDER, archives,
+    tail::read_piece,
+};
 use crate::{
     repository::{
         catalogue::Catalogue,
@@ -202,17 +206,23 @@ async fn list(
 ) -> Result<(), ArchiveError> {
     let folder = archives(database);
     let mut histories = Vec::new();
+    let mut tails = BTreeMap::<(String, Segment), Vec<(Piece, Timestamp)>>::new();
     let note = |listed: crate::store::Listed, millis: i64| {
-        let mut parts = listed.key.strip_prefix(folder.as_str())?.split('/').skip(1);
+        let path = listed.key.strip_prefix(folder.as_str())?;
+        let mut parts = path.strip_prefix('/')?.splitn(3, '/');
         let (lineage, middle, file) = (parts.next()?, parts.next()?, parts.next()?);
         let stored = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MIN);
         // One without a Snapshot counts too: it may be the one that is meant.
         uuid::Uuid::try_parse(lineage).ok()?;
         let known = lineages.entry(lineage.to_owned()).or_default();
         known.newest = known.newest.max(stored);
-        let name = file
-            .strip_suffix(SUFFIX)
-            .filter(|_| middle == WAL_FOLDER && parts.next().is_none())?;
+        if middle == TAIL_FOLDER {
+            let (segment, piece) = read_piece(&format!("/{file}"), known.segment_bytes)?;
+            let entry = (lineage.to_owned(), segment);
+            tails.entry(entry).or_default().push((piece, stored));
+            return Some(());
+        }
+        let name = file.strip_suffix(SUFFIX).filter(|_| middle == WAL_FOLDER)?;
         match WalFile::read(name, known.segment_bytes)? {
             WalFile::Segment(segment) => {
                 known.holdings.segments.insert(segment, stored);
@@ -228,6 +238,11 @@ async fn list(
             note(listed, millis);
         })
         .await?;
+    for ((lineage, segment), found) in tails {
+        if let (Some(known), Some(tail)) = (lineages.get_mut(&lineage), Tail::of(&found)) {
+            known.holdings.tails.insert(segment, tail);
+        }
+    }
     histories.sort();
     histories.truncate(HISTORIES);
     let read = stream::iter(histories)

@@ -8,12 +8,14 @@ mod inventory;
 mod place;
 mod prune;
 mod push;
+mod tail;
 
 pub use error::ArchiveError;
 pub use inventory::{Found, Lineage, Wish, find, inventory};
 pub use place::Placement;
 pub use prune::Unneeded;
 pub use push::Pushed;
+pub use tail::WalContent;
 
 use crate::{
     repository::keys::{DatabaseFolder, NameError},
@@ -22,6 +24,8 @@ use crate::{
 
 /// Folder of the WAL below a lineage's, as wal-g calls it.
 const WAL_FOLDER: &str = "wal_005";
+/// Folder of the segment in work beside it, of which wal-g knows nothing.
+const TAIL_FOLDER: &str = "tail";
 /// End of an object's name: what its content is compressed with.
 const SUFFIX: &str = ".zst";
 /// Longest history or label; PostgreSQL writes some dozens of bytes for each promotion.
@@ -36,6 +40,8 @@ const LEVEL: i32 = 1;
 pub struct Archive {
     store: Store,
     folder: String,
+    /// Folder of the pieces of segments that are not whole yet.
+    tails: String,
     segment_bytes: u64,
     /// Identifier of the cluster; WAL of another one is neither stored nor given out.
     system_identifier: u64,
@@ -52,7 +58,8 @@ impl Archive {
     ) -> Result<Self, NameError> {
         Ok(Self {
             store,
-            folder: wal_folder(database, lineage)?,
+            folder: below(database, lineage, WAL_FOLDER)?,
+            tails: below(database, lineage, TAIL_FOLDER)?,
             segment_bytes,
             system_identifier,
         })
@@ -80,7 +87,7 @@ fn archives(database: &DatabaseFolder) -> String {
     database.key("archive")
 }
 
-fn wal_folder(database: &DatabaseFolder, lineage: &str) -> Result<String, NameError> {
+fn below(database: &DatabaseFolder, lineage: &str, folder: &str) -> Result<String, NameError> {
     // A lineage is a UUID; what else stands there would lead elsewhere.
     if uuid::Uuid::try_parse(lineage).is_err() {
         return Err(NameError {
@@ -88,5 +95,5 @@ fn wal_folder(database: &DatabaseFolder, lineage: &str) -> Result<String, NameEr
             name: lineage.to_owned(),
         });
     }
-    Ok(format!("{}/{lineage}/{WAL_FOLDER}", archives(database)))
+    Ok(format!("{}/{lineage}/{folder}", archives(database)))
 }

@@ -15,7 +15,7 @@ use kubedb_core::{
 use tokio::{sync::watch, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::{Archive, ArchiveError};
+use super::{Archive, ArchiveError, WalContent};
 use crate::{
     backup::BackupProgress,
     postgres::dialect::{PgDialect, RecoveryFiles},
@@ -95,7 +95,8 @@ impl Archive {
 
     async fn place_one(&self, folder: &Path, name: String) -> Result<u64, ArchiveError> {
         let path = folder.join(&name);
-        let Some(content) = self.fetch(&name).await? else {
+        let content = self.fetch_content(&name).await?;
+        let Some(content) = content.map(WalContent::into_bytes) else {
             // The Snapshot brings the history of its own timeline along.
             if name.ends_with(".history") && path.exists() {
                 return Ok(0);

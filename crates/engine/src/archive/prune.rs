@@ -6,7 +6,7 @@ use kubedb_core::{
     lsn::Lsn,
 };
 
-use super::{Archive, ArchiveError, SUFFIX, inventory::begins};
+use super::{Archive, ArchiveError, SUFFIX, inventory::begins, tail::read_piece};
 use crate::{repository::keys::DatabaseFolder, store::Listed};
 
 /// Deletions at once.
@@ -40,28 +40,33 @@ impl Archive {
             ..Unneeded::default()
         };
         let mut note = |listed: Listed| {
-            let name = listed.key.strip_prefix(self.folder.as_str())?;
-            let name = name.strip_prefix('/')?.strip_suffix(SUFFIX)?;
-            let file = WalFile::read(name, self.segment_bytes)?;
-            let goes = unneeded
-                .keep
-                .is_some_and(|keep| file.is_before(keep, self.segment_bytes));
-            if goes {
+            let Some(file) = self.file_of(&listed.key) else {
+                return;
+            };
+            let keep = unneeded.keep;
+            if keep.is_some_and(|keep| file.is_before(keep, self.segment_bytes)) {
                 unneeded.bytes += listed.bytes;
                 unneeded.keys.push(listed.key);
             } else {
                 unneeded.kept_bytes += listed.bytes;
             }
-            Some(())
         };
-        self.store
-            .visit(&self.folder, |listed, _| {
-                note(listed);
-            })
-            .await?;
+        for folder in [&self.folder, &self.tails] {
+            self.store.visit(folder, |listed, _| note(listed)).await?;
+        }
         // A prune that is cut off leaves no hole between what stays.
         unneeded.keys.sort();
         Ok(unneeded)
+    }
+
+    /// The file that an object is, or is a piece of.
+    fn file_of(&self, key: &str) -> Option<WalFile> {
+        if let Some(path) = key.strip_prefix(self.tails.as_str()) {
+            let (segment, _) = read_piece(path, self.segment_bytes)?;
+            return Some(WalFile::Segment(segment));
+        }
+        let name = key.strip_prefix(self.folder.as_str())?.strip_prefix('/')?;
+        WalFile::read(name.strip_suffix(SUFFIX)?, self.segment_bytes)
     }
 
     /// Deletes it.

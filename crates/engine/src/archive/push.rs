@@ -39,7 +39,7 @@ impl Archive {
         let packed = spawn_blocking(move || this.pack(&path, &owned, kind))
             .await
             .map_err(|_| ArchiveError::Worker)??;
-        let stored = packed.pieces.iter().map(|piece| piece.len() as u64).sum();
+        let stored = packed.stored();
         let key = self.key(name);
         let payload: PutPayload = packed.pieces.into_iter().collect();
         match self.store.create(&key, payload).await {
@@ -166,13 +166,21 @@ impl Archive {
     }
 }
 
-struct Packed {
-    bytes: u64,
-    pieces: Vec<Bytes>,
+/// What is to be stored.
+pub(super) struct Packed {
+    pub(super) bytes: u64,
+    pub(super) pieces: Vec<Bytes>,
+}
+
+impl Packed {
+    /// Bytes in the store.
+    pub(super) fn stored(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.len() as u64).sum()
+    }
 }
 
 /// One frame, with its size and a checksum. `bytes` must be what comes.
-fn compress(from: &mut impl io::Read, bytes: u64) -> io::Result<Vec<Bytes>> {
+pub(super) fn compress(from: &mut impl io::Read, bytes: u64) -> io::Result<Vec<Bytes>> {
     let mut encoder = zstd::Encoder::new(Pieces::default(), LEVEL)?;
     encoder.include_checksum(true)?;
     encoder.set_pledged_src_size(Some(bytes))?;

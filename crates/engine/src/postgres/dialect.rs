@@ -84,6 +84,25 @@ impl PgDialect {
         )
     }
 
+    /// Query for what a primary has flushed; nothing in recovery.
+    #[must_use]
+    pub fn flush_lsn(self) -> String {
+        let (wal, lsn) = (self.wal(), self.lsn());
+        format!(
+            "SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_{wal}_flush_{lsn}()::text END"
+        )
+    }
+
+    /// Query for the name of the segment that a primary writes; nothing in recovery.
+    #[must_use]
+    pub fn current_wal_file(self) -> String {
+        let (wal, lsn) = (self.wal(), self.lsn());
+        let file = format!("{wal}file");
+        format!(
+            "SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_{file}_name(pg_catalog.pg_current_{wal}_{lsn}()) END"
+        )
+    }
+
     /// Query for the position at which a primary inserts next.
     #[must_use]
     pub fn insert_lsn(self) -> String {
@@ -232,6 +251,11 @@ mod tests {
             old.replay_lsn(),
             "SELECT pg_catalog.pg_last_xlog_replay_location()::text"
         );
+        assert!(
+            old.flush_lsn()
+                .contains(".pg_current_xlog_flush_location()")
+        );
+        assert!(old.current_wal_file().contains(".pg_xlogfile_name("));
         assert_eq!(old.wal_keep(100), "wal_keep_segments = 7");
         assert_eq!(old.recovery_files(), RecoveryFiles::RecoveryConf);
         let new = PgDialect::of("15.2").unwrap();
@@ -239,6 +263,8 @@ mod tests {
             new.current_lsn(),
             "SELECT pg_catalog.pg_current_wal_lsn()::text"
         );
+        assert!(new.flush_lsn().contains(".pg_current_wal_flush_lsn()"));
+        assert!(new.current_wal_file().contains(".pg_walfile_name("));
         assert_eq!(new.wal_keep(100), "wal_keep_size = '100MB'");
         assert_eq!(new.wal_folder(), "pg_wal");
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::tail::Piece;
 
 const BYTES: u64 = 16 << 20;
 
@@ -258,4 +259,76 @@ fn t08_a_timeline_without_its_history_is_told_and_not_left_out() {
     );
     assert!(planned(&bases, &holdings, &on(1)).is_ok());
     assert!(planned(&bases, &holdings, &aim(Goal::Immediate)).is_ok());
+}
+
+/// The beginning of a segment, stored as pieces that end at these offsets.
+fn begun(holdings: &mut Holdings, timeline: u32, number: u64, ends: &[u64]) {
+    let mut from = 0;
+    let found: Vec<_> = ends
+        .iter()
+        .map(|to| {
+            let piece = Piece {
+                generation: 1,
+                from: std::mem::replace(&mut from, *to),
+                to: *to,
+            };
+            let stored = minute(i64::try_from(number).unwrap());
+            (piece, stored)
+        })
+        .collect();
+    let segment = Segment {
+        timeline: TimelineId(timeline),
+        number,
+    };
+    holdings.tails.insert(segment, Tail::of(&found).unwrap());
+}
+
+#[test]
+fn the_beginning_of_the_segment_in_work_comes_back_too() {
+    let bases = [base("a", 1, 3)];
+    let mut holdings = archive(&[(1, 3..=7)]);
+    begun(&mut holdings, 1, 8, &[0x1000, 0x3000]);
+    let end = Lsn(8 * BYTES + 0x3000);
+    let latest = planned(&bases, &holdings, &Target::latest()).unwrap();
+    assert_eq!(latest.last.map(|last| last.number), Some(8));
+    assert_eq!((latest.segments, latest.tail), (6, Some(end)));
+    assert_eq!(latest.latest, minute(8));
+    // Whoever aims behind it is told so.
+    planned(&bases, &holdings, &aim(Goal::Lsn(end))).unwrap();
+    let error = planned(&bases, &holdings, &aim(Goal::Lsn(Lsn(end.0 + 1)))).unwrap_err();
+    assert!(matches!(error, PlanError::TooLate { .. }), "{error}");
+    // The whole segment takes its place.
+    let mut whole = archive(&[(1, 3..=8)]);
+    begun(&mut whole, 1, 8, &[0x1000, 0x3000]);
+    let plan = planned(&bases, &whole, &Target::latest()).unwrap();
+    assert_eq!((plan.segments, plan.tail), (6, None));
+}
+
+#[test]
+fn nothing_behind_a_beginning_comes_back() {
+    let bases = [base("a", 1, 3)];
+    let mut holdings = archive(&[(1, 3..=7), (1, 9..=9)]);
+    begun(&mut holdings, 1, 8, &[0x1000]);
+    let error = planned(&bases, &holdings, &Target::latest()).unwrap_err();
+    let PlanError::Gap { missing, reachable } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(missing, "000000010000000000000008");
+    assert_eq!(*reachable, Lsn(8 * BYTES + 0x1000));
+}
+
+#[test]
+fn a_beginning_that_is_older_than_the_snapshot_is_left_alone() {
+    let bases = [base("a", 1, 3)];
+    let mut holdings = Holdings::default();
+    // The Snapshot itself ends at 0x1000 of this segment.
+    begun(&mut holdings, 1, 3, &[0x800, 0x1000]);
+    let plan = planned(&bases, &holdings, &Target::latest()).unwrap();
+    assert_eq!((plan.segments, plan.last, plan.tail), (0, None, None));
+    begun(&mut holdings, 1, 3, &[0x800, 0x1001]);
+    let plan = planned(&bases, &holdings, &Target::latest()).unwrap();
+    assert_eq!(
+        (plan.segments, plan.tail),
+        (1, Some(Lsn(3 * BYTES + 0x1001)))
+    );
 }

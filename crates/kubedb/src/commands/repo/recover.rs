@@ -93,10 +93,13 @@ impl Recovery {
         let wal = match plan.segments {
             0 => "no WAL is archived behind it".to_owned(),
             count => format!(
-                "{count} segments of WAL ({}), timeline {}, archived until {}",
+                "{count} segments of WAL ({}), timeline {}, archived until {}{}",
                 size(count * self.found.archive.segment_bytes()),
                 plan.timeline.0,
-                second(plan.latest)
+                second(plan.latest),
+                // The last segment is whole, or its beginning is there.
+                plan.tail
+                    .map_or_else(String::new, |end| format!(" and LSN {end}"))
             ),
         };
         format!(
