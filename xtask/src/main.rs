@@ -1,6 +1,7 @@
 //! What a developer and CI run: `cargo xtask test`, `bench`, `fuzz`, `lint`, `tidy`, `tools`, `apiserver`,
 //! `stores`, `cluster`, `image`.
 
+mod again;
 mod apiserver;
 mod bench;
 mod cluster;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    cluster, say,
+    again, cluster, say,
     suite::{self, Suite},
     tidy,
     tools::{self, Tools},
@@ -151,6 +151,7 @@ pub(crate) fn run(tiers: &[Tier]) -> Result<(), String> {
             Tier::Cluster => on_cluster(&mine, &mut installing),
         });
     }
+    again::tell();
     if failures.is_empty() {
         say(&format!("all {} suites passed", suites.len()));
         Ok(())
