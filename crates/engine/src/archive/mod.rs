@@ -5,6 +5,7 @@
 mod error;
 mod fetch;
 mod inventory;
+mod pack;
 mod place;
 mod prune;
 mod push;
@@ -32,8 +33,6 @@ const SUFFIX: &str = ".zst";
 const TEXT_BYTES: u64 = 1 << 20;
 /// Bytes of the smallest and the largest segment that initdb makes.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 << 30);
-/// zstd finds little more in WAL at higher levels, and takes twice as long.
-const LEVEL: i32 = 1;
 
 /// The archive of one lineage of one database.
 #[derive(Clone, Debug)]

@@ -1,21 +1,15 @@
 //! Storing a file of WAL. It counts only when it lies in the store, and was looked at there.
 
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    path::Path,
-};
+use std::{fs::File, io::Read as _, path::Path};
 
 use bytes::Bytes;
 use kubedb_core::archive::{Segment, WalFile};
 use object_store::PutPayload;
 use tokio::task::spawn_blocking;
 
-use super::{Archive, ArchiveError, LEVEL, TEXT_BYTES};
+use super::{Archive, ArchiveError, TEXT_BYTES, pack::compress};
 use crate::store::StoreError;
 
-/// Bytes of compressed WAL that are kept in one piece.
-const PIECE: usize = 1 << 20;
 /// Bytes of the header of a segment's first page.
 pub(super) const HEADER_BYTES: usize = 40;
 
@@ -176,49 +170,5 @@ impl Packed {
     /// Bytes in the store.
     pub(super) fn stored(&self) -> u64 {
         self.pieces.iter().map(|piece| piece.len() as u64).sum()
-    }
-}
-
-/// One frame, with its size and a checksum. `bytes` must be what comes.
-pub(super) fn compress(from: &mut impl io::Read, bytes: u64) -> io::Result<Vec<Bytes>> {
-    let mut encoder = zstd::Encoder::new(Pieces::default(), LEVEL)?;
-    encoder.include_checksum(true)?;
-    encoder.set_pledged_src_size(Some(bytes))?;
-    io::copy(from, &mut encoder)?;
-    Ok(encoder.finish()?.whole())
-}
-
-/// Keeps what is written in pieces, so that nothing large is copied as it grows.
-#[derive(Default)]
-struct Pieces {
-    done: Vec<Bytes>,
-    current: Vec<u8>,
-}
-
-impl Pieces {
-    fn whole(mut self) -> Vec<Bytes> {
-        if !self.current.is_empty() {
-            self.done.push(self.current.into());
-        }
-        self.done
-    }
-}
-
-impl io::Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.current.is_empty() {
-            self.current.reserve_exact(PIECE);
-        }
-        let room = PIECE - self.current.len();
-        let taken = bytes.len().min(room);
-        self.current.extend_from_slice(&bytes[..taken]);
-        if self.current.len() == PIECE {
-            self.done.push(std::mem::take(&mut self.current).into());
-        }
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -19,7 +19,8 @@ use tokio::task::spawn_blocking;
 use super::{
     Archive, ArchiveError, SUFFIX,
     fetch::{SLACK, unpack},
-    push::{HEADER_BYTES, Packed, compress},
+    pack::compress,
+    push::{HEADER_BYTES, Packed},
 };
 
 /// Pieces read or deleted at once.
