@@ -98,6 +98,16 @@ pub enum BootstrapError {
         /// When the last segment was stored.
         latest: jiff::Timestamp,
     },
+    /// The target came before the files of the Snapshot are one whole.
+    #[error(
+        "failed to recover to {target}: it came before LSN {planned}, where the Snapshot that recovery began from is complete. Begin from an earlier Snapshot, or name a later target"
+    )]
+    TooEarly {
+        /// The target.
+        target: String,
+        /// Where the Snapshot is complete.
+        planned: String,
+    },
     /// Replay ended short of what the Snapshot holds.
     #[error("failed to replay the Snapshot's WAL to {planned}: it stopped at {reached}")]
     Replay {
@@ -129,9 +139,11 @@ impl BootstrapError {
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Scripts(_) | Self::Target(_) | Self::NotReached { .. } | Self::Replay { .. } => {
-                true
-            }
+            Self::Scripts(_)
+            | Self::Target(_)
+            | Self::NotReached { .. }
+            | Self::TooEarly { .. }
+            | Self::Replay { .. } => true,
             Self::Fetch { is_damaged, .. } => *is_damaged,
             // What is missing in the archive may still come.
             Self::Plan(error) => matches!(

@@ -36,6 +36,8 @@ const SILENT: Duration = Duration::from_secs(60);
 const RAISES: usize = 16;
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(50);
+/// How PostgreSQL ends where a transaction or a restore point lies within a Snapshot's own window, which no plan can know.
+const TOO_EARLY: &str = "is before consistent recovery point";
 /// Longest history of timelines that is read.
 const HISTORY_BYTES: u64 = 1 << 20;
 
@@ -95,14 +97,19 @@ impl Aim<'_> {
     /// Why the server has ended: for want of a file, or by its own words.
     fn ended(&self, place: &Place) -> BootstrapError {
         let unfetched = self.archive.and_then(|behind| behind.source.unfetched());
-        match unfetched {
-            Some(unfetched) => BootstrapError::Fetch {
+        if let Some(unfetched) = unfetched {
+            return BootstrapError::Fetch {
                 why: unfetched.why.to_string(),
                 is_damaged: unfetched.is_damaged,
+            };
+        }
+        let last_words = last_words(&place.paths);
+        match self.archive {
+            Some(behind) if last_words.contains(TOO_EARLY) => BootstrapError::TooEarly {
+                target: behind.target.to_string(),
+                planned: self.planned.to_string(),
             },
-            None => BootstrapError::Start {
-                last_words: last_words(&place.paths),
-            },
+            _ => BootstrapError::Start { last_words },
         }
     }
 

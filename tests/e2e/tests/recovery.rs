@@ -246,6 +246,40 @@ fn t11_t12_targets_of_12_and_18_are_reached_exactly_or_refused() {
 }
 
 #[test]
+fn t12_a_transaction_within_the_snapshots_own_window_is_refused_for_good() {
+    let world = World::new();
+    let source = Source::begin(&world, "src", "15");
+    source.sql("CREATE TABLE beat (xid text, lsn pg_lsn)");
+    let instance = Instance::of(&world, "src", 0);
+    let beat = "INSERT INTO beat VALUES (txid_current(), pg_current_wal_insert_lsn());\n";
+    let session = instance.open(&beat.repeat(20_000));
+    source.snapshot("busy");
+    drop(session);
+    source.archive();
+    let snapshot = world.server.object("snap", "src-busy", "demo").unwrap();
+    let (start, stop) = (
+        &snapshot["status"]["result"]["startLsn"],
+        &snapshot["status"]["result"]["stopLsn"],
+    );
+    let within = format!("lsn > '{}' AND lsn < '{}'", text(start), text(stop));
+    let xid = source.sql(&format!(
+        "SELECT xid FROM beat WHERE {within} ORDER BY lsn LIMIT 1 OFFSET 3"
+    ));
+    assert!(!xid.is_empty(), "{snapshot}");
+    let early = source.refused("busy", &format!("{{xid: \"{xid}\"}}"));
+    assert!(early.contains("Begin from an earlier Snapshot"), "{early}");
+    // From the earlier one it comes back.
+    assert_eq!(
+        source.recovered("base", &format!("{{xid: \"{xid}\"}}")),
+        "none"
+    );
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value}"))
+}
+
+#[test]
 fn t04_t05_nothing_is_lost_while_the_store_is_away() {
     let world = World::new();
     let source = Source::begin(&world, "src", "15");
