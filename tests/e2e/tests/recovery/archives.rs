@@ -1,0 +1,211 @@
+//! What an archive holds, lacks and gives up.
+
+use std::{
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use kubedb_e2e::{
+    kubedb::{binary, run},
+    process::signal,
+    wait::eventually,
+    world::{World, postgres},
+};
+
+use crate::source::{ARCHIVER, ROWS, Source};
+
+#[test]
+fn t03_t08_what_is_missing_in_the_archive_is_named_before_anything_is_restored() {
+    let world = World::new();
+    let source = Source::begin(&world, "src", "15");
+    for step in 1..=3 {
+        source.step(step);
+        source.archive();
+    }
+    let mut archived = source.archived();
+    archived.sort();
+    let middle = archived[archived.len() - 2].clone();
+    let kept = std::fs::read(&middle).unwrap();
+    let name = middle.file_stem().unwrap().to_string_lossy().into_owned();
+    // A half segment is no end of the archive.
+    remove(&world, &middle);
+    put(&world, &middle, &kept[..kept.len() / 2]);
+    let half = source.refused("base", "{timeline: latest}");
+    assert!(half.contains(&name), "{half}");
+    remove(&world, &middle);
+    let gap = source.refused("base", "{timeline: latest}");
+    assert!(gap.contains(&format!("segment {name} is missing")), "{gap}");
+    put(&world, &middle, &kept);
+    assert_eq!(source.recovered("base", "{timeline: latest}"), "1 2 3");
+}
+
+fn key(world: &World, path: &Path) -> String {
+    let key = path.strip_prefix(world.gcs.objects().join("kubedb"));
+    key.unwrap().to_string_lossy().replace('/', "%2F")
+}
+
+/// Removes an object by the store's own API.
+fn remove(world: &World, path: &Path) {
+    let (endpoint, key) = (world.gcs.endpoint(), key(world, path));
+    curl(
+        &[
+            "-X",
+            "DELETE",
+            &format!("{endpoint}/storage/v1/b/kubedb/o/{key}"),
+        ],
+        &[],
+    );
+}
+
+/// Stores an object by the store's own API.
+fn put(world: &World, path: &Path, content: &[u8]) {
+    let (endpoint, key) = (world.gcs.endpoint(), key(world, path));
+    let url = format!("{endpoint}/upload/storage/v1/b/kubedb/o?uploadType=media&name={key}");
+    curl(
+        &["-X", "POST", "-o", "/dev/null", "--data-binary", "@-", &url],
+        content,
+    );
+}
+
+fn curl(arguments: &[&str], content: &[u8]) {
+    let mut command = Command::new("curl");
+    command.arg("-sf").args(arguments).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(content).unwrap();
+    assert!(child.wait().unwrap().success(), "{arguments:?}");
+}
+
+#[test]
+fn t13_wal_that_no_snapshot_needs_goes_and_the_rest_still_recovers() {
+    let world = World::new();
+    let source = Source::begin(&world, "src", "15");
+    for step in 1..=3 {
+        source.step(step);
+        source.archive();
+    }
+    source.snapshot("later");
+    source.step(4);
+    source.archive();
+    let before = source.archived().len();
+    // The first Snapshots need all of it, one of which the operator has made, and the later one alone does not.
+    for snapshot in world.server.objects("snap", "demo").unwrap() {
+        let name = snapshot["metadata"]["name"].as_str().unwrap();
+        if name != "src-later" {
+            world.delete("snap", name);
+        }
+    }
+    eventually("WAL goes", Duration::from_secs(60), || {
+        let left = source.archived().len();
+        if left < before {
+            Ok(())
+        } else {
+            Err(format!("{left} of {before}"))
+        }
+    });
+    assert_eq!(source.recovered("later", "{timeline: latest}"), "1 2 3 4");
+    let left = source.archived().len();
+    world.delete("snap", "src-later");
+    // Without a Snapshot nothing goes: the next one may be on its way.
+    source.step(5);
+    source.archive();
+    assert!(source.archived().len() > left);
+}
+
+#[test]
+fn an_archive_alone_makes_a_database_that_archives_itself_and_makes_another() {
+    let world = World::new();
+    world.create(&postgres("one", "15", 1, ARCHIVER));
+    world.status("pg", "one", "Running", 120);
+    let first = |name: &str| {
+        let what = format!("the first Snapshot of {name}");
+        eventually(&what, Duration::from_secs(120), || {
+            let all = world.server.objects("snap", "demo")?;
+            let mut good = all.iter().filter(|snapshot| {
+                snapshot["spec"]["databaseName"] == name
+                    && snapshot["status"]["phase"] == "Succeeded"
+            });
+            good.next().map(drop).ok_or_else(|| format!("{all:?}"))
+        });
+    };
+    first("one");
+    let one = Source {
+        world: &world,
+        name: "one".to_owned(),
+        version: "15",
+    };
+    one.sql("CREATE TABLE step (i int)");
+    one.step(1);
+    let time = one.sql("SELECT clock_timestamp()");
+    one.sql("SELECT pg_sleep(0.1)");
+    one.step(2);
+    one.archive();
+    // What is planned comes back.
+    let mut plan = Command::new(binary());
+    plan.args([
+        "restore",
+        "plan",
+        "one",
+        "-n",
+        "demo",
+        "--target-time",
+        &time,
+    ])
+    .env("KUBECONFIG", world.server.kubeconfig())
+    .env("STORAGE_EMULATOR_HOST", world.gcs.endpoint());
+    let planned = run(&mut plan, "").unwrap();
+    assert_eq!(planned.code, 0, "{}", planned.stderr);
+    assert!(
+        planned.stderr.contains("demo/one comes back as of time"),
+        "{}",
+        planned.stderr
+    );
+    world.create(&planned.stdout);
+    world.status("pg", "one-restored", "Running", 120);
+    assert_eq!(world.sql("one-restored", ROWS).unwrap(), "1");
+    // Neither the database nor its Snapshots are needed any more.
+    world.delete_for_good("one");
+    let from = |name: &str| {
+        format!(
+            "{ARCHIVER}  init:\n    postgresWAL:\n      storageSecretName: gcs-secret\n      gcs:\n        bucket: kubedb\n        prefix: kubedb/demo/{name}/archive\n"
+        )
+    };
+    world.create(&postgres("two", "15", 2, &from("one")));
+    world.status("pg", "two", "Running", 120);
+    first("two");
+    let two = Source {
+        world: &world,
+        name: "two".to_owned(),
+        version: "15",
+    };
+    assert_eq!(two.sql(ROWS), "1 2");
+    two.step(3);
+    two.archive();
+    world.sql_becomes("two", "SELECT count(*) FROM pg_stat_replication", "1");
+    world.create(&postgres("three", "15", 1, &from("two")));
+    world.status("pg", "three", "Running", 120);
+    assert_eq!(world.sql("three", ROWS).unwrap(), "1 2 3");
+}
+
+#[test]
+fn a_setting_that_was_raised_behind_the_snapshot_does_not_stop_a_recovery() {
+    let world = World::new();
+    for version in ["12", "15"] {
+        let name = format!("src-{version}");
+        let source = Source::begin(&world, &name, version);
+        source.step(1);
+        source.sql("ALTER SYSTEM SET max_connections = 150");
+        let postmaster = world.postmaster(&name, 0).unwrap();
+        signal(postmaster, 2);
+        let raised = "SELECT setting FROM pg_settings WHERE name = 'max_connections'";
+        world.sql_becomes(&name, raised, "150");
+        source.step(2);
+        source.archive();
+        assert_eq!(
+            source.recovered("base", "{timeline: latest}"),
+            "1 2",
+            "{version}"
+        );
+    }
+}
