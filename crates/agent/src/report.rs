@@ -172,6 +172,7 @@ fn all_fields() -> InstanceStatus {
             last_archived_time: Some(Timestamp::UNIX_EPOCH),
             covered_time: Some(Timestamp::UNIX_EPOCH),
             failing_since: Some(Timestamp::UNIX_EPOCH),
+            disk_full_time: Some(Timestamp::UNIX_EPOCH),
             reason: Some(String::new()),
             waiting_segments: 0,
         }),

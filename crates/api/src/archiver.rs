@@ -377,6 +377,10 @@ pub struct ArchiveStatus {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// While nothing can be stored: when the disk is full of WAL, if it goes on being written as it is.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_full_time: Option<Timestamp>,
 }
 
 #[cfg(test)]

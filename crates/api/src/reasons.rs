@@ -61,6 +61,8 @@ pub mod event {
     pub const FIRST_SNAPSHOT: &str = "FirstSnapshot";
     /// WAL cannot be archived.
     pub const ARCHIVE_FAILING: &str = "ArchiveFailing";
+    /// WAL that cannot be archived fills the disk within the hour.
+    pub const DISK_FILLING: &str = "DiskFilling";
     /// It can again.
     pub const ARCHIVE_RECOVERED: &str = "ArchiveRecovered";
     /// A database is wiped out, and its archive stays.

@@ -72,6 +72,7 @@ pub(crate) fn digest<'a>(postgres: &Postgres, alive: impl IntoIterator<Item = &'
             *archive = ArchiveStatus {
                 failing_since: archive.failing_since,
                 reason: archive.reason.take(),
+                disk_full_time: archive.disk_full_time,
                 ..ArchiveStatus::default()
             };
         }

@@ -22,6 +22,7 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     coverage::{Coverage, Look},
+    room::Growth,
     tail::TailError,
 };
 use crate::backup::line;
@@ -89,6 +90,7 @@ struct State {
     pruned: Option<(Lsn, Instant)>,
     /// Segments of which pieces are stored.
     tails: BTreeSet<Segment>,
+    growth: Growth,
     /// Why the segment in work is not stored; told once.
     behind: Option<String>,
 }
@@ -415,7 +417,10 @@ impl Archiver {
 
     /// Notes a look at the primary, and says whether its segment shall be ended.
     pub(crate) fn look(&self, look: Look) -> bool {
-        self.state().coverage.look(look)
+        let mut state = self.state();
+        let is_failing = state.told.failing_since.is_some();
+        state.growth.note(is_failing, look.at, look.lsn);
+        state.coverage.look(look)
     }
 
     pub(crate) fn status(&self) -> ArchiveStatus {
@@ -427,9 +432,12 @@ impl Archiver {
         if is_due {
             self.list(true);
         }
+        let room = nix::sys::statvfs::statvfs(&self.to.folder);
+        let free = room.map(|room| room.blocks_available() as u64 * room.fragment_size() as u64);
         let state = self.state();
         ArchiveStatus {
             covered_time: state.coverage.time(),
+            disk_full_time: free.ok().and_then(|free| state.growth.full_time(free)),
             ..state.told.clone()
         }
     }

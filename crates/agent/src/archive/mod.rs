@@ -5,6 +5,7 @@ mod archiver;
 pub mod client;
 mod coverage;
 mod listener;
+mod room;
 mod source;
 mod tail;
 

@@ -1,7 +1,7 @@
 //! A model of the repository: random histories of changes, Snapshots and deletions over a store in memory that dies or pauses at any of its calls.
 //! After every step each Snapshot that counts is restored and compared, byte for byte, with what it was taken of; in the end nothing may be left.
 //!
-//! `KUBEDB_HISTORIES=10000` runs more of them, `KUBEDB_HISTORY=seed` a single one.
+//! `KUBEDB_HISTORIES=100000` runs more of them, `KUBEDB_HISTORY=seed` a single one.
 
 use std::{
     collections::BTreeMap,
@@ -42,7 +42,7 @@ use database::{Content, Database, Random};
 use faults::Faulty;
 
 /// Histories of an ordinary run.
-const HISTORIES: u64 = 400;
+const HISTORIES: u64 = 10_000;
 
 /// Steps of one history.
 const STEPS: usize = 7;

@@ -18,6 +18,11 @@ pub(super) const MOVES_BY: SignedDuration = SignedDuration::from_secs(60);
 /// Reason of a condition that is Unknown, and was False before: when it is known again, that is news.
 const SINCE_FAILURE: &str = "NotReportedSinceFailure";
 
+/// Reason of a condition while the disk is nearly full: PostgreSQL stops then.
+const FILLING: &str = "DiskFilling";
+/// So much time to do something is little.
+const NEAR: SignedDuration = SignedDuration::from_hours(1);
+
 fn is_archived(postgres: &Postgres) -> bool {
     let archiver = postgres.spec.archiver.as_ref();
     archiver.is_some_and(|archiver| archiver.storage.is_some())
@@ -63,11 +68,19 @@ pub(super) fn condition(
         ),
         Some(archive) => match archive.failing_since {
             Some(since) => {
-                let why = archive
-                    .reason
-                    .as_deref()
-                    .unwrap_or("its agent does not say why");
-                ("False", "Failing", format!("{why} (since {since})"))
+                let message = format!("{} (since {since})", why(archive));
+                match archive.disk_full_time {
+                    None => ("False", "Failing", message),
+                    Some(full) => {
+                        let is_near = full.duration_since(now) < NEAR;
+                        let reason = if is_near { FILLING } else { "Failing" };
+                        (
+                            "False",
+                            reason,
+                            format!("{message}; as WAL is written, the disk is full at {full}"),
+                        )
+                    }
+                }
             }
             None => {
                 let message = "every change is stored as it is made";
@@ -107,6 +120,19 @@ pub(super) fn note(postgres: &Postgres, new: &PostgresStatus) -> Option<Note> {
     let old = postgres.status.as_ref().map(|status| &status.conditions);
     let old = old.map_or(&[][..], Vec::as_slice);
     let known = new.conditions.iter().find(archiving)?;
+    let was_filling = old
+        .iter()
+        .any(|old| old.type_ == ARCHIVING && old.reason == FILLING);
+    if known.reason == FILLING && !was_filling {
+        let archive = reported(postgres, new.primary.as_ref())?;
+        let (full, why) = (archive.disk_full_time?, why(archive));
+        let message = format!(
+            "WAL that cannot be archived fills the disk, at {full} if it goes on so. Reason: {why}"
+        );
+        let (component, reason) = (component::POSTGRES_OPERATOR, event::DISK_FILLING);
+        let since = archive.failing_since?.to_string();
+        return Some(Note::warning(component, reason, message).of(since));
+    }
     match (was_failing(old), known.status.as_str()) {
         (false, "False") => {
             let archive = reported(postgres, new.primary.as_ref())?;
@@ -266,6 +292,28 @@ mod tests {
                 row("True", "Archiving", Some("WAL is archived again")),
             ]
         );
+    }
+
+    #[test]
+    fn a_disk_that_fills_is_told_an_hour_before_it_is_full() {
+        let now: Timestamp = NOW.parse().unwrap();
+        let full_in = |minutes: i64| {
+            let full = now + SignedDuration::from_mins(minutes);
+            (
+                json!({"failingSince": NOW, "reason": "bucket gone", "diskFullTime": full}),
+                true,
+            )
+        };
+        let told = told(&[full_in(600), full_in(59), full_in(55)]);
+        let reasons: Vec<&str> = told.iter().map(|(_, reason, _)| reason.as_str()).collect();
+        assert_eq!(reasons, ["Failing", "DiskFilling", "DiskFilling"]);
+        let notes: Vec<Option<&str>> = told.iter().map(|(.., note)| note.as_deref()).collect();
+        let full = now + SignedDuration::from_mins(59);
+        let filling = format!(
+            "WAL that cannot be archived fills the disk, at {full} if it goes on so. Reason: bucket gone"
+        );
+        let failing = "Failed to archive WAL. Reason: bucket gone";
+        assert_eq!(notes, [Some(failing), Some(filling.as_str()), None]);
     }
 
     #[test]

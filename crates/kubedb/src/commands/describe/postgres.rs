@@ -149,6 +149,7 @@ fn archiver(storage: &SnapshotStorage, status: &PostgresStatus, text: &mut Descr
         text.maybe("  Waiting", (waiting > 0).then_some(waits));
         text.time("  Failing since", archive.failing_since);
         text.maybe("  Reason", archive.reason.clone());
+        text.time("  Disk full", archive.disk_full_time);
     }
     match (
         status.earliest_restorable_time,

@@ -1,0 +1,89 @@
+//! How long the disk lasts while WAL cannot be archived: PostgreSQL keeps all of it, and stops when there is no room.
+
+use jiff::{SignedDuration, Timestamp};
+use kubedb_core::lsn::Lsn;
+
+/// Before this nobody knows how much is written.
+const SETTLED: SignedDuration = SignedDuration::from_mins(1);
+/// What is further away than this is no news.
+const FAR: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// The moment is a guess, and told no closer than this.
+const STEP_SECONDS: i64 = 300;
+
+/// How the WAL has grown since archiving fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Growth {
+    since: Option<(Timestamp, Lsn)>,
+    now: Option<(Timestamp, Lsn)>,
+}
+
+impl Growth {
+    /// Notes where the primary is.
+    pub(crate) fn note(&mut self, is_failing: bool, at: Timestamp, lsn: Lsn) {
+        if is_failing {
+            self.since.get_or_insert((at, lsn));
+            self.now = Some((at, lsn));
+        } else {
+            *self = Self::default();
+        }
+    }
+
+    /// When so many bytes are full, if it goes on like that.
+    pub(crate) fn full_time(&self, free_bytes: u64) -> Option<Timestamp> {
+        let ((begun, from), (now, to)) = (self.since?, self.now?);
+        let elapsed = now.duration_since(begun);
+        let written = to.0.checked_sub(from.0).filter(|written| *written > 0)?;
+        if elapsed < SETTLED {
+            return None;
+        }
+        let seconds = u128::from(free_bytes) * elapsed.as_millis().unsigned_abs()
+            / (u128::from(written) * 1_000);
+        let left = SignedDuration::from_secs(i64::try_from(seconds).ok()?);
+        let full = now
+            .checked_add(left)
+            .ok()
+            .filter(|_| left <= FAR)?
+            .as_second();
+        Timestamp::from_second(full - full.rem_euclid(STEP_SECONDS)).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1 << 20;
+
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::from_second(1_795_000_200 + 60 * minutes).unwrap()
+    }
+
+    #[test]
+    fn the_room_that_is_left_is_told_in_time() {
+        let mut growth = Growth::default();
+        assert_eq!(growth.full_time(MB), None);
+        growth.note(true, at(0), Lsn(100 * MB));
+        assert_eq!(growth.full_time(MB), None);
+        // 100 MB in ten minutes, and 600 MB are left.
+        growth.note(true, at(10), Lsn(200 * MB));
+        let full = growth.full_time(600 * MB).unwrap();
+        assert!(
+            full <= at(70) && full > at(65),
+            "told early rather than late: {full}"
+        );
+        assert_eq!(full.as_second() % STEP_SECONDS, 0);
+        assert!(growth.full_time(0).unwrap() <= at(10));
+        // Decades are nobody's worry.
+        assert_eq!(growth.full_time(u64::MAX), None);
+        // What works again begins anew.
+        growth.note(false, at(11), Lsn(210 * MB));
+        growth.note(true, at(12), Lsn(210 * MB));
+        assert_eq!(growth.full_time(600 * MB), None);
+        growth.note(true, at(20), Lsn(210 * MB));
+        assert_eq!(
+            growth.full_time(600 * MB),
+            None,
+            "where nothing is written it lasts"
+        );
+    }
+}
