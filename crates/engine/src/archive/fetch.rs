@@ -2,10 +2,12 @@
 
 use std::io::Read as _;
 
+use bytes::Bytes;
 use kubedb_core::archive::WalFile;
 use tokio::task::spawn_blocking;
 
-use super::{Archive, ArchiveError, TEXT_BYTES, push::HEADER_BYTES};
+use super::{Archive, ArchiveError, Form, TEXT_BYTES, push::HEADER_BYTES};
+use crate::encryption::{DataKey, OpenError, reading_key, sealed_length, sealed_with};
 
 /// Compressed WAL is never much longer than WAL.
 const SLACK: u64 = 1 << 16;
@@ -20,12 +22,27 @@ impl Archive {
             WalFile::Segment(_) | WalFile::Partial(_) => self.segment_bytes,
             WalFile::History(_) | WalFile::Label(_) => TEXT_BYTES,
         };
-        let packed = match self.store.read(&self.key(name), bytes + SLACK).await {
-            Ok(packed) => packed,
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error.into()),
+        // An archive that began in the clear has both.
+        let likely = match self.store.keys() {
+            Some(_) => Form::Sealed,
+            None => Form::Plain,
         };
-        let content = spawn_blocking(move || unpack(&packed, bytes))
+        let mut found = self.read(name, likely, bytes).await?;
+        if found.is_none() {
+            found = self.read(name, likely.other(), bytes).await?;
+        }
+        let Some(stored) = found else {
+            return Ok(None);
+        };
+        let seal_name = self.seal_name(name);
+        let unpack = move || {
+            let opened = match &stored.data_key {
+                None => return unpack(&stored.bytes, bytes),
+                Some(key) => key.open(&seal_name, &stored.bytes),
+            };
+            unpack(&opened.map_err(std::io::Error::other)?, bytes)
+        };
+        let content = spawn_blocking(unpack)
             .await
             .map_err(|_| ArchiveError::Worker)?;
         let damaged = |reason: String| ArchiveError::Damaged {
@@ -47,6 +64,45 @@ impl Archive {
         }
         Ok(Some(content))
     }
+
+    /// An object in one form, and the key to it; nothing where it is proven absent.
+    pub(super) async fn read(
+        &self,
+        name: &str,
+        form: Form,
+        bytes: u64,
+    ) -> Result<Option<Stored>, ArchiveError> {
+        let limit = match form {
+            Form::Plain => bytes + SLACK,
+            Form::Sealed => sealed_length(bytes + SLACK),
+        };
+        let bytes = match self.store.read(&self.key(name, form), limit).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let data_key = match (form, sealed_with(&bytes)) {
+            (Form::Plain, _) => None,
+            (Form::Sealed, Some(id)) => {
+                let key = reading_key(&self.store, &self.database, &self.lineage, id);
+                Some(key.await?)
+            }
+            (Form::Sealed, None) => {
+                return Err(ArchiveError::Damaged {
+                    name: name.to_owned(),
+                    label: self.store.label().to_owned(),
+                    reason: OpenError::Plain.to_string(),
+                });
+            }
+        };
+        Ok(Some(Stored { bytes, data_key }))
+    }
+}
+
+/// What lies in the store.
+pub(super) struct Stored {
+    bytes: Bytes,
+    data_key: Option<DataKey>,
 }
 
 /// Unpacks at most `limit` bytes; the checksum of a frame is verified with it. Blocks.

@@ -10,7 +10,7 @@ use kubedb_core::{
     recovery::{Base, Goal, PlanError, RecoveryPlan, Target, plan},
 };
 
-use super::{Archive, ArchiveError, SEGMENT_BYTES, SUFFIX, WAL_FOLDER, archives};
+use super::{Archive, ArchiveError, SEGMENT_BYTES, WAL_FOLDER, archives, file_of};
 use crate::{
     repository::{
         catalogue::Catalogue,
@@ -210,9 +210,7 @@ async fn list(
         uuid::Uuid::try_parse(lineage).ok()?;
         let known = lineages.entry(lineage.to_owned()).or_default();
         known.newest = known.newest.max(stored);
-        let name = file
-            .strip_suffix(SUFFIX)
-            .filter(|_| middle == WAL_FOLDER && parts.next().is_none())?;
+        let name = file_of(file).filter(|_| middle == WAL_FOLDER && parts.next().is_none())?;
         match WalFile::read(name, known.segment_bytes)? {
             WalFile::Segment(segment) => {
                 known.holdings.segments.insert(segment, stored);

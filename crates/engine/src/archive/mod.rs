@@ -1,6 +1,7 @@
 //! An archive of WAL in a store: `kubedb/<namespace>/<database>/archive/<lineage>/wal_005/<name>.zst`.
 //!
-//! Below the lineage's folder it is laid out as wal-g lays its own out, so that wal-g can read it.
+//! Below the lineage's folder it is laid out as wal-g lays its own out, so that wal-g can read it. What is encrypted ends in `.zst.enc`, and wal-g passes it
+//! over.
 
 mod error;
 mod fetch;
@@ -15,7 +16,12 @@ pub use place::Placement;
 pub use prune::Unneeded;
 pub use push::Pushed;
 
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
 use crate::{
+    encryption::{DataKey, KeyError, writing_key},
     repository::keys::{DatabaseFolder, NameError},
     store::Store,
 };
@@ -24,6 +30,8 @@ use crate::{
 const WAL_FOLDER: &str = "wal_005";
 /// End of an object's name: what its content is compressed with.
 const SUFFIX: &str = ".zst";
+/// The same where it is encrypted then.
+const SEALED_SUFFIX: &str = ".zst.enc";
 /// Longest history or label; PostgreSQL writes some dozens of bytes for each promotion.
 const TEXT_BYTES: u64 = 1 << 20;
 /// Bytes of the smallest and the largest segment that initdb makes.
@@ -35,7 +43,11 @@ const LEVEL: i32 = 1;
 #[derive(Clone, Debug)]
 pub struct Archive {
     store: Store,
+    database: DatabaseFolder,
+    lineage: String,
     folder: String,
+    /// What is stored is encrypted with this, if with anything, once that was found out.
+    data_key: Arc<OnceCell<Option<DataKey>>>,
     segment_bytes: u64,
     /// Identifier of the cluster; WAL of another one is neither stored nor given out.
     system_identifier: u64,
@@ -53,6 +65,9 @@ impl Archive {
         Ok(Self {
             store,
             folder: wal_folder(database, lineage)?,
+            database: database.clone(),
+            lineage: lineage.to_owned(),
+            data_key: Arc::default(),
             segment_bytes,
             system_identifier,
         })
@@ -70,9 +85,53 @@ impl Archive {
         self.store.label()
     }
 
-    fn key(&self, name: &str) -> String {
-        format!("{}/{name}{SUFFIX}", self.folder)
+    fn key(&self, name: &str, form: Form) -> String {
+        format!("{}/{name}{}", self.folder, form.suffix())
     }
+
+    /// What a file is sealed under: its key relative to the database's folder.
+    fn seal_name(&self, name: &str) -> String {
+        format!(
+            "archive/{}/{WAL_FOLDER}/{name}{SEALED_SUFFIX}",
+            self.lineage
+        )
+    }
+
+    /// What is stored is encrypted with this; nothing is where there is none. An error is told before anything is stored.
+    pub async fn data_key(&self) -> Result<Option<&DataKey>, KeyError> {
+        let find = || writing_key(&self.store, &self.database, &self.lineage);
+        let key = self.data_key.get_or_try_init(find).await?;
+        Ok(key.as_ref())
+    }
+}
+
+/// How a file lies in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Plain,
+    Sealed,
+}
+
+impl Form {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Plain => SUFFIX,
+            Self::Sealed => SEALED_SUFFIX,
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Plain => Self::Sealed,
+            Self::Sealed => Self::Plain,
+        }
+    }
+}
+
+/// PostgreSQL's name for what an object of this name holds.
+fn file_of(object: &str) -> Option<&str> {
+    let sealed = object.strip_suffix(SEALED_SUFFIX);
+    sealed.or_else(|| object.strip_suffix(SUFFIX))
 }
 
 /// Folder of all archives of a database.

@@ -6,7 +6,7 @@ use kubedb_core::{
     lsn::Lsn,
 };
 
-use super::{Archive, ArchiveError, SUFFIX, inventory::begins};
+use super::{Archive, ArchiveError, file_of, inventory::begins};
 use crate::{repository::keys::DatabaseFolder, store::Listed};
 
 /// Deletions at once.
@@ -41,7 +41,7 @@ impl Archive {
         };
         let mut note = |listed: Listed| {
             let name = listed.key.strip_prefix(self.folder.as_str())?;
-            let name = name.strip_prefix('/')?.strip_suffix(SUFFIX)?;
+            let name = file_of(name.strip_prefix('/')?)?;
             let file = WalFile::read(name, self.segment_bytes)?;
             let goes = unneeded
                 .keep

@@ -11,11 +11,14 @@ use kubedb_core::archive::{Segment, WalFile};
 use object_store::PutPayload;
 use tokio::task::spawn_blocking;
 
-use super::{Archive, ArchiveError, LEVEL, TEXT_BYTES};
-use crate::store::StoreError;
+use super::{Archive, ArchiveError, Form, LEVEL, TEXT_BYTES};
+use crate::{
+    encryption::{CHUNK, DataKey, KeyError, TAG},
+    store::StoreError,
+};
 
-/// Bytes of compressed WAL that are kept in one piece.
-const PIECE: usize = 1 << 20;
+/// Bytes of compressed WAL that are kept in one piece, and encrypted as one.
+const PIECE: usize = CHUNK;
 /// Bytes of the header of a segment's first page.
 pub(super) const HEADER_BYTES: usize = 40;
 
@@ -35,12 +38,24 @@ impl Archive {
             name: name.to_owned(),
         };
         let kind = WalFile::read(name, self.segment_bytes).ok_or_else(wrong)?;
+        let data_key = self.data_key().await?.cloned();
+        let form = match &data_key {
+            Some(_) => Form::Sealed,
+            None => Form::Plain,
+        };
         let (path, this, owned) = (folder.join(name), self.clone(), name.to_owned());
-        let packed = spawn_blocking(move || this.pack(&path, &owned, kind))
-            .await
-            .map_err(|_| ArchiveError::Worker)??;
+        let pack = spawn_blocking(move || this.pack(&path, &owned, kind, data_key.as_ref()));
+        // Looked for while a processor compresses: what was stored in the other form has the name already.
+        let other = self.key(name, form.other());
+        let (packed, other) = tokio::join!(pack, self.store.size(&other));
+        let packed = packed.map_err(|_| ArchiveError::Worker)??;
+        match other {
+            Ok(_) => return self.same(folder, name, packed.bytes).await,
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
         let stored = packed.pieces.iter().map(|piece| piece.len() as u64).sum();
-        let key = self.key(name);
+        let key = self.key(name, form);
         let payload: PutPayload = packed.pieces.into_iter().collect();
         match self.store.create(&key, payload).await {
             Ok(()) => {}
@@ -71,7 +86,6 @@ impl Archive {
             name: name.to_owned(),
             label: self.store.label().to_owned(),
         };
-        let stored = self.store.size(&self.key(name)).await?;
         let there = match self.fetch(name).await {
             Ok(Some(there)) => there,
             // Gone between two requests; the next try stores it.
@@ -91,11 +105,22 @@ impl Archive {
         if here != there {
             return Err(conflict());
         }
+        let mut stored = self.store.size(&self.key(name, Form::Plain)).await;
+        if stored.as_ref().is_err_and(StoreError::is_not_found) {
+            stored = self.store.size(&self.key(name, Form::Sealed)).await;
+        }
+        let stored = stored?;
         Ok(Pushed { bytes, stored })
     }
 
-    /// Reads, checks and compresses. Blocks.
-    fn pack(&self, path: &Path, name: &str, kind: WalFile) -> Result<Packed, ArchiveError> {
+    /// Reads, checks, compresses and encrypts. Blocks.
+    fn pack(
+        &self,
+        path: &Path,
+        name: &str,
+        kind: WalFile,
+        data_key: Option<&DataKey>,
+    ) -> Result<Packed, ArchiveError> {
         let read = |source| ArchiveError::Read {
             name: name.to_owned(),
             source,
@@ -124,8 +149,17 @@ impl Archive {
             WalFile::History(_) | WalFile::Label(_) => {}
         }
         let mut whole = begin.chain(&mut file).take(bytes);
-        let pieces = compress(&mut whole, bytes).map_err(read)?;
-        Ok(Packed { bytes, pieces })
+        let mut pieces = compress(&mut whole, bytes).map_err(read)?;
+        let mut header = None;
+        if let Some(key) = data_key {
+            let sealed = key.seal_chunks(&self.seal_name(name), &mut pieces);
+            header = Some(Bytes::copy_from_slice(&sealed.map_err(KeyError::from)?));
+        }
+        let pieces = pieces.into_iter().map(Bytes::from);
+        Ok(Packed {
+            bytes,
+            pieces: header.into_iter().chain(pieces).collect(),
+        })
     }
 
     /// A segment says which one it is and of which cluster. One that was recycled, or comes from elsewhere, says something else.
@@ -172,7 +206,7 @@ struct Packed {
 }
 
 /// One frame, with its size and a checksum. `bytes` must be what comes.
-fn compress(from: &mut impl io::Read, bytes: u64) -> io::Result<Vec<Bytes>> {
+fn compress(from: &mut impl io::Read, bytes: u64) -> io::Result<Vec<Vec<u8>>> {
     let mut encoder = zstd::Encoder::new(Pieces::default(), LEVEL)?;
     encoder.include_checksum(true)?;
     encoder.set_pledged_src_size(Some(bytes))?;
@@ -183,14 +217,14 @@ fn compress(from: &mut impl io::Read, bytes: u64) -> io::Result<Vec<Bytes>> {
 /// Keeps what is written in pieces, so that nothing large is copied as it grows.
 #[derive(Default)]
 struct Pieces {
-    done: Vec<Bytes>,
+    done: Vec<Vec<u8>>,
     current: Vec<u8>,
 }
 
 impl Pieces {
-    fn whole(mut self) -> Vec<Bytes> {
+    fn whole(mut self) -> Vec<Vec<u8>> {
         if !self.current.is_empty() {
-            self.done.push(self.current.into());
+            self.done.push(self.current);
         }
         self.done
     }
@@ -199,13 +233,13 @@ impl Pieces {
 impl io::Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.current.is_empty() {
-            self.current.reserve_exact(PIECE);
+            self.current.reserve_exact(PIECE + TAG);
         }
         let room = PIECE - self.current.len();
         let taken = bytes.len().min(room);
         self.current.extend_from_slice(&bytes[..taken]);
         if self.current.len() == PIECE {
-            self.done.push(std::mem::take(&mut self.current).into());
+            self.done.push(std::mem::take(&mut self.current));
         }
         Ok(taken)
     }
