@@ -14,7 +14,7 @@ use kubedb_engine::{
     encryption::{Identity, KeyError, Keys, new_identity, recipient_of, rotate},
     repository::{
         catalogue::Catalogue,
-        check::{Depth, check},
+        check::{Depth, check, check_one},
         keys::DatabaseFolder,
         manifest,
     },
@@ -313,8 +313,11 @@ async fn t31_whatever_is_changed_in_the_bucket_is_noticed_and_named() {
         &|value| value["packs"][0]["bytes"] = 1.into(),
         &|value| value["cluster"]["settings"]["max_connections"] = "1".into(),
         &|value| {
-            let sealed = value["encryption"]["sealed"].as_str().unwrap();
-            value["encryption"]["sealed"] = sealed.replacen('A', "B", 1).into();
+            let mut sealed = value["encryption"]["sealed"].as_str().unwrap().to_owned();
+            let at = sealed.len() - 8;
+            let other = if &sealed[at..=at] == "A" { "B" } else { "A" };
+            sealed.replace_range(at..=at, other);
+            value["encryption"]["sealed"] = sealed.into();
         },
     ];
     for change in changes {
@@ -339,22 +342,23 @@ async fn what_is_encrypted_is_checked_by_hashes_without_the_key_and_opened_with_
     let look = async |store: Store| {
         let catalogue = Catalogue::read(&store).await.unwrap();
         let database = catalogue.databases.values().next().unwrap();
-        let report = check(&store, database, |_| true, Depth::Content)
-            .await
-            .unwrap();
-        (
-            report.snapshots[&outcome.manifest].clone(),
-            report.unopened.len(),
-            report.unreferenced.len(),
-        )
+        let report = check(&store, database, |_| true, Depth::Content).await?;
+        let findings = report.snapshots[&outcome.manifest].clone();
+        Ok::<_, KeyError>((findings, report.unopened.len(), report.unreferenced.len()))
     };
-    assert_eq!(
-        look(reading(local(bucket.path()), &ours)).await,
-        (Vec::new(), 0, 0)
+    let right = look(reading(local(bucket.path()), &ours)).await;
+    assert_eq!(right.unwrap(), (Vec::new(), 0, 0));
+    let none = look(local(bucket.path())).await;
+    assert_eq!(none.unwrap(), (Vec::new(), 1, 0));
+    // With a wrong one nothing is known, which is no damage.
+    let wrong = look(reading(local(bucket.path()), &others)).await;
+    assert!(
+        matches!(wrong, Err(KeyError::WrongIdentity { .. })),
+        "{wrong:?}"
     );
-    assert_eq!(look(local(bucket.path())).await, (Vec::new(), 1, 0));
-    let (wrong, _, _) = look(reading(local(bucket.path()), &others)).await;
-    assert!(wrong[0].what.contains("identities given"), "{wrong:?}");
+    let wrong = reading(local(bucket.path()), &others);
+    let one = check_one(&wrong, &outcome.manifest, |_, _| {});
+    assert!(matches!(one.await, Err(KeyError::WrongIdentity { .. })));
     // Deletion needs no key: what a Snapshot refers to is for everybody to see.
     snapshots::delete(&local(bucket.path()), "first")
         .await

@@ -4,6 +4,7 @@
 //! recipients are a matter of one small object.
 
 pub(crate) mod age;
+pub(crate) mod fixed;
 mod ring;
 mod sealed;
 mod wrapped;
@@ -145,8 +146,17 @@ impl KeyError {
     pub fn is_mendable(&self) -> bool {
         matches!(
             self,
-            Self::NoIdentity { .. } | Self::WrongIdentity { .. } | Self::Unreadable { .. }
+            Self::NoIdentity { .. }
+                | Self::WrongIdentity { .. }
+                | Self::Missing { .. }
+                | Self::Unreadable { .. }
         )
+    }
+
+    /// Whether it proves that nobody can read what is encrypted with it.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Damaged { .. })
     }
 }
 

@@ -114,6 +114,11 @@ impl DataKey {
         Ok(Self(key))
     }
 
+    /// The one that everybody knows.
+    pub(super) fn zero() -> Self {
+        Self([0; 32])
+    }
+
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }

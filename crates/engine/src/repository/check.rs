@@ -52,13 +52,13 @@ pub struct Report {
 }
 
 /// Checks the Snapshots of one database whose manifests `wanted` names. Each object is looked at once, however many refer to it.
-/// An error is the store's: then nothing is known.
+/// An error is the store's, or that of a wrong key: then nothing is known.
 pub async fn check(
     store: &Store,
     database: &DatabaseEntry,
     wanted: impl Fn(&str) -> bool,
     depth: Depth,
-) -> Result<Report, StoreError> {
+) -> Result<Report, KeyError> {
     let mut report = Report::default();
     let mut needed: BTreeMap<ObjectRef, Vec<String>> = BTreeMap::new();
     let mut referred = BTreeSet::new();
@@ -130,7 +130,7 @@ enum Lock {
 }
 
 /// Opens what is encrypted of a manifest, and has the key remembered for what it refers to.
-async fn unlock(store: &Store, key: &str, manifest: &Manifest) -> Result<Lock, StoreError> {
+async fn unlock(store: &Store, key: &str, manifest: &Manifest) -> Result<Lock, KeyError> {
     if manifest.encryption.is_some() && store.keys().is_none() {
         return Ok(Lock::Closed);
     }
@@ -140,8 +140,8 @@ async fn unlock(store: &Store, key: &str, manifest: &Manifest) -> Result<Lock, S
             Ok(_) => Lock::Open,
             Err(error) => Lock::Wrong(error.to_string()),
         }),
-        Err(KeyError::Store(error)) => Err(error),
-        Err(error) => Ok(Lock::Wrong(error.to_string())),
+        Err(error) if error.is_damage() => Ok(Lock::Wrong(error.to_string())),
+        Err(error) => Err(error),
     }
 }
 
@@ -156,13 +156,13 @@ pub struct OneReport {
     pub findings: Vec<Finding>,
 }
 
-/// Reads every byte of every object that one Snapshot needs, and tells how far it is: bytes read, bytes to read. An error is the store's: then
-/// nothing is known. A caller that wants no more of it drops it.
+/// Reads every byte of every object that one Snapshot needs, and tells how far it is: bytes read, bytes to read. An error is the store's, or that of a wrong
+/// key: then nothing is known. A caller that wants no more of it drops it.
 pub async fn check_one(
     store: &Store,
     key: &str,
     progress: impl Fn(u64, u64),
-) -> Result<OneReport, StoreError> {
+) -> Result<OneReport, KeyError> {
     let mut report = OneReport {
         objects: 1,
         ..OneReport::default()

@@ -212,6 +212,7 @@ impl RestoreError {
             | Self::Damaged { .. }
             | Self::Map { .. }
             | Self::Incomplete { .. } => true,
+            Self::Key(error) => error.is_damage(),
             Self::Manifest(error) => match error {
                 ReadManifestError::Damaged { .. } => true,
                 ReadManifestError::Read(error) => error.is_not_found(),
