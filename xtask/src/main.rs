@@ -25,7 +25,7 @@ Commands:
                              install what the tests need and run the tiers (default: all but the cluster)
   bench local                measure what users wait for on one machine; prints a table, writes target/bench/local.json
     --binary PATH            measure this program instead of building the release, to compare
-  bench backup [--gigabytes N] [--runs N]
+  bench backup [--gigabytes N] [--runs N] [--encrypt]
                              our engine and pgBackRest at the same work, in turn; prints ratios, writes target/bench/backup.json
   fuzz [--time 60s] [--target NAME]
                              try readers of foreign bytes with anything, guided by coverage; time is for each target

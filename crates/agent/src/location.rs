@@ -2,8 +2,15 @@
 
 use std::path::PathBuf;
 
-use kubedb_api::storage::SnapshotStorage;
-use kubedb_engine::store::{Credentials, Location, Store, StoreError};
+use kubedb_api::{
+    encryption::{Encryption, IDENTITY_KEY},
+    storage::SnapshotStorage,
+};
+use kubedb_core::age::read_identities;
+use kubedb_engine::{
+    encryption::Keys,
+    store::{Credentials, Location, Store, StoreError},
+};
 
 use crate::api::{ApiError, OwnApi};
 
@@ -60,6 +67,14 @@ pub(crate) enum OpenStoreError {
     /// It cannot be used as it is.
     #[error(transparent)]
     Open(#[from] StoreError),
+    /// What would open what is encrypted there is no key.
+    #[error("failed to use Secret {name} for encryption: {reason}")]
+    Keys {
+        /// Name of the Secret.
+        name: String,
+        /// What is wrong, without what is in it.
+        reason: String,
+    },
 }
 
 /// Opens a store with the Secret of that namespace, as it is now.
@@ -73,7 +88,30 @@ pub(crate) async fn open(
         Some(name) if !reads_no_secret(storage) => api.secret(namespace, name).await?,
         _ => Credentials::new(),
     };
-    Ok(Store::open(&place, &credentials)?)
+    let store = Store::open(&place, &credentials)?;
+    let Some(encryption) = &storage.encryption else {
+        return Ok(store);
+    };
+    let name = &encryption.secret_name;
+    let secret = api.secret(namespace, name).await?;
+    let keys = keys(encryption, &secret).map_err(|reason| OpenStoreError::Keys {
+        name: name.clone(),
+        reason,
+    });
+    Ok(store.with_keys(keys?))
+}
+
+/// Keys to what is encrypted, by the Secret that holds the identities. What is wrong is said without quoting it.
+pub fn keys(encryption: &Encryption, secret: &Credentials) -> Result<Keys, String> {
+    let text = secret
+        .get(IDENTITY_KEY)
+        .ok_or_else(|| format!("it has no key {IDENTITY_KEY}"))?;
+    let text = std::str::from_utf8(text).map_err(|_| format!("{IDENTITY_KEY} is no text"))?;
+    let identities = read_identities(text).map_err(|error| format!("{IDENTITY_KEY} {error}"))?;
+    let recipients = encryption
+        .read_recipients()
+        .map_err(|(number, error)| format!("encryption.recipients[{number}] {error}"))?;
+    Keys::writing(identities, recipients).map_err(|error| error.to_string())
 }
 
 /// Whether credentials are not looked at: an emulator is asked unsigned.

@@ -7,6 +7,7 @@ pub mod catalogue;
 pub mod crd;
 pub mod defaults;
 pub mod dormant_database;
+pub mod encryption;
 pub mod labels;
 pub mod nesting;
 pub mod pod_template;

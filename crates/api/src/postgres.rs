@@ -252,9 +252,6 @@ pub struct BackupSchedule {
     /// How Snapshots are taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<Unbuilt>,
-    /// Encryption of the data.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub encryption: Option<Unbuilt>,
     /// Which instance is read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Unbuilt>,

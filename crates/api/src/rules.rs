@@ -103,6 +103,12 @@ const RULES: &[Rule] = &[
     ),
     (
         "postgreses",
+        "spec.archiver.storage.encryption",
+        FIXED,
+        FIXED_TEXT,
+    ),
+    (
+        "postgreses",
         "spec.backupSchedule",
         "has(self.cronExpression) && self.cronExpression.size() > 0",
         "invalid cron expression",
@@ -188,6 +194,7 @@ const RULES: &[Rule] = &[
     ),
     ("snapshots", "spec.databaseName", FIXED, FIXED_TEXT),
     ("snapshots", "spec.storageSecretName", FIXED, FIXED_TEXT),
+    ("snapshots", "spec.encryption", FIXED, FIXED_TEXT),
 ];
 const FIXED_TEXT: &str = "it stays as it was created";
 
@@ -255,6 +262,12 @@ fn storage(schema: &mut JSONSchemaProps, path: &str) {
         path,
         secret.to_owned(),
         "object 'SecretName' is missing".to_owned(),
+    );
+    place(
+        schema,
+        &format!("{path}.encryption"),
+        "has(self.secretName) && self.secretName.size() > 0".to_owned(),
+        format!("{path}.encryption.secretName is missing"),
     );
     for (store, bucket) in BUCKETS {
         let path = format!("{path}.{store}");
@@ -332,7 +345,7 @@ mod tests {
             let value = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
             let schema = &value["openAPIV3Schema"];
             let storages = STORAGES.iter().filter(|storage| storage.0 == plural);
-            let wanted = rules + storages.count() * (2 + BUCKETS.len());
+            let wanted = rules + storages.count() * (3 + BUCKETS.len());
             assert_eq!(count(schema), wanted, "{plural}");
             assert!(!schema.to_string().contains("\"default\":"), "{plural}");
         }

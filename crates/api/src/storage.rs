@@ -6,6 +6,8 @@ use k8s_openapi::api::core::v1::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::encryption::Encryption;
+
 /// A destination. Exactly one store is meant to be set; `validate` says so when it is not.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -28,6 +30,9 @@ pub struct SnapshotStorage {
     /// OpenStack Swift.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub swift: Option<SwiftStorage>,
+    /// How what goes there is encrypted; not at all when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
 }
 
 /// A folder. `mountPath` is where Snapshots lie; the volume source says what is mounted there on Kubernetes.
@@ -108,6 +113,13 @@ pub struct SwiftStorage {
 }
 
 impl SnapshotStorage {
+    /// Secrets that it names: the store's, and the one that opens what is encrypted.
+    pub fn secrets(&self) -> impl Iterator<Item = &String> {
+        let keys = self.encryption.as_ref().map(|keys| &keys.secret_name);
+        let all = self.storage_secret_name.iter().chain(keys);
+        all.filter(|name| !name.is_empty())
+    }
+
     /// The store as tables print it: `gs:kubedb`, `local:/backup`, `Unknown`.
     #[must_use]
     pub fn bucket_label(&self) -> String {

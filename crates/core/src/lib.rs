@@ -1,5 +1,6 @@
 //! Decisions and values. No IO, no clock, no randomness, no Kubernetes: time and ids are arguments.
 
+pub mod age;
 pub mod archive;
 pub mod base;
 pub mod deletion;

@@ -4,6 +4,7 @@ use std::path::{Component, PathBuf};
 
 use crate::{
     backup::{check_wal, label_timeline},
+    encryption::fixed,
     repository::map::Codec,
     restore::Decoder,
     walsender::{TarError, tar_entries},
@@ -41,4 +42,27 @@ pub fn unit(codec: Codec, stored: &[u8], raw: usize, blake3: &str) -> Result<Vec
     decoder
         .unpack(codec, stored, raw, blake3)
         .map(<[u8]>::to_vec)
+}
+
+/// Opens an object that is sealed under the name `map` with the data key of all zeros.
+pub fn sealed(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let opened = fixed::key().open("map", bytes);
+    opened.map_err(|error| error.to_string())
+}
+
+/// One that opens.
+#[must_use]
+pub fn sealed_example(content: &[u8]) -> Option<Vec<u8>> {
+    fixed::key().seal("map", content).ok()
+}
+
+/// Reads the object of a data key, and opens it by the identity of all ones; whether there is a key in it for that one.
+pub fn wrapped_key(bytes: &[u8]) -> Result<bool, String> {
+    fixed::open(bytes)
+}
+
+/// One that opens.
+#[must_use]
+pub fn wrapped_key_example() -> Option<Vec<u8>> {
+    fixed::wrapped()
 }

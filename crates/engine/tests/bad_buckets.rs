@@ -195,7 +195,7 @@ fn manifests() -> Vec<Case> {
         field("version", json!(1.5)),
         field("format", json!("kubedb-snapshot\u{0}")),
         field("format", json!("KubeDB-Snapshot")),
-        field("requiredFeatures", json!(["encryption"])),
+        field("requiredFeatures", json!(["telepathy"])),
         field("requiredFeatures", json!(["a\u{1b}[31m\nb"])),
         field("requiredFeatures", json!("none")),
         field("blake3", json!("00")),
@@ -558,7 +558,7 @@ async fn what_cannot_be_deleted_is_said_and_touches_nothing() {
             manifest["version"] = json!(2)
         }),
         ("another Snapshot that needs a feature", |manifest| {
-            manifest["requiredFeatures"] = json!(["encryption"])
+            manifest["requiredFeatures"] = json!(["telepathy"])
         }),
         ("another Snapshot without its hash", |manifest| {
             manifest["blake3"] = json!("00")

@@ -174,6 +174,9 @@ pub(crate) enum CommandError {
     /// A Snapshot was not restored out of a store.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// There is no key to what is encrypted.
+    #[error(transparent)]
+    Key(#[from] kubedb_engine::encryption::KeyError),
     /// Archived WAL was not found or fetched.
     #[error(transparent)]
     Archive(#[from] kubedb_engine::archive::ArchiveError),

@@ -25,6 +25,9 @@ struct Arguments {
     /// Where the report goes.
     #[arg(long, default_value = "target/bench/backup.json")]
     out: PathBuf,
+    /// Has our engine encrypt; the peer does not.
+    #[arg(long)]
+    encrypt: bool,
     /// Compares the storing of WAL alone.
     #[arg(long)]
     wal_only: bool,

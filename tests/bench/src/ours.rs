@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, process::Command};
 use jiff::Timestamp;
 use kubedb_engine::{
     backup::{self, BackupRequest},
+    encryption::{Identity, Keys},
     postgres::dialect::PgDialect,
     restore::{self, RestoreRequest},
     store::{Location, Store},
@@ -30,6 +31,8 @@ const PREFIX: &str = "ours";
 struct Work {
     endpoint: String,
     authority: String,
+    /// Whether what is stored is encrypted, under an identity that everybody knows.
+    encrypts: bool,
     /// Taken when there is a server, else restored.
     server: Option<(PathBuf, u16)>,
     manifest: Option<String>,
@@ -54,6 +57,7 @@ fn work_on(s3: &S3, data: PathBuf) -> Work {
     Work {
         endpoint: format!("https://127.0.0.1:{}", s3.port()),
         authority: s3.authority.clone(),
+        encrypts: s3.encrypts,
         server: None,
         manifest: None,
         data,
@@ -115,7 +119,11 @@ pub(crate) fn work(text: &str) -> Result<(), String> {
     let secret: BTreeMap<String, Vec<u8>> = secret
         .map(|(key, value)| (key.to_owned(), value.as_bytes().to_vec()))
         .into();
-    let store = Store::open(&location, &secret).map_err(|error| error.to_string())?;
+    let mut store = Store::open(&location, &secret).map_err(|error| error.to_string())?;
+    if work.encrypts {
+        let keys = Keys::writing(vec![Identity([7; 32])], Vec::new());
+        store = store.with_keys(keys.map_err(chain)?);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

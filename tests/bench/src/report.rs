@@ -62,7 +62,12 @@ fn most(runs: &[f64]) -> f64 {
 }
 
 /// Prints the table and writes the file.
-pub(crate) fn write(compared: &[Compared], version: &str, out: &Path) -> Result<(), String> {
+pub(crate) fn write(
+    compared: &[Compared],
+    version: &str,
+    encrypted: bool,
+    out: &Path,
+) -> Result<(), String> {
     say(&format!(
         "{:<28} {:<5} {:>8} {:>8} {:>12} {:>7} {:>9} {:>9} {:>10} {:>10}",
         "work",
@@ -76,7 +81,8 @@ pub(crate) fn write(compared: &[Compared], version: &str, out: &Path) -> Result<
         "ours kept",
         "theirs"
     ));
-    let rows: Vec<Row<'_>> = compared.iter().map(|one| row(one, version)).collect();
+    let rows = compared.iter().map(|one| row(one, version, encrypted));
+    let rows: Vec<Row<'_>> = rows.collect();
     for row in &rows {
         say(&format!(
             "{:<28} {:<5} {:>8.2} {:>8.2} {:>12.2} {:>7.2} {:>9.0} {:>9.0} {:>8.0}MB {:>8.0}MB",
@@ -100,7 +106,7 @@ pub(crate) fn write(compared: &[Compared], version: &str, out: &Path) -> Result<
     Ok(())
 }
 
-fn row<'a>(one: &'a Compared, version: &'a str) -> Row<'a> {
+fn row<'a>(one: &'a Compared, version: &'a str, encrypted: bool) -> Row<'a> {
     let (ours, theirs) = (median(&one.ours.seconds), median(&one.theirs.seconds));
     Row {
         work: one.work,
@@ -112,7 +118,7 @@ fn row<'a>(one: &'a Compared, version: &'a str) -> Row<'a> {
         ratio: ours / theirs,
         cache: one.cache,
         codec: one.codec,
-        encrypted: false,
+        encrypted,
         ours_mb: most(&one.ours.megabytes),
         peer_mb: most(&one.theirs.megabytes),
         ours_stored_bytes: one.ours.stored,

@@ -38,12 +38,12 @@ pub(crate) fn compare(arguments: &Arguments) -> Result<(), String> {
     for folder in [scratch.path(), &base, &peer] {
         owner.folder(folder)?;
     }
-    let s3 = S3::start(&scratch.path().join("s3"))?;
+    let s3 = S3::start(&scratch.path().join("s3"), arguments.encrypt)?;
     let (mut compared, version) = wal(&owner, scratch.path(), &s3, arguments)?;
     if !arguments.wal_only {
         compared.extend(snapshots(&owner, scratch.path(), &s3, arguments)?);
     }
-    report::write(&compared, &version, &arguments.out)
+    report::write(&compared, &version, arguments.encrypt, &arguments.out)
 }
 
 /// Snapshots and restores.

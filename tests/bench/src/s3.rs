@@ -19,11 +19,13 @@ pub(crate) struct S3 {
     minio: Minio,
     /// Certificate of its authority.
     pub(crate) authority: String,
+    /// Whether our engine encrypts what it stores there.
+    pub(crate) encrypts: bool,
 }
 
 impl S3 {
     /// Starts one below `folder`.
-    pub(crate) fn start(folder: &Path) -> Result<Self, String> {
+    pub(crate) fn start(folder: &Path, encrypts: bool) -> Result<Self, String> {
         let signed = Signed::of(&["127.0.0.1"]).map_err(|error| error.to_string())?;
         let authority = signed.authority.clone();
         let settings = Settings {
@@ -32,7 +34,11 @@ impl S3 {
         };
         let minio = Minio::start_with(folder, &[BUCKET], settings);
         let minio = minio.map_err(|error| error.to_string())?;
-        Ok(Self { minio, authority })
+        Ok(Self {
+            minio,
+            authority,
+            encrypts,
+        })
     }
 
     /// Its port.

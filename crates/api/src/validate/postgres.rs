@@ -14,13 +14,8 @@ use crate::{
 };
 
 /// Fields of `backupSchedule` that are known and not built.
-const UNBUILT_SCHEDULE_FIELDS: [&str; 5] = [
-    "method",
-    "encryption",
-    "target",
-    "startingDeadlineSeconds",
-    "resources",
-];
+const UNBUILT_SCHEDULE_FIELDS: [&str; 4] =
+    ["method", "target", "startingDeadlineSeconds", "resources"];
 
 /// Volumes that scripts can lie on, and those that are not built.
 const SCRIPT_VOLUMES: [&str; 3] = ["configMap", "secret", "hostPath"];

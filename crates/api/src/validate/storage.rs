@@ -1,8 +1,10 @@
 //! Where Snapshots may go: one store, named whole.
 
+use kubedb_core::age::Recipient;
 use serde_json::Value;
 
 use super::{FieldError, check_object_name, is_given, without_nulls};
+use crate::encryption::{IDENTITY_KEY, RECIPIENTS_MAX};
 
 /// Stores in the order in which the original looks for them, and the field that names the bucket.
 const STORES: [(&str, &str); 5] = [
@@ -65,6 +67,40 @@ pub(super) fn check(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
     }
     check_endpoint(&inner["endpoint"], format!("{store_path}.endpoint"), errors);
     check_below(&inner["prefix"], format!("{store_path}.prefix"), errors);
+    check_encryption(&spec["encryption"], &format!("{path}.encryption"), errors);
+}
+
+/// What a recipient says is never repeated: it may be an identity that somebody took for one.
+fn check_encryption(encryption: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    if encryption.is_null() {
+        return;
+    }
+    let secret = format!("{path}.secretName");
+    if encryption["secretName"].as_str().is_none_or(str::is_empty) {
+        let hint = format!(
+            "name a Secret that holds the identity of age-keygen under {IDENTITY_KEY}; without it nothing could be restored"
+        );
+        errors.push(FieldError::missing(secret).hint(hint));
+    } else {
+        check_object_name(&encryption["secretName"], &secret, errors);
+    }
+    let recipients = encryption["recipients"].as_array().into_iter().flatten();
+    let recipients = recipients.filter_map(Value::as_str).enumerate();
+    let count = recipients.clone().count();
+    if count > RECIPIENTS_MAX {
+        let path = format!("{path}.recipients");
+        let message =
+            format!("{path} has {count} recipients, at most {RECIPIENTS_MAX} are possible");
+        errors.push(FieldError::new(path, message));
+        return;
+    }
+    for (number, text) in recipients {
+        if let Err(reason) = text.parse::<Recipient>() {
+            let path = format!("{path}.recipients[{number}]");
+            let message = format!("{path} {reason}");
+            errors.push(FieldError::new(path, message));
+        }
+    }
 }
 
 fn check_local(local: &Value, path: &str, errors: &mut Vec<FieldError>) {

@@ -1,6 +1,6 @@
 //! What can go wrong with an archive.
 
-use crate::store::StoreError;
+use crate::{encryption::KeyError, store::StoreError};
 
 /// Why WAL could not be stored or fetched.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +88,9 @@ pub enum ArchiveError {
     /// Nobody wants it any more.
     #[error("failed to fetch WAL: it was cancelled")]
     Cancelled,
+    /// There is no key to it.
+    #[error(transparent)]
+    Key(KeyError),
     /// The store could not be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -96,12 +99,22 @@ pub enum ArchiveError {
     Worker,
 }
 
+impl From<KeyError> for ArchiveError {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Store(error) => Self::Store(error),
+            error => Self::Key(error),
+        }
+    }
+}
+
 impl ArchiveError {
     /// Whether the same request may succeed later without anybody changing anything.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.is_retryable(),
+            Self::Key(error) => error.is_retryable(),
             Self::Worker | Self::Lost { .. } => true,
             _ => false,
         }

@@ -2,13 +2,15 @@
 
 use std::io::Read as _;
 
+use bytes::Bytes;
 use kubedb_core::archive::WalFile;
 use tokio::task::spawn_blocking;
 
-use super::{Archive, ArchiveError, TEXT_BYTES, push::HEADER_BYTES};
+use super::{Archive, ArchiveError, Form, TEXT_BYTES, push::HEADER_BYTES, wal_path};
+use crate::encryption::{DataKey, OpenError, reading_key, sealed_length, sealed_with};
 
 /// Compressed WAL is never much longer than WAL.
-pub(super) const SLACK: u64 = 1 << 16;
+const SLACK: u64 = 1 << 16;
 
 impl Archive {
     /// The content of a file, or nothing where it is proven absent. A name that the archive cannot have is absent.
@@ -20,20 +22,15 @@ impl Archive {
             WalFile::Segment(_) | WalFile::Partial(_) => self.segment_bytes,
             WalFile::History(_) | WalFile::Label(_) => TEXT_BYTES,
         };
-        let packed = match self.store.read(&self.key(name), bytes + SLACK).await {
-            Ok(packed) => packed,
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error.into()),
+        let Some(content) = self.content(&wal_path(name), bytes).await? else {
+            return Ok(None);
         };
-        let content = spawn_blocking(move || unpack(&packed, bytes))
-            .await
-            .map_err(|_| ArchiveError::Worker)?;
         let damaged = |reason: String| ArchiveError::Damaged {
             name: name.to_owned(),
             label: self.store.label().to_owned(),
             reason,
         };
-        let content = content.map_err(|error| damaged(error.to_string()))?;
+        let content = content.map_err(damaged)?;
         if let WalFile::Segment(segment) | WalFile::Partial(segment) = kind {
             if content.len() as u64 != self.segment_bytes {
                 let (found, expected) = (content.len(), self.segment_bytes);
@@ -47,10 +44,81 @@ impl Archive {
         }
         Ok(Some(content))
     }
+
+    /// What an object holds, of at most so many bytes, or what is wrong with it; nothing where it is proven absent.
+    pub(super) async fn content(
+        &self,
+        path: &str,
+        bytes: u64,
+    ) -> Result<Option<Result<Vec<u8>, String>>, ArchiveError> {
+        // An archive that began in the clear has both.
+        let likely = match self.store.keys() {
+            Some(_) => Form::Sealed,
+            None => Form::Plain,
+        };
+        let mut found = self.read(path, likely, bytes).await?;
+        if found.is_none() {
+            found = self.read(path, likely.other(), bytes).await?;
+        }
+        let Some(stored) = found else {
+            return Ok(None);
+        };
+        let seal_name = self.seal_name(path);
+        let unpack = move || {
+            let opened = match &stored.data_key {
+                None => return unpack(&stored.bytes, bytes),
+                Some(key) => key.open(&seal_name, &stored.bytes),
+            };
+            unpack(&opened.map_err(std::io::Error::other)?, bytes)
+        };
+        let content = spawn_blocking(unpack)
+            .await
+            .map_err(|_| ArchiveError::Worker)?;
+        Ok(Some(content.map_err(|error| error.to_string())))
+    }
+
+    /// An object in one form, and the key to it; nothing where it is proven absent.
+    async fn read(
+        &self,
+        path: &str,
+        form: Form,
+        bytes: u64,
+    ) -> Result<Option<Stored>, ArchiveError> {
+        let limit = match form {
+            Form::Plain => bytes + SLACK,
+            Form::Sealed => sealed_length(bytes + SLACK),
+        };
+        let bytes = match self.store.read(&self.key(path, form), limit).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let data_key = match (form, sealed_with(&bytes)) {
+            (Form::Plain, _) => None,
+            (Form::Sealed, Some(id)) => {
+                let key = reading_key(&self.store, &self.database, &self.lineage, id);
+                Some(key.await?)
+            }
+            (Form::Sealed, None) => {
+                return Err(ArchiveError::Damaged {
+                    name: path.to_owned(),
+                    label: self.store.label().to_owned(),
+                    reason: OpenError::Plain.to_string(),
+                });
+            }
+        };
+        Ok(Some(Stored { bytes, data_key }))
+    }
+}
+
+/// What lies in the store.
+struct Stored {
+    bytes: Bytes,
+    data_key: Option<DataKey>,
 }
 
 /// Unpacks at most `limit` bytes; the checksum of a frame is verified with it. Blocks.
-pub(super) fn unpack(packed: &[u8], limit: u64) -> std::io::Result<Vec<u8>> {
+fn unpack(packed: &[u8], limit: u64) -> std::io::Result<Vec<u8>> {
     let mut content = Vec::with_capacity(usize::try_from(limit).unwrap_or(0).min(16 << 20));
     zstd::Decoder::new(packed)?
         .take(limit + 1)

@@ -12,7 +12,7 @@ use kubedb_core::{
 };
 
 use super::{
-    Archive, ArchiveError, SEGMENT_BYTES, SUFFIX, TAIL_FOLDER, WAL_FOLDER, archives,
+    Archive, ArchiveError, SEGMENT_BYTES, TAIL_FOLDER, WAL_FOLDER, archives, file_of,
     tail::read_piece,
 };
 use crate::{
@@ -217,12 +217,12 @@ async fn list(
         let known = lineages.entry(lineage.to_owned()).or_default();
         known.newest = known.newest.max(stored);
         if middle == TAIL_FOLDER {
-            let (segment, piece) = read_piece(&format!("/{file}"), known.segment_bytes)?;
+            let (segment, piece) = read_piece(file, known.segment_bytes)?;
             let entry = (lineage.to_owned(), segment);
             tails.entry(entry).or_default().push((piece, stored));
             return Some(());
         }
-        let name = file.strip_suffix(SUFFIX).filter(|_| middle == WAL_FOLDER)?;
+        let name = file_of(file).filter(|_| middle == WAL_FOLDER)?;
         match WalFile::read(name, known.segment_bytes)? {
             WalFile::Segment(segment) => {
                 known.holdings.segments.insert(segment, stored);

@@ -1,6 +1,7 @@
 //! An archive of WAL in a store: `kubedb/<namespace>/<database>/archive/<lineage>/wal_005/<name>.zst`.
 //!
-//! Below the lineage's folder it is laid out as wal-g lays its own out, so that wal-g can read it.
+//! Below the lineage's folder it is laid out as wal-g lays its own out, so that wal-g can read it. What is encrypted ends in `.zst.enc`, and wal-g passes it
+//! over.
 
 mod error;
 mod fetch;
@@ -18,7 +19,12 @@ pub use prune::Unneeded;
 pub use push::Pushed;
 pub use tail::WalContent;
 
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
 use crate::{
+    encryption::{DataKey, KeyError, writing_key},
     repository::keys::{DatabaseFolder, NameError},
     store::Store,
 };
@@ -29,6 +35,8 @@ const WAL_FOLDER: &str = "wal_005";
 const TAIL_FOLDER: &str = "tail";
 /// End of an object's name: what its content is compressed with.
 const SUFFIX: &str = ".zst";
+/// The same where it is encrypted then.
+const SEALED_SUFFIX: &str = ".zst.enc";
 /// Longest history or label; PostgreSQL writes some dozens of bytes for each promotion.
 const TEXT_BYTES: u64 = 1 << 20;
 /// Bytes of the smallest and the largest segment that initdb makes.
@@ -38,9 +46,12 @@ const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 << 30);
 #[derive(Clone, Debug)]
 pub struct Archive {
     store: Store,
+    database: DatabaseFolder,
+    lineage: String,
+    /// The lineage's folder.
     folder: String,
-    /// Folder of the pieces of segments that are not whole yet.
-    tails: String,
+    /// What is stored is encrypted with this, if with anything, once that was found out.
+    data_key: Arc<OnceCell<Option<DataKey>>>,
     segment_bytes: u64,
     /// Identifier of the cluster; WAL of another one is neither stored nor given out.
     system_identifier: u64,
@@ -57,8 +68,10 @@ impl Archive {
     ) -> Result<Self, NameError> {
         Ok(Self {
             store,
-            folder: below(database, lineage, WAL_FOLDER)?,
-            tails: below(database, lineage, TAIL_FOLDER)?,
+            folder: lineage_folder(database, lineage)?,
+            database: database.clone(),
+            lineage: lineage.to_owned(),
+            data_key: Arc::default(),
             segment_bytes,
             system_identifier,
         })
@@ -76,9 +89,69 @@ impl Archive {
         self.store.label()
     }
 
-    fn key(&self, name: &str) -> String {
-        format!("{}/{name}{SUFFIX}", self.folder)
+    /// Key of an object, by its path below the lineage's folder.
+    fn key(&self, path: &str, form: Form) -> String {
+        format!("{}/{path}{}", self.folder, form.suffix())
     }
+
+    /// What an object is sealed under: its key relative to the database's folder.
+    fn seal_name(&self, path: &str) -> String {
+        format!("archive/{}/{path}{SEALED_SUFFIX}", self.lineage)
+    }
+
+    /// Folder of the WAL.
+    fn wal_folder(&self) -> String {
+        format!("{}/{WAL_FOLDER}", self.folder)
+    }
+
+    /// Folder of the pieces of segments that are not whole yet.
+    fn tails(&self) -> String {
+        format!("{}/{TAIL_FOLDER}", self.folder)
+    }
+
+    /// What is stored is encrypted with this; nothing is where there is none. An error is told before anything is stored.
+    pub async fn data_key(&self) -> Result<Option<&DataKey>, KeyError> {
+        let find = || writing_key(&self.store, &self.database, &self.lineage);
+        let key = self.data_key.get_or_try_init(find).await?;
+        Ok(key.as_ref())
+    }
+}
+
+/// How a file lies in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Plain,
+    Sealed,
+}
+
+impl Form {
+    /// How something is stored that is encrypted with this, if with anything.
+    fn of(data_key: Option<&DataKey>) -> Self {
+        match data_key {
+            Some(_) => Self::Sealed,
+            None => Self::Plain,
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Plain => SUFFIX,
+            Self::Sealed => SEALED_SUFFIX,
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Plain => Self::Sealed,
+            Self::Sealed => Self::Plain,
+        }
+    }
+}
+
+/// PostgreSQL's name for what an object of this name holds.
+fn file_of(object: &str) -> Option<&str> {
+    let sealed = object.strip_suffix(SEALED_SUFFIX);
+    sealed.or_else(|| object.strip_suffix(SUFFIX))
 }
 
 /// Folder of all archives of a database.
@@ -86,7 +159,12 @@ fn archives(database: &DatabaseFolder) -> String {
     database.key("archive")
 }
 
-fn below(database: &DatabaseFolder, lineage: &str, folder: &str) -> Result<String, NameError> {
+/// Path of a file of WAL below the lineage's folder.
+fn wal_path(name: &str) -> String {
+    format!("{WAL_FOLDER}/{name}")
+}
+
+fn lineage_folder(database: &DatabaseFolder, lineage: &str) -> Result<String, NameError> {
     // A lineage is a UUID; what else stands there would lead elsewhere.
     if uuid::Uuid::try_parse(lineage).is_err() {
         return Err(NameError {
@@ -94,5 +172,5 @@ fn below(database: &DatabaseFolder, lineage: &str, folder: &str) -> Result<Strin
             name: lineage.to_owned(),
         });
     }
-    Ok(format!("{}/{lineage}/{folder}", archives(database)))
+    Ok(format!("{}/{lineage}", archives(database)))
 }

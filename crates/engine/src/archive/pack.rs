@@ -7,25 +7,26 @@ use std::{
     thread::available_parallelism,
 };
 
-use bytes::Bytes;
 use zstd::{bulk::Compressor, zstd_safe::compress_bound};
+
+use crate::encryption::{CHUNK, TAG};
 
 /// zstd finds little more in WAL at higher levels, and takes twice as long.
 const LEVEL: i32 = 1;
-/// Bytes of compressed WAL that are kept in one piece.
-const PIECE: usize = 1 << 20;
+/// Bytes of compressed WAL that are kept in one piece, and encrypted as one.
+const PIECE: usize = CHUNK;
 /// Up to here a file is compressed as a whole: zstd takes half the time where all of it lies in one place.
 const WHOLE_BYTES: u64 = 16 << 20;
 
 /// `bytes` must be what comes. Blocks.
-pub(super) fn compress(from: &mut impl Read, bytes: u64) -> io::Result<Vec<Bytes>> {
+pub(super) fn compress(from: &mut impl Read, bytes: u64) -> io::Result<Vec<Vec<u8>>> {
     if bytes > WHOLE_BYTES {
         return as_it_comes(from, bytes);
     }
     PACKERS.with(|packer| packer.compress(from, bytes))
 }
 
-fn as_it_comes(from: &mut impl Read, bytes: u64) -> io::Result<Vec<Bytes>> {
+fn as_it_comes(from: &mut impl Read, bytes: u64) -> io::Result<Vec<Vec<u8>>> {
     let mut encoder = zstd::Encoder::new(Pieces::default(), LEVEL)?;
     encoder.include_checksum(true)?;
     encoder.set_pledged_src_size(Some(bytes))?;
@@ -111,7 +112,7 @@ impl Packer {
         })
     }
 
-    fn compress(&mut self, from: &mut impl Read, bytes: u64) -> io::Result<Vec<Bytes>> {
+    fn compress(&mut self, from: &mut impl Read, bytes: u64) -> io::Result<Vec<Vec<u8>>> {
         self.content.clear();
         from.read_to_end(&mut self.content)?;
         if self.content.len() as u64 != bytes {
@@ -125,7 +126,11 @@ impl Packer {
         Ok(self
             .packed
             .chunks(PIECE)
-            .map(Bytes::copy_from_slice)
+            .map(|piece| {
+                let mut kept = Vec::with_capacity(piece.len() + TAG);
+                kept.extend_from_slice(piece);
+                kept
+            })
             .collect())
     }
 }
@@ -133,14 +138,14 @@ impl Packer {
 /// Keeps what is written in pieces, so that nothing large is copied as it grows.
 #[derive(Default)]
 struct Pieces {
-    done: Vec<Bytes>,
+    done: Vec<Vec<u8>>,
     current: Vec<u8>,
 }
 
 impl Pieces {
-    fn whole(mut self) -> Vec<Bytes> {
+    fn whole(mut self) -> Vec<Vec<u8>> {
         if !self.current.is_empty() {
-            self.done.push(self.current.into());
+            self.done.push(self.current);
         }
         self.done
     }
@@ -149,13 +154,13 @@ impl Pieces {
 impl io::Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.current.is_empty() {
-            self.current.reserve_exact(PIECE);
+            self.current.reserve_exact(PIECE + TAG);
         }
         let room = PIECE - self.current.len();
         let taken = bytes.len().min(room);
         self.current.extend_from_slice(&bytes[..taken]);
         if self.current.len() == PIECE {
-            self.done.push(std::mem::take(&mut self.current).into());
+            self.done.push(std::mem::take(&mut self.current));
         }
         Ok(taken)
     }
@@ -173,7 +178,7 @@ mod tests {
         (0..count).map(|at| (at / 7 + at % 251) as u8).collect()
     }
 
-    fn unpacked(pieces: &[Bytes]) -> Vec<u8> {
+    fn unpacked(pieces: &[Vec<u8>]) -> Vec<u8> {
         zstd::decode_all(pieces.concat().as_slice()).unwrap()
     }
 

@@ -6,7 +6,9 @@ use kubedb_core::{
     lsn::Lsn,
 };
 
-use super::{Archive, ArchiveError, SUFFIX, inventory::begins, tail::read_piece};
+use super::{
+    Archive, ArchiveError, TAIL_FOLDER, WAL_FOLDER, file_of, inventory::begins, tail::read_piece,
+};
 use crate::{repository::keys::DatabaseFolder, store::Listed};
 
 /// Deletions at once.
@@ -51,8 +53,8 @@ impl Archive {
                 unneeded.kept_bytes += listed.bytes;
             }
         };
-        for folder in [&self.folder, &self.tails] {
-            self.store.visit(folder, |listed, _| note(listed)).await?;
+        for folder in [self.wal_folder(), self.tails()] {
+            self.store.visit(&folder, |listed, _| note(listed)).await?;
         }
         // A prune that is cut off leaves no hole between what stays.
         unneeded.keys.sort();
@@ -61,12 +63,15 @@ impl Archive {
 
     /// The file that an object is, or is a piece of.
     fn file_of(&self, key: &str) -> Option<WalFile> {
-        if let Some(path) = key.strip_prefix(self.tails.as_str()) {
-            let (segment, _) = read_piece(path, self.segment_bytes)?;
-            return Some(WalFile::Segment(segment));
+        let path = key.strip_prefix(self.folder.as_str())?.strip_prefix('/')?;
+        match path.split_once('/')? {
+            (TAIL_FOLDER, path) => {
+                let (segment, _) = read_piece(path, self.segment_bytes)?;
+                Some(WalFile::Segment(segment))
+            }
+            (WAL_FOLDER, object) => WalFile::read(file_of(object)?, self.segment_bytes),
+            _ => None,
         }
-        let name = key.strip_prefix(self.folder.as_str())?.strip_prefix('/')?;
-        WalFile::read(name.strip_suffix(SUFFIX)?, self.segment_bytes)
     }
 
     /// Deletes it.

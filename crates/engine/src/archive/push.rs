@@ -7,8 +7,11 @@ use kubedb_core::archive::{Segment, WalFile};
 use object_store::PutPayload;
 use tokio::task::spawn_blocking;
 
-use super::{Archive, ArchiveError, TEXT_BYTES, pack::compress};
-use crate::store::StoreError;
+use super::{Archive, ArchiveError, Form, TEXT_BYTES, pack::compress, wal_path};
+use crate::{
+    encryption::{DataKey, KeyError},
+    store::StoreError,
+};
 
 /// Bytes of the header of a segment's first page.
 pub(super) const HEADER_BYTES: usize = 40;
@@ -29,12 +32,18 @@ impl Archive {
             name: name.to_owned(),
         };
         let kind = WalFile::read(name, self.segment_bytes).ok_or_else(wrong)?;
+        let data_key = self.data_key().await?.cloned();
+        let form = Form::of(data_key.as_ref());
         let (path, this, owned) = (folder.join(name), self.clone(), name.to_owned());
-        let packed = spawn_blocking(move || this.pack(&path, &owned, kind))
-            .await
-            .map_err(|_| ArchiveError::Worker)??;
+        let pack = spawn_blocking(move || this.pack(&path, &owned, kind, data_key.as_ref()));
+        // Looked for while a processor compresses: what was stored in the clear before has the name already.
+        let (packed, is_plain) = tokio::join!(pack, self.is_plain(name, form));
+        let packed = packed.map_err(|_| ArchiveError::Worker)??;
+        if is_plain? {
+            return self.same(folder, name, packed.bytes).await;
+        }
         let stored = packed.stored();
-        let key = self.key(name);
+        let key = self.key(&wal_path(name), form);
         let payload: PutPayload = packed.pieces.into_iter().collect();
         match self.store.create(&key, payload).await {
             Ok(()) => {}
@@ -65,7 +74,6 @@ impl Archive {
             name: name.to_owned(),
             label: self.store.label().to_owned(),
         };
-        let stored = self.store.size(&self.key(name)).await?;
         let there = match self.fetch(name).await {
             Ok(Some(there)) => there,
             // Gone between two requests; the next try stores it.
@@ -85,11 +93,23 @@ impl Archive {
         if here != there {
             return Err(conflict());
         }
+        let size = async |form| self.store.size(&self.key(&wal_path(name), form)).await;
+        let mut stored = size(Form::Plain).await;
+        if stored.as_ref().is_err_and(StoreError::is_not_found) {
+            stored = size(Form::Sealed).await;
+        }
+        let stored = stored?;
         Ok(Pushed { bytes, stored })
     }
 
-    /// Reads, checks and compresses. Blocks.
-    fn pack(&self, path: &Path, name: &str, kind: WalFile) -> Result<Packed, ArchiveError> {
+    /// Reads, checks, compresses and encrypts. Blocks.
+    fn pack(
+        &self,
+        path: &Path,
+        name: &str,
+        kind: WalFile,
+        data_key: Option<&DataKey>,
+    ) -> Result<Packed, ArchiveError> {
         let read = |source| ArchiveError::Read {
             name: name.to_owned(),
             source,
@@ -119,7 +139,42 @@ impl Archive {
         }
         let mut whole = begin.chain(&mut file).take(bytes);
         let pieces = compress(&mut whole, bytes).map_err(read)?;
-        Ok(Packed { bytes, pieces })
+        Ok(Packed {
+            bytes,
+            pieces: self.sealed(&wal_path(name), pieces, data_key)?,
+        })
+    }
+
+    /// What is stored of an object: it is encrypted, if anything is.
+    pub(super) fn sealed(
+        &self,
+        path: &str,
+        mut pieces: Vec<Vec<u8>>,
+        data_key: Option<&DataKey>,
+    ) -> Result<Vec<Bytes>, ArchiveError> {
+        let mut header = None;
+        if let Some(key) = data_key {
+            let sealed = key.seal_chunks(&self.seal_name(path), &mut pieces);
+            header = Some(Bytes::copy_from_slice(&sealed.map_err(KeyError::from)?));
+        }
+        let pieces = pieces.into_iter().map(Bytes::from);
+        Ok(header.into_iter().chain(pieces).collect())
+    }
+
+    /// Whether a file that is to be encrypted was stored before, in the clear. A spec cannot turn encryption off.
+    async fn is_plain(&self, name: &str, form: Form) -> Result<bool, ArchiveError> {
+        if form == Form::Plain {
+            return Ok(false);
+        }
+        match self
+            .store
+            .size(&self.key(&wal_path(name), Form::Plain))
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A segment says which one it is and of which cluster. One that was recycled, or comes from elsewhere, says something else.

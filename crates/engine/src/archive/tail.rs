@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek as _, SeekFrom},
+    io::{Read, Seek as _, SeekFrom},
     path::Path,
 };
 
@@ -17,11 +17,11 @@ use object_store::PutPayload;
 use tokio::task::spawn_blocking;
 
 use super::{
-    Archive, ArchiveError, SUFFIX,
-    fetch::{SLACK, unpack},
+    Archive, ArchiveError, Form, TAIL_FOLDER, file_of,
     pack::compress,
     push::{HEADER_BYTES, Packed},
 };
+use crate::encryption::DataKey;
 
 /// Pieces read or deleted at once.
 const AT_ONCE: usize = 8;
@@ -81,32 +81,44 @@ impl Archive {
         segment: Segment,
         piece: Piece,
     ) -> Result<u64, ArchiveError> {
-        let name = segment.name(self.segment_bytes);
-        let (path, this, owned) = (folder.join(&name), self.clone(), name.clone());
-        let packed = spawn_blocking(move || this.pack_piece(&path, &owned, segment, piece))
+        let data_key = self.data_key().await?.cloned();
+        let key = self.key(
+            &self.piece_path(segment, piece),
+            Form::of(data_key.as_ref()),
+        );
+        let (this, folder) = (self.clone(), folder.to_owned());
+        let pack = move || this.pack_piece(&folder, segment, piece, data_key.as_ref());
+        let packed = spawn_blocking(pack)
             .await
             .map_err(|_| ArchiveError::Worker)??;
         let stored = packed.stored();
         let payload: PutPayload = packed.pieces.into_iter().collect();
-        let key = format!("{}/{name}/{}{SUFFIX}", self.tails, piece.name());
         self.store.create(&key, payload).await?;
         Ok(stored)
     }
 
-    /// Reads and compresses a piece. Blocks.
+    /// Path of a piece below the lineage's folder.
+    fn piece_path(&self, segment: Segment, piece: Piece) -> String {
+        let segment = segment.name(self.segment_bytes);
+        format!("{TAIL_FOLDER}/{segment}/{}", piece.name())
+    }
+
+    /// Reads, compresses and encrypts a piece. Blocks.
     fn pack_piece(
         &self,
-        path: &Path,
-        name: &str,
+        folder: &Path,
         segment: Segment,
         piece: Piece,
+        data_key: Option<&DataKey>,
     ) -> Result<Packed, ArchiveError> {
+        let name = segment.name(self.segment_bytes);
+        let path = folder.join(&name);
         let read = |source| ArchiveError::Read {
-            name: name.to_owned(),
+            name: name.clone(),
             source,
         };
         let wrong = |reason| ArchiveError::Wrong {
-            name: name.to_owned(),
+            name: name.clone(),
             reason,
         };
         let mut file = File::open(path).map_err(read)?;
@@ -123,6 +135,7 @@ impl Archive {
         let pieces = compress(&mut Read::take(&mut file, bytes), bytes).map_err(read)?;
         // One that is recycled meanwhile gets another header before anything else.
         check(&mut file)?;
+        let pieces = self.sealed(&self.piece_path(segment, piece), pieces, data_key)?;
         Ok(Packed { bytes, pieces })
     }
 
@@ -143,7 +156,7 @@ impl Archive {
                 // Between the two looks the pieces may have made room for the whole.
                 Ok(None) if look > 1 => return Ok(None),
                 Ok(None) => {}
-                Err(ArchiveError::Store(error)) if error.is_not_found() && look < LOOKS => {}
+                Err(ArchiveError::Gone { .. }) if look < LOOKS => {}
                 Err(error) => return Err(error),
             }
         }
@@ -167,7 +180,7 @@ impl Archive {
             reason,
         };
         let read: Vec<Vec<u8>> = stream::iter(tail.pieces)
-            .map(|piece| self.fetch_piece(&name, piece))
+            .map(|piece| self.fetch_piece(segment, piece))
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
@@ -179,23 +192,22 @@ impl Archive {
         Ok(Some(content))
     }
 
-    async fn fetch_piece(&self, segment: &str, piece: Piece) -> Result<Vec<u8>, ArchiveError> {
+    async fn fetch_piece(&self, segment: Segment, piece: Piece) -> Result<Vec<u8>, ArchiveError> {
+        let path = self.piece_path(segment, piece);
         let bytes = piece.to - piece.from;
-        let key = format!("{}/{segment}/{}{SUFFIX}", self.tails, piece.name());
-        let packed = self.store.read(&key, bytes + SLACK).await?;
-        let content = spawn_blocking(move || unpack(&packed, bytes))
-            .await
-            .map_err(|_| ArchiveError::Worker)?;
+        let (name, label) = (path.clone(), self.store.label().to_owned());
+        let Some(content) = self.content(&path, bytes).await? else {
+            return Err(ArchiveError::Gone { name, label });
+        };
         let content = content.and_then(|content| {
             let is_whole = content.len() as u64 == bytes;
-            is_whole
-                .then_some(content)
-                .ok_or_else(|| io::Error::other("it is too short"))
+            let short = || "it is too short".to_owned();
+            is_whole.then_some(content).ok_or_else(short)
         });
-        content.map_err(|error| ArchiveError::Damaged {
-            name: format!("{segment} from {} to {}", piece.from, piece.to),
-            label: self.store.label().to_owned(),
-            reason: error.to_string(),
+        content.map_err(|reason| ArchiveError::Damaged {
+            name,
+            label,
+            reason,
         })
     }
 
@@ -207,7 +219,7 @@ impl Archive {
 
     /// Deletes the pieces of all segments before this one, all of which are stored whole: a crash may have left some.
     pub async fn delete_tails_before(&self, segment: Segment) -> Result<(), ArchiveError> {
-        let mut found = self.pieces_below(&self.tails).await?;
+        let mut found = self.pieces_below(&self.tails()).await?;
         found.retain(|stored| stored.segment.number < segment.number);
         self.delete_pieces(found).await
     }
@@ -227,14 +239,15 @@ impl Archive {
     }
 
     async fn pieces(&self, segment: Segment) -> Result<Vec<Stored>, ArchiveError> {
-        let folder = format!("{}/{}", self.tails, segment.name(self.segment_bytes));
+        let folder = format!("{}/{}", self.tails(), segment.name(self.segment_bytes));
         self.pieces_below(&folder).await
     }
 
     async fn pieces_below(&self, folder: &str) -> Result<Vec<Stored>, ArchiveError> {
         let mut found = Vec::new();
+        let tails = format!("{}/", self.tails());
         let visited = self.store.visit(folder, |listed, millis| {
-            let path = listed.key.strip_prefix(self.tails.as_str());
+            let path = listed.key.strip_prefix(&tails);
             let read = path.and_then(|path| read_piece(path, self.segment_bytes));
             if let Some((segment, piece)) = read.filter(|_| found.len() < OBJECTS) {
                 found.push(Stored {
@@ -250,12 +263,12 @@ impl Archive {
     }
 }
 
-/// Reads what follows the folder of tails in a key: `/<segment>/<piece>.zst`.
+/// Reads what follows the folder of tails in a key: `<segment>/<piece>.zst`.
 pub(super) fn read_piece(path: &str, segment_bytes: u64) -> Option<(Segment, Piece)> {
-    let (segment, piece) = path.strip_prefix('/')?.split_once('/')?;
+    let (segment, piece) = path.split_once('/')?;
     let WalFile::Segment(segment) = WalFile::read(segment, segment_bytes)? else {
         return None;
     };
-    let piece = Piece::read(piece.strip_suffix(SUFFIX)?, segment_bytes)?;
+    let piece = Piece::read(file_of(piece)?, segment_bytes)?;
     Some((segment, piece))
 }

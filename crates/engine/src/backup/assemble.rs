@@ -13,6 +13,7 @@ use super::{
     walk::{Entry, Kind},
 };
 use crate::{
+    encryption::DataKey,
     repository::{
         keys::{self, DatabaseFolder},
         manifest::ObjectRef,
@@ -110,6 +111,7 @@ pub(super) struct MapWriter {
     store: Store,
     folder: DatabaseFolder,
     uid: String,
+    data_key: Option<DataKey>,
     /// Maps of an earlier Snapshot, by their hash.
     known: HashMap<String, ObjectRef>,
     building: Map,
@@ -136,6 +138,7 @@ impl MapWriter {
         store: Store,
         folder: DatabaseFolder,
         uid: &str,
+        data_key: Option<DataKey>,
         known: &[ObjectRef],
     ) -> Self {
         let by_hash = |object: &ObjectRef| (object.blake3.clone(), object.clone());
@@ -143,6 +146,7 @@ impl MapWriter {
             store,
             folder,
             uid: uid.to_owned(),
+            data_key,
             known: known.iter().map(by_hash).collect(),
             building: Map::default(),
             numbers: HashMap::new(),
@@ -203,7 +207,7 @@ impl MapWriter {
         if map.files.is_empty() {
             return Ok(());
         }
-        let encoded = map.encode()?;
+        let encoded = map.encode_with(self.data_key.as_ref())?;
         let blake3 = blake3::hash(&encoded).to_hex().to_string();
         if let Some(known) = self.known.get(&blake3) {
             self.done.objects.push(known.clone());
@@ -285,7 +289,7 @@ mod tests {
 
     async fn maps(store: &Store, known: &[ObjectRef], changed: &str) -> Maps {
         let folder = DatabaseFolder::new("demo", "pg").unwrap();
-        let mut writer = MapWriter::new(store.clone(), folder, "0f1e", known);
+        let mut writer = MapWriter::new(store.clone(), folder, "0f1e", None, known);
         for (number, (path, bytes)) in (0..).zip(files()) {
             let mut file = content(number, bytes);
             if path == changed {
@@ -313,7 +317,7 @@ mod tests {
         assert!(largest < Some(256 << 10), "{largest:?}");
         let folder = DatabaseFolder::new("demo", "pg").unwrap();
         let object = &first.objects[0];
-        let read = map::read(&store, &folder.key(&object.key), object).await;
+        let read = map::read(&store, &folder.key(&object.key), object, None).await;
         assert_eq!(read.unwrap().files[0].path, "base/5/100000");
     }
 }

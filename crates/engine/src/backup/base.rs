@@ -7,6 +7,7 @@ use kubedb_core::base::{Earlier, Make, Now, judge};
 
 use super::error::BackupError;
 use crate::{
+    encryption::{DataKey, KeyId},
     postgres::control::ControlFile,
     repository::{
         keys::{self, AttemptId, DatabaseFolder, Record},
@@ -92,49 +93,47 @@ fn earlier(manifest: &Manifest) -> Earlier {
     }
 }
 
-/// Looks for the latest Snapshot of the database that can be referred to, and is whole.
-pub(super) async fn find(
-    store: &Store,
-    folder: &DatabaseFolder,
-    own: &AttemptId,
-    now: &Now,
-) -> Result<Found, BackupError> {
-    let mut candidates = Vec::new();
-    let mut unconfirmed = HashSet::new();
-    let show = |listed: Listed, written| match folder.read_record(&listed.key) {
-        Some((Record::Manifest, id)) if id.uid != own.uid => {
-            candidates.push((written, listed.key, id));
-        }
-        Some((Record::Intent, id)) => drop(unconfirmed.insert(id)),
-        _ => {}
-    };
-    store.visit(&folder.snapshots(), show).await?;
-    // The store's clock only orders the tries; whether one is usable does not depend on it.
-    candidates.sort_by(|a, b| b.cmp(a));
-    let search = Search { store, folder, now };
-    let mut first = None;
-    for (_, key, id) in candidates.into_iter().take(CANDIDATES) {
-        let snapshot = &id.snapshot;
-        match search.judge(key, unconfirmed.contains(&id)).await {
-            Ok(base) => return Ok(Found::Base(Box::new(base))),
-            Err(Refusal::Backup(error)) => return Err(error),
-            Err(Refusal::Unusable(reason)) => {
-                tracing::info!(snapshot, reason, "cannot be referred to");
-                first.get_or_insert(format!("{snapshot} cannot be referred to: {reason}"));
-            }
-        }
-    }
-    let reason = first.unwrap_or_else(|| "there is no earlier Snapshot".to_owned());
-    Ok(Found::Whole(reason))
-}
-
-struct Search<'a> {
-    store: &'a Store,
-    folder: &'a DatabaseFolder,
-    now: &'a Now,
+/// Looks for an earlier Snapshot.
+pub(super) struct Search<'a> {
+    pub(super) store: &'a Store,
+    pub(super) folder: &'a DatabaseFolder,
+    /// What the new one is encrypted with.
+    pub(super) data_key: Option<&'a DataKey>,
+    pub(super) now: &'a Now,
 }
 
 impl Search<'_> {
+    /// The latest Snapshot of the database that can be referred to, and is whole.
+    pub(super) async fn find(&self, own: &AttemptId) -> Result<Found, BackupError> {
+        let (store, folder) = (self.store, self.folder);
+        let mut candidates = Vec::new();
+        let mut unconfirmed = HashSet::new();
+        let show = |listed: Listed, written| match folder.read_record(&listed.key) {
+            Some((Record::Manifest, id)) if id.uid != own.uid => {
+                candidates.push((written, listed.key, id));
+            }
+            Some((Record::Intent, id)) => drop(unconfirmed.insert(id)),
+            _ => {}
+        };
+        store.visit(&folder.snapshots(), show).await?;
+        // The store's clock only orders the tries; whether one is usable does not depend on it.
+        candidates.sort_by(|a, b| b.cmp(a));
+        let mut first = None;
+        for (_, key, id) in candidates.into_iter().take(CANDIDATES) {
+            let snapshot = &id.snapshot;
+            match self.judge(key, unconfirmed.contains(&id)).await {
+                Ok(base) => return Ok(Found::Base(Box::new(base))),
+                Err(Refusal::Backup(error)) => return Err(error),
+                Err(Refusal::Unusable(reason)) => {
+                    tracing::info!(snapshot, reason, "cannot be referred to");
+                    first.get_or_insert(format!("{snapshot} cannot be referred to: {reason}"));
+                }
+            }
+        }
+        let reason = first.unwrap_or_else(|| "there is no earlier Snapshot".to_owned());
+        Ok(Found::Whole(reason))
+    }
+
     async fn judge(&self, key: String, is_unconfirmed: bool) -> Result<Base, Refusal> {
         let examined = manifest::examine(self.store, &key).await;
         let manifest = examined
@@ -144,6 +143,14 @@ impl Search<'_> {
         if is_unconfirmed && manifest.base.is_some() {
             return Err(Refusal::Unusable("it was not completed".to_owned()));
         }
+        judge_key(manifest.key_id(), self.data_key.map(DataKey::id)).map_err(Refusal::Unusable)?;
+        // Nothing that was changed since is referred to.
+        let manifest = match self.data_key {
+            Some(key) => manifest
+                .unseal(key)
+                .map_err(|error| Refusal::Unusable(error.to_string()))?,
+            None => manifest,
+        };
         judge(&earlier(&manifest), self.now)
             .map_err(|reason| Refusal::Unusable(reason.to_string()))?;
         let objects = manifest.packs.iter().chain(&manifest.maps);
@@ -167,7 +174,7 @@ impl Search<'_> {
             .map(|number| async move {
                 let object = &manifest.maps[number];
                 let key = self.folder.key(&object.key);
-                let map = map::read(self.store, &key, object).await;
+                let map = map::read(self.store, &key, object, self.data_key).await;
                 (key, map)
             })
             .buffer_unordered(MAPS);
@@ -185,6 +192,19 @@ impl Search<'_> {
             &in_use,
             manifest.sizes.stored_bytes,
         ))
+    }
+}
+
+/// All that a Snapshot refers to is encrypted with one key, or nothing is: who has configured a key wants nothing in the clear, and who has none cannot
+/// read it.
+fn judge_key(theirs: Option<KeyId>, ours: Option<KeyId>) -> Result<(), String> {
+    match (theirs, ours) {
+        (None, Some(_)) => Err("it is not encrypted, and this one is".to_owned()),
+        (Some(_), None) => Err("it is encrypted, and this one is not".to_owned()),
+        (Some(theirs), Some(ours)) if theirs != ours => Err(format!(
+            "it is encrypted with key {theirs}, this one with {ours}"
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -69,6 +69,7 @@ impl Attempt<'_> {
             wal: copied.wal,
             tablespaces: copied.tablespaces,
             sizes,
+            encryption: None,
             base: base.map(|base| BaseRef {
                 snapshot: base.manifest.snapshot.clone(),
                 snapshot_uid: base.manifest.snapshot_uid.clone(),
@@ -76,6 +77,10 @@ impl Attempt<'_> {
             }),
             maps,
             packs,
+        };
+        let manifest = match &self.data_key {
+            Some(key) => manifest.seal(key)?,
+            None => manifest,
         };
         let key = self
             .write_manifest(&manifest, base.map(Box::as_ref))
@@ -125,6 +130,11 @@ impl Attempt<'_> {
         let encoded = manifest.encode().map_err(BackupError::Encode)?;
         store.create(&key, encoded).await?;
         if manifest::read(store, &key).await? != *manifest {
+            return Err(BackupError::ReadBackDiffers { object: key });
+        }
+        if let Some(data_key) = &self.data_key
+            && manifest.clone().unseal(data_key).is_err()
+        {
             return Err(BackupError::ReadBackDiffers { object: key });
         }
         if let Some(base) = base {

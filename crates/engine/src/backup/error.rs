@@ -5,6 +5,7 @@ use std::io;
 use kubedb_core::lsn::Lsn;
 
 use crate::{
+    encryption::KeyError,
     postgres::control::ReadControlError,
     repository::{keys::NameError, manifest::ReadManifestError, map::MapError},
     store::StoreError,
@@ -16,6 +17,9 @@ pub enum BackupError {
     /// The store did not take what we have, or not any more.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no key to encrypt with, or to read what an earlier Snapshot has.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A name cannot be part of a key.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -213,6 +217,7 @@ impl BackupError {
             // An object that is not what we sent was spoilt on its way; the next attempt's has another name.
             Self::Store(StoreError::Conflict { .. }) => true,
             Self::Store(source) => source.is_retryable(),
+            Self::Key(source) => source.is_retryable(),
             // What was stored and is gone, or reads differently, was spoilt too.
             Self::ReadBack(ReadManifestError::Read(source)) => {
                 source.is_retryable() || source.is_not_found()

@@ -25,6 +25,7 @@ use super::{
     transfer::{Copied, Facts, Transfer},
 };
 use crate::{
+    encryption::{Identity, Keys, writing_key},
     postgres::dialect::PgDialect,
     repository::{
         delete_snapshot,
@@ -63,6 +64,9 @@ struct World {
     store: Store,
     snapshots: Vec<Taken>,
     lineage: String,
+    /// Who encrypts, and what is done of it.
+    identity: Identity,
+    encrypts: Encrypts,
 }
 
 fn uid(name: &str) -> String {
@@ -94,10 +98,12 @@ async fn take(
         threads: 1,
         started: Timestamp::UNIX_EPOCH,
     };
+    let folder = DatabaseFolder::new("demo", "pg").unwrap();
     let attempt = Attempt {
         request: &request,
-        folder: DatabaseFolder::new("demo", "pg").unwrap(),
         id: AttemptId::new(name, &request.snapshot_uid, attempt).unwrap(),
+        data_key: writing_key(&request.store, &folder, lineage).await?,
+        folder,
         begun: Begun::default(),
         progress: watch::channel(BackupProgress::default()).0,
         stop: CancellationToken::new(),
@@ -136,7 +142,7 @@ async fn copy(
     };
     let mut holds = database.content.clone();
     let found = attempt.find_base(&facts, None).await?;
-    let mut transfer = Transfer::new(attempt, &found);
+    let mut transfer = Transfer::new(attempt, &found)?;
     transfer.copy_files(&facts, &found).await?;
     for path in ["backup_label", "global/pg_control"] {
         let bytes = database.tick().to_be_bytes().to_vec();
@@ -189,14 +195,36 @@ fn content(folder: &Path) -> Content {
 impl World {
     fn new(seed: u64) -> Self {
         let faulty = Faulty::new("");
+        let identity = Identity([7; 32]);
+        let keys = Keys::reading(vec![identity.clone()]).unwrap();
         Self {
             random: Random(seed),
             database: Database::new(),
-            store: faulty.bare(),
+            store: faulty.bare().with_keys(keys),
             faulty,
             snapshots: Vec::new(),
-            lineage: "l".to_owned(),
+            lineage: "b5ad6a0e-6f1c-4b0c-9a7c-2c4f7c7f0a11".to_owned(),
+            identity,
+            encrypts: match seed % 3 {
+                0 => Encrypts::Never,
+                1 => Encrypts::Always,
+                _ => Encrypts::Sometimes,
+            },
         }
+    }
+
+    /// The store as a Snapshot is given it.
+    fn writing(&mut self, store: Store) -> Store {
+        let encrypts = match self.encrypts {
+            Encrypts::Never => false,
+            Encrypts::Always => true,
+            Encrypts::Sometimes => self.random.one_in(3),
+        };
+        if !encrypts {
+            return store;
+        }
+        let keys = Keys::writing(vec![self.identity.clone()], Vec::new());
+        store.with_keys(keys.unwrap())
     }
 
     fn change(&mut self) {
@@ -241,7 +269,7 @@ impl World {
             _ => {}
         }
         let faulty = self.faulty.clone();
-        let store = self.faulty.store();
+        let store = self.writing(self.faulty.store());
         let lineage = self.lineage.clone();
         let taking = take(
             store,
@@ -288,8 +316,9 @@ impl World {
             2 => {
                 let name = format!("s{}", self.snapshots.len());
                 let lineage = self.lineage.clone();
+                let store = self.writing(self.faulty.bare());
                 let taking = take(
-                    self.store.clone(),
+                    store,
                     &mut self.database,
                     &mut self.random,
                     &name,
@@ -356,9 +385,19 @@ impl World {
             assert!(delete(self.store.clone(), gone.name).await);
             self.check().await;
         }
-        let left = self.store.list("kubedb").await.unwrap();
+        let mut left = self.store.list("kubedb").await.unwrap();
+        // Keys stay: whether anything is still encrypted with one is not known here.
+        left.retain(|left| !left.key.contains("/keys/"));
         assert_eq!(left, []);
     }
+}
+
+/// Whether the Snapshots of a history are encrypted.
+#[derive(Clone, Copy)]
+enum Encrypts {
+    Never,
+    Always,
+    Sometimes,
 }
 
 /// Runs `first`; at its call of this number to the store `second` comes in between, or behind it when there are not so many.

@@ -30,6 +30,7 @@ use self::{
 };
 pub(crate) use self::{transfer::label_timeline, wal::check as check_wal};
 use crate::{
+    encryption::{DataKey, writing_key},
     postgres::dialect::PgDialect,
     repository::keys::{AttemptId, DatabaseFolder, Record},
     store::{Store, StoreError},
@@ -131,6 +132,12 @@ pub async fn take(
     cancel: CancellationToken,
 ) -> Result<BackupOutcome, BackupError> {
     let folder = DatabaseFolder::new(&request.namespace, &request.database)?;
+    // Before anything is written: with a wrong key nothing is.
+    let data_key = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(BackupError::Cancelled),
+        key = writing_key(&request.store, &folder, &request.lineage) => key?,
+    };
     let id = AttemptId::new(&request.snapshot, &request.snapshot_uid, request.attempt)?;
     // Readers see it when we end, in whichever way.
     let stop = cancel.child_token();
@@ -140,6 +147,7 @@ pub async fn take(
         request: &request,
         folder,
         id,
+        data_key,
         begun: begun.clone(),
         progress,
         stop,
@@ -162,6 +170,8 @@ struct Attempt<'a> {
     request: &'a BackupRequest,
     folder: DatabaseFolder,
     id: AttemptId,
+    /// What all that is written is encrypted with.
+    data_key: Option<DataKey>,
     begun: Begun,
     progress: watch::Sender<BackupProgress>,
     stop: CancellationToken,

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::{error::BackupError, read::UNIT};
 use crate::{
+    encryption::{DataKey, KeyError, PackKey, TAG},
     repository::{
         keys::{self, DatabaseFolder},
         manifest::ObjectRef,
@@ -35,6 +36,8 @@ pub(super) struct Begun(Arc<Mutex<Vec<String>>>);
 pub(super) struct Place {
     pub(super) pack: Arc<str>,
     pub(super) offset: u64,
+    /// How long it is there.
+    pub(super) stored: usize,
 }
 
 /// Fills packs.
@@ -51,6 +54,15 @@ pub(super) struct Packer {
     empty: Vec<BytesMut>,
     uploaded: u64,
     key: Arc<str>,
+    seal: Option<Seal>,
+}
+
+/// How what comes into packs is encrypted. It is done here and not by who compresses, since what is encrypted is bound to its place, which is known here
+/// alone: nothing that lies elsewhere can pass for it.
+struct Seal {
+    key: DataKey,
+    /// Of the pack that is being filled.
+    pack: PackKey,
 }
 
 impl Begun {
@@ -87,11 +99,26 @@ impl Begun {
 }
 
 impl Packer {
-    pub(super) fn new(store: Store, folder: DatabaseFolder, uid: &str, begun: Begun) -> Self {
-        Self {
+    pub(super) fn new(
+        store: Store,
+        folder: DatabaseFolder,
+        uid: &str,
+        begun: Begun,
+        data_key: Option<&DataKey>,
+    ) -> Result<Self, BackupError> {
+        let key = new_key(uid);
+        let seal = match data_key {
+            Some(data_key) => Some(Seal {
+                key: data_key.clone(),
+                pack: data_key.pack(&key).map_err(KeyError::from)?,
+            }),
+            None => None,
+        };
+        Ok(Self {
             store,
             folder,
-            key: new_key(uid),
+            key,
+            seal,
             uid: uid.to_owned(),
             begun,
             filling: BytesMut::new(),
@@ -100,7 +127,7 @@ impl Packer {
             uploads: JoinSet::new(),
             empty: Vec::new(),
             uploaded: 0,
-        }
+        })
     }
 
     /// Bytes that the store has acknowledged.
@@ -110,16 +137,23 @@ impl Packer {
 
     /// Puts a stretch into the pack that is being filled, and sends the pack when it is full.
     pub(super) async fn add(&mut self, stored: &[u8]) -> Result<Place, BackupError> {
-        let place = Place {
-            pack: self.key.clone(),
-            offset: self.filling.len() as u64,
-        };
+        let offset = self.filling.len();
         if self.filling.is_empty() {
             self.filling = self.empty.pop().unwrap_or_default();
-            self.filling.reserve(PACK + UNIT);
+            self.filling.reserve(PACK + UNIT + TAG);
         }
-        self.hasher.update(stored);
         self.filling.extend_from_slice(stored);
+        if let Some(seal) = &self.seal {
+            let sealed = seal.pack.seal(offset, &mut self.filling);
+            sealed.map_err(KeyError::from)?;
+        }
+        let stored = &self.filling[offset..];
+        self.hasher.update(stored);
+        let place = Place {
+            pack: self.key.clone(),
+            offset: offset as u64,
+            stored: stored.len(),
+        };
         if self.filling.len() >= PACK {
             self.close().await?;
         }
@@ -149,6 +183,9 @@ impl Packer {
         }
         let content = std::mem::take(&mut self.filling).freeze();
         let relative = std::mem::replace(&mut self.key, new_key(&self.uid));
+        if let Some(seal) = &mut self.seal {
+            seal.pack = seal.key.pack(&self.key).map_err(KeyError::from)?;
+        }
         let key = self.folder.key(&relative);
         self.begun.note(&key);
         self.closed.push(ObjectRef {

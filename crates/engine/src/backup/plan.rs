@@ -19,6 +19,7 @@ use super::{
     walk::{Entry, Kind, database_of},
 };
 use crate::{
+    encryption::DataKey,
     repository::{
         keys::DatabaseFolder,
         manifest::ObjectRef,
@@ -128,6 +129,7 @@ fn cut(runs: &mut Peekable<vec::IntoIter<Run>>, end: u64) -> Vec<Run> {
 pub(super) struct EarlierFiles {
     store: Store,
     folder: DatabaseFolder,
+    data_key: Option<DataKey>,
     maps: vec::IntoIter<ObjectRef>,
     sparse: std::collections::HashSet<String>,
     /// Packs of the map that is open; `None` for one that is not referred to.
@@ -138,10 +140,16 @@ pub(super) struct EarlierFiles {
 }
 
 impl EarlierFiles {
-    pub(super) fn new(store: Store, folder: DatabaseFolder, base: &Base) -> Self {
+    pub(super) fn new(
+        store: Store,
+        folder: DatabaseFolder,
+        data_key: Option<DataKey>,
+        base: &Base,
+    ) -> Self {
         Self {
             store,
             folder,
+            data_key,
             maps: base.manifest.maps.clone().into_iter(),
             sparse: base.sparse.clone(),
             packs: Vec::new(),
@@ -174,7 +182,7 @@ impl EarlierFiles {
             return Ok(false);
         };
         let key = self.folder.key(&object.key);
-        let read = map::read(&self.store, &key, &object).await;
+        let read = map::read(&self.store, &key, &object, self.data_key.as_ref()).await;
         let map = read.map_err(|error| match error {
             ReadMapError::Store(error) if !error.is_not_found() => BackupError::Store(error),
             ReadMapError::Store(error) => BackupError::Base {

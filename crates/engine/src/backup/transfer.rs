@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     Attempt, BackupOutcome, BackupProgress,
     assemble::{Assembly, Collected, MapWriter, Maps},
-    base::{self, Base, Found},
+    base::{self, Base, Found, Search},
     commit::Surroundings,
     compare::{Frame, Run},
     error::BackupError,
@@ -94,7 +94,7 @@ impl Attempt<'_> {
         let timeline = facts.timeline;
         let history = self.history(TimelineId(timeline)).await?;
         let found = self.find_base(&facts, history.as_deref()).await?;
-        let mut transfer = Transfer::new(self, &found);
+        let mut transfer = Transfer::new(self, &found)?;
         let tablespaces = transfer.copy_files(&facts, &found).await?;
         let control = transfer.copy_control().await?;
         let stopped = session.stop().await?;
@@ -186,7 +186,13 @@ impl Attempt<'_> {
             reached: facts.reached,
             reset: reset.map_err(|_| BackupError::Worker)?,
         };
-        base::find(&self.request.store, &self.folder, &self.id, &now).await
+        let search = Search {
+            store: &self.request.store,
+            folder: &self.folder,
+            data_key: self.data_key.as_ref(),
+            now: &now,
+        };
+        search.find(&self.id).await
     }
 
     /// A cluster that was promoted has a file that says where its timeline left the former.
@@ -217,21 +223,21 @@ impl Attempt<'_> {
 }
 
 impl<'a> Transfer<'a> {
-    pub(super) fn new(attempt: &'a Attempt<'a>, found: &Found) -> Self {
+    pub(super) fn new(attempt: &'a Attempt<'a>, found: &Found) -> Result<Self, BackupError> {
         let store = &attempt.request.store;
         let (folder, uid) = (&attempt.folder, attempt.id.uid.as_str());
         let known = match found {
             Found::Base(base) => base.manifest.maps.as_slice(),
             Found::Whole(_) => &[],
         };
-        let begun = attempt.begun.clone();
-        Self {
+        let (begun, key) = (attempt.begun.clone(), &attempt.data_key);
+        Ok(Self {
             attempt,
-            packer: Packer::new(store.clone(), folder.clone(), uid, begun),
-            maps: MapWriter::new(store.clone(), folder.clone(), uid, known),
+            packer: Packer::new(store.clone(), folder.clone(), uid, begun, key.as_ref())?,
+            maps: MapWriter::new(store.clone(), folder.clone(), uid, key.clone(), known),
             late: BTreeMap::new(),
             told: BackupProgress::default(),
-        }
+        })
     }
 
     /// Reads all files by several readers at once, and sends what they give.
@@ -270,7 +276,12 @@ impl<'a> Transfer<'a> {
         let store = self.attempt.request.store.clone();
         let has_checksums = facts.control.checksum_version != 0;
         Earlier {
-            files: EarlierFiles::new(store, self.attempt.folder.clone(), base),
+            files: EarlierFiles::new(
+                store,
+                self.attempt.folder.clone(),
+                self.attempt.data_key.clone(),
+                base,
+            ),
             since: has_checksums.then_some(base.manifest.start_lsn),
             logs_hash_indexes: self.attempt.request.dialect.logs_hash_indexes(),
             theirs: base.manifest.cluster.incarnations.clone(),
@@ -350,7 +361,7 @@ impl<'a> Transfer<'a> {
         Ok(Arc::new(Frame {
             pack: place.pack,
             offset: place.offset,
-            stored: u32::try_from(content.stored.len()).unwrap_or(u32::MAX),
+            stored: u32::try_from(place.stored).unwrap_or(u32::MAX),
             whole: u32::try_from(whole).unwrap_or(u32::MAX),
             codec: content.codec,
             blake3: content.blake3,

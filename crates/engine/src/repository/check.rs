@@ -7,10 +7,13 @@ use futures::{StreamExt as _, stream};
 use super::{
     catalogue::DatabaseEntry,
     keys::DatabaseFolder,
-    manifest::{self, ObjectRef},
+    manifest::{self, Manifest, ObjectRef},
     map::{MAP_BYTES, Map},
 };
-use crate::store::{Store, StoreError};
+use crate::{
+    encryption::{KeyError, sealed_with},
+    store::{Store, StoreError},
+};
 
 /// Objects read at once.
 const READERS: usize = 4;
@@ -42,18 +45,20 @@ pub struct Report {
     pub snapshots: BTreeMap<String, Vec<Finding>>,
     /// Objects that no complete Snapshot refers to, with their sizes: of attempts in work, or left by those that were given up.
     pub unreferenced: BTreeMap<String, u64>,
+    /// Manifests of encrypted Snapshots that were looked at without a key: of what they refer to no more is known than its hashes.
+    pub unopened: BTreeSet<String>,
     /// Bytes that were read.
     pub read_bytes: u64,
 }
 
 /// Checks the Snapshots of one database whose manifests `wanted` names. Each object is looked at once, however many refer to it.
-/// An error is the store's: then nothing is known.
+/// An error is the store's, or that of a wrong key: then nothing is known.
 pub async fn check(
     store: &Store,
     database: &DatabaseEntry,
     wanted: impl Fn(&str) -> bool,
     depth: Depth,
-) -> Result<Report, StoreError> {
+) -> Result<Report, KeyError> {
     let mut report = Report::default();
     let mut needed: BTreeMap<ObjectRef, Vec<String>> = BTreeMap::new();
     let mut referred = BTreeSet::new();
@@ -67,6 +72,13 @@ pub async fn check(
         }
         match read {
             Ok(manifest) => {
+                if is_wanted {
+                    match unlock(store, key, &manifest).await? {
+                        Lock::Open => {}
+                        Lock::Closed => drop(report.unopened.insert(key.clone())),
+                        Lock::Wrong(what) => report.find(key, key, what),
+                    }
+                }
                 let objects = manifest.maps.iter().chain(&manifest.packs);
                 referred.extend(objects.clone().map(|object| object.key.clone()));
                 for object in objects.filter(|_| is_wanted) {
@@ -107,6 +119,32 @@ pub async fn check(
     Ok(report)
 }
 
+/// What is known of the key to a Snapshot.
+enum Lock {
+    /// It is open, or there is none.
+    Open,
+    /// No identity was given.
+    Closed,
+    /// What is wrong.
+    Wrong(String),
+}
+
+/// Opens what is encrypted of a manifest, and has the key remembered for what it refers to.
+async fn unlock(store: &Store, key: &str, manifest: &Manifest) -> Result<Lock, KeyError> {
+    if manifest.encryption.is_some() && store.keys().is_none() {
+        return Ok(Lock::Closed);
+    }
+    match manifest::data_key(store, key, manifest).await {
+        Ok(None) => Ok(Lock::Open),
+        Ok(Some(data_key)) => Ok(match manifest.clone().unseal(&data_key) {
+            Ok(_) => Lock::Open,
+            Err(error) => Lock::Wrong(error.to_string()),
+        }),
+        Err(error) if error.is_damage() => Ok(Lock::Wrong(error.to_string())),
+        Err(error) => Err(error),
+    }
+}
+
 /// One Snapshot as it was checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OneReport {
@@ -118,13 +156,13 @@ pub struct OneReport {
     pub findings: Vec<Finding>,
 }
 
-/// Reads every byte of every object that one Snapshot needs, and tells how far it is: bytes read, bytes to read. An error is the store's: then
-/// nothing is known. A caller that wants no more of it drops it.
+/// Reads every byte of every object that one Snapshot needs, and tells how far it is: bytes read, bytes to read. An error is the store's, or that of a wrong
+/// key: then nothing is known. A caller that wants no more of it drops it.
 pub async fn check_one(
     store: &Store,
     key: &str,
     progress: impl Fn(u64, u64),
-) -> Result<OneReport, StoreError> {
+) -> Result<OneReport, KeyError> {
     let mut report = OneReport {
         objects: 1,
         ..OneReport::default()
@@ -146,6 +184,10 @@ pub async fn check_one(
             return Ok(report);
         }
     };
+    match unlock(store, key, &manifest).await? {
+        Lock::Open | Lock::Closed => {}
+        Lock::Wrong(what) => report.findings.push(found(key, what)),
+    }
     // Each once, however often it is named.
     let needed: BTreeSet<&ObjectRef> = manifest.maps.iter().chain(&manifest.packs).collect();
     let total = needed.iter().map(|object| object.bytes).sum();
@@ -263,6 +305,16 @@ async fn content(
     if hasher.finalize().to_hex().as_str() != object.blake3 {
         return Ok(Some("its content is not what was written".to_owned()));
     }
-    let unreadable = is_map.then(|| Map::decode(&kept).err()).flatten();
-    Ok(unreadable.map(|error| error.to_string()))
+    if !is_map {
+        return Ok(None);
+    }
+    let decoded = match sealed_with(&kept) {
+        None => Map::decode(&kept),
+        Some(id) => match store.keys().and_then(|keys| keys.remembered(id)) {
+            Some(data_key) => Map::decode_with(&kept, Some(&data_key)),
+            // Without its key it is what was written, and no more is known.
+            None => return Ok(None),
+        },
+    };
+    Ok(decoded.err().map(|error| error.to_string()))
 }

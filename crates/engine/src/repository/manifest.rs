@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 use bytes::Bytes;
 use jiff::Timestamp;
 use kubedb_core::lsn::Lsn;
@@ -10,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::keys::{self, DatabaseFolder, Record};
-use crate::store::{Store, StoreError};
+use crate::{
+    encryption::{DataKey, KeyError, KeyId, OpenError, reading_key},
+    store::{Store, StoreError},
+};
 
 /// What `format` says in every manifest.
 pub const FORMAT: &str = "kubedb-snapshot";
@@ -21,8 +25,11 @@ pub const VERSION: u64 = 1;
 /// Units may be parts of what was stored, and objects those of other Snapshots; the last maps hold files that stand between those of others.
 pub const REFERENCES: &str = "references";
 
+/// All that it refers to is encrypted, and so is what it says of names of databases and folders.
+pub const ENCRYPTION: &str = "encryption";
+
 /// Features a reader must know to restore correctly.
-const KNOWN_FEATURES: [&str; 1] = [REFERENCES];
+const KNOWN_FEATURES: [&str; 2] = [REFERENCES, ENCRYPTION];
 
 /// Largest manifest: a row for each of 65 536 packs (1 TiB) and as many maps takes 16 MiB.
 pub const MANIFEST_BYTES: u64 = 64 << 20;
@@ -80,6 +87,9 @@ pub struct Manifest {
     pub tablespaces: Vec<Tablespace>,
     /// Sizes.
     pub sizes: Sizes,
+    /// How its content is encrypted, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Sealed>,
     /// The Snapshot that it was compared with; nobody needs that any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseRef>,
@@ -120,6 +130,23 @@ pub struct Cluster {
     /// For each database, by its oid, the transaction that wrote its row: one that was dropped and made again under the same oid has another.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub incarnations: BTreeMap<String, String>,
+}
+
+/// What is encrypted of a manifest, and with it all that the manifest refers to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sealed {
+    /// The data key.
+    pub key_id: String,
+    /// What everybody may not read, in Base64. It vouches for all the rest too: opened for another manifest, or one that was changed, it is damaged.
+    pub sealed: String,
+}
+
+/// What [`Sealed`] holds.
+#[derive(Serialize, Deserialize)]
+struct Secret {
+    locales: Vec<Locale>,
+    tablespaces: Vec<Tablespace>,
 }
 
 /// A Snapshot that another was compared with.
@@ -212,6 +239,17 @@ pub enum ReadManifestError {
     },
 }
 
+/// Why a manifest was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenManifestError {
+    /// There is none to go by.
+    #[error(transparent)]
+    Read(#[from] ReadManifestError),
+    /// There is no key to it.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
 impl ReadManifestError {
     /// Whether trying again may help.
     #[must_use]
@@ -285,6 +323,16 @@ impl Manifest {
         if let Some(feature) = unknown {
             return Err(too_new(format!("feature {feature:?}")));
         }
+        let says = manifest
+            .required_features
+            .iter()
+            .any(|feature| feature == ENCRYPTION);
+        if says != manifest.encryption.is_some() {
+            return Err(damaged("it does not say how it is encrypted".to_owned()));
+        }
+        if manifest.encryption.is_some() && manifest.key_id().is_none() {
+            return Err(damaged("it names no key".to_owned()));
+        }
         let objects = manifest.maps.iter().chain(&manifest.packs);
         match objects
             .into_iter()
@@ -293,6 +341,57 @@ impl Manifest {
             Some(strange) => Err(damaged(format!("it refers to {:?}", strange.key))),
             None => Ok(manifest),
         }
+    }
+}
+
+impl Manifest {
+    /// The key that it and all that it refers to is encrypted with.
+    #[must_use]
+    pub fn key_id(&self) -> Option<KeyId> {
+        self.encryption.as_ref()?.key_id.parse().ok()
+    }
+
+    /// The same for everybody to see, with what they may not read encrypted.
+    pub(crate) fn seal(mut self, key: &DataKey) -> Result<Self, KeyError> {
+        let secret = Secret {
+            locales: std::mem::take(&mut self.cluster.locales),
+            tablespaces: std::mem::take(&mut self.tablespaces),
+        };
+        let secret = serde_json::to_vec(&secret).map_err(|_| KeyError::System)?;
+        self.required_features.push(ENCRYPTION.to_owned());
+        self.encryption = Some(Sealed {
+            key_id: key.id().to_string(),
+            sealed: String::new(),
+        });
+        let name = self.seal_name().map_err(|_| KeyError::System)?;
+        let sealed = BASE64.encode(key.seal(&name, &secret)?);
+        if let Some(encryption) = &mut self.encryption {
+            encryption.sealed = sealed;
+        }
+        Ok(self)
+    }
+
+    /// The same with what only who has the key may read.
+    pub(crate) fn unseal(mut self, key: &DataKey) -> Result<Self, OpenError> {
+        let encryption = self.encryption.as_mut().ok_or(OpenError::Plain)?;
+        let sealed = std::mem::take(&mut encryption.sealed);
+        let name = self.seal_name().map_err(|_| OpenError::Changed)?;
+        let bytes = BASE64.decode(&sealed).map_err(|_| OpenError::Changed)?;
+        let secret = key.open(&name, &bytes)?;
+        let secret: Secret = serde_json::from_slice(&secret).map_err(|_| OpenError::Changed)?;
+        self.cluster.locales = secret.locales;
+        self.tablespaces = secret.tablespaces;
+        if let Some(encryption) = &mut self.encryption {
+            encryption.sealed = sealed;
+        }
+        Ok(self)
+    }
+
+    /// What is sealed is sealed under this name: the hash of all that is not.
+    fn seal_name(&self) -> Result<String, serde_json::Error> {
+        let value = serde_json::to_value(self)?;
+        let hash = blake3::hash(&canonical(&value)).to_hex();
+        Ok(format!("manifest {hash}"))
     }
 }
 
@@ -339,6 +438,39 @@ pub async fn read(store: &Store, key: &str) -> Result<Manifest, ReadManifestErro
     is_same
         .then_some(manifest)
         .ok_or_else(|| damaged("it is the manifest of another Snapshot or attempt"))
+}
+
+/// The key to what a manifest refers to; none where nothing is encrypted.
+pub async fn data_key(
+    store: &Store,
+    key: &str,
+    manifest: &Manifest,
+) -> Result<Option<DataKey>, KeyError> {
+    match (manifest.key_id(), DatabaseFolder::of(key)) {
+        (Some(id), Some(folder)) => {
+            let opened = reading_key(store, &folder, &manifest.lineage, id).await;
+            opened.map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Reads a manifest as [`read`] does, and what is encrypted of it.
+pub async fn open(
+    store: &Store,
+    key: &str,
+) -> Result<(Manifest, Option<DataKey>), OpenManifestError> {
+    let manifest = read(store, key).await?;
+    let Some(data_key) = data_key(store, key, &manifest).await? else {
+        return Ok((manifest, None));
+    };
+    let opened = manifest
+        .unseal(&data_key)
+        .map_err(|error| ReadManifestError::Damaged {
+            object: key.to_owned(),
+            reason: error.to_string(),
+        });
+    Ok((opened?, Some(data_key)))
 }
 
 /// The same, for who goes on without a manifest that is gone, damaged or too new; what is wrong with the store is an error of its own.

@@ -8,7 +8,10 @@ use std::io::Read as _;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::{ObjectRef, values};
-use crate::store::{Store, StoreError};
+use crate::{
+    encryption::{DataKey, KeyError},
+    store::{Store, StoreError},
+};
 
 /// Bytes of a map before compression, at most: a single file of half a terabyte in units of 1 MiB takes 80 MB.
 pub const MAP_BYTES: u64 = 128 << 20;
@@ -103,6 +106,9 @@ pub enum MapError {
     /// zstd or JSON failed while writing.
     #[error("failed to encode map")]
     Encode(#[source] std::io::Error),
+    /// It was not encrypted.
+    #[error(transparent)]
+    Seal(KeyError),
 }
 
 /// Why a map was not had from the store.
@@ -119,11 +125,15 @@ pub(crate) enum ReadMapError {
 /// A map that arrives damaged is fetched again so often: the network may have done it.
 const FETCHES: u32 = 2;
 
-/// Reads a map by its key, and verifies it.
+/// What every map is sealed under: its name follows from its content, and who refers to it knows its hash.
+const SEAL_NAME: &str = "map";
+
+/// Reads a map by its key, and verifies it. With a data key it must be encrypted.
 pub(crate) async fn read(
     store: &Store,
     key: &str,
     object: &ObjectRef,
+    data_key: Option<&DataKey>,
 ) -> Result<Map, ReadMapError> {
     // Packed it is smaller than unpacked, or at least not larger than the limit of that.
     let limit = object.bytes.min(MAP_BYTES);
@@ -143,7 +153,7 @@ pub(crate) async fn read(
             return Err(ReadMapError::Damaged(wrong));
         }
     };
-    Map::decode(&bytes).map_err(ReadMapError::Map)
+    Map::decode_with(&bytes, data_key).map_err(ReadMapError::Map)
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
@@ -169,6 +179,28 @@ impl Map {
     pub fn encode(&self) -> Result<Vec<u8>, MapError> {
         let json = serde_json::to_vec(self).map_err(|error| MapError::Encode(error.into()))?;
         zstd::bulk::compress(&json, 3).map_err(MapError::Encode)
+    }
+
+    /// The same, encrypted where there is a key. Equal maps give equal bytes.
+    pub(crate) fn encode_with(&self, key: Option<&DataKey>) -> Result<Vec<u8>, MapError> {
+        let encoded = self.encode()?;
+        match key {
+            None => Ok(encoded),
+            Some(key) => key
+                .seal(SEAL_NAME, &encoded)
+                .map_err(|error| MapError::Seal(error.into())),
+        }
+    }
+
+    /// Reads an object's bytes, encrypted where there is a key.
+    pub(crate) fn decode_with(bytes: &[u8], key: Option<&DataKey>) -> Result<Self, MapError> {
+        match key {
+            None => Self::decode(bytes),
+            Some(key) => {
+                let opened = key.open(SEAL_NAME, bytes);
+                Self::decode(&opened.map_err(|error| MapError::Damaged(error.to_string()))?)
+            }
+        }
     }
 
     /// Reads an object's bytes, whose hash the caller has checked, and checks that every path and number is sound.

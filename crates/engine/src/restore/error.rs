@@ -3,7 +3,11 @@
 use std::io;
 
 use crate::{
-    repository::{manifest::ReadManifestError, map::MapError},
+    encryption::KeyError,
+    repository::{
+        manifest::{OpenManifestError, ReadManifestError},
+        map::MapError,
+    },
     store::StoreError,
 };
 
@@ -19,6 +23,9 @@ pub enum RestoreError {
     /// The manifest cannot be used.
     #[error("{0}; {advice}", advice = advice(.0))]
     Manifest(#[source] ReadManifestError),
+    /// There is no key to it.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The store did not give what we asked for.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -155,6 +162,16 @@ fn advice(error: &ReadManifestError) -> &'static str {
     }
 }
 
+impl From<OpenManifestError> for RestoreError {
+    fn from(error: OpenManifestError) -> Self {
+        match error {
+            OpenManifestError::Read(error) => error.into(),
+            OpenManifestError::Key(KeyError::Store(error)) => Self::Store(error),
+            OpenManifestError::Key(error) => Self::Key(error),
+        }
+    }
+}
+
 impl From<ReadManifestError> for RestoreError {
     fn from(error: ReadManifestError) -> Self {
         match error {
@@ -178,6 +195,7 @@ impl RestoreError {
     pub fn is_mendable(&self) -> bool {
         let store = match self {
             Self::Store(source) | Self::Manifest(ReadManifestError::Read(source)) => source,
+            Self::Key(source) => return source.is_mendable(),
             _ => return false,
         };
         matches!(
@@ -194,6 +212,7 @@ impl RestoreError {
             | Self::Damaged { .. }
             | Self::Map { .. }
             | Self::Incomplete { .. } => true,
+            Self::Key(error) => error.is_damage(),
             Self::Manifest(error) => match error {
                 ReadManifestError::Damaged { .. } => true,
                 ReadManifestError::Read(error) => error.is_not_found(),
@@ -208,6 +227,7 @@ impl RestoreError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(source) => source.is_retryable(),
+            Self::Key(source) => source.is_retryable(),
             Self::Manifest(source) => source.is_retryable(),
             // Room can be made.
             Self::Space { .. } | Self::Worker => true,

@@ -81,8 +81,8 @@ pub async fn verify_pages(
     cancel: CancellationToken,
 ) -> Result<Pages, RestoreError> {
     let look = async {
-        let manifest = manifest::read(store, key).await?;
-        plan_of(store, key, manifest).await
+        let (manifest, data_key) = manifest::open(store, key).await?;
+        plan_of(store, key, manifest, data_key).await
     };
     let plan = tokio::select! {
         biased;

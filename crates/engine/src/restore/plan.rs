@@ -10,6 +10,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{FETCHES, RestoreRequest, error::RestoreError};
 use crate::{
+    encryption::{DataKey, KeyError, PackKey},
     postgres::control::CONTROL_FILE,
     repository::{
         keys::DatabaseFolder,
@@ -51,6 +52,8 @@ pub(super) struct Fetch {
     pub(super) start: u64,
     pub(super) end: u64,
     pub(super) frames: Vec<Frame>,
+    /// What opens what lies in the pack, where it is encrypted.
+    pub(super) pack: Option<PackKey>,
 }
 
 /// Something that was stored, and where parts of it go.
@@ -78,10 +81,10 @@ pub(super) struct Part {
 
 /// Makes the plan, or says why there is none.
 pub(super) async fn plan(request: &RestoreRequest) -> Result<Plan, RestoreError> {
-    let manifest = manifest::read(&request.store, &request.manifest).await?;
+    let (manifest, data_key) = manifest::open(&request.store, &request.manifest).await?;
     check_version(request, &manifest)?;
     check_libc(&manifest).await?;
-    plan_of(&request.store, &request.manifest, manifest).await
+    plan_of(&request.store, &request.manifest, manifest, data_key).await
 }
 
 /// The plan for what this manifest says, whatever may run on it.
@@ -89,6 +92,7 @@ pub(super) async fn plan_of(
     store: &Store,
     key: &str,
     manifest: Manifest,
+    data_key: Option<DataKey>,
 ) -> Result<Plan, RestoreError> {
     let folder = DatabaseFolder::of(key).ok_or_else(|| {
         RestoreError::Manifest(ReadManifestError::Damaged {
@@ -101,6 +105,7 @@ pub(super) async fn plan_of(
         key,
         manifest: &manifest,
         folder,
+        data_key,
     };
     let maps = reader.maps().await?;
     let (files, fetches) = reader.arrange(maps)?;
@@ -191,6 +196,7 @@ struct Reader<'a> {
     key: &'a str,
     manifest: &'a Manifest,
     folder: DatabaseFolder,
+    data_key: Option<DataKey>,
 }
 
 impl Reader<'_> {
@@ -225,7 +231,7 @@ impl Reader<'_> {
 
     async fn map(&self, object: &ObjectRef) -> Result<Map, RestoreError> {
         let key = self.folder.key(&object.key);
-        let read = map::read(self.store, &key, object).await;
+        let read = map::read(self.store, &key, object, self.data_key.as_ref()).await;
         read.map_err(|error| match error {
             ReadMapError::Store(error) => self.missing(&key, error),
             ReadMapError::Damaged(reason) => self.damaged(&key, reason),
@@ -280,11 +286,16 @@ impl Reader<'_> {
                 }
             }
         }
-        let fetches = by_pack.into_iter().flat_map(|(pack, frames)| {
-            let key = self.folder.key(&self.manifest.packs[pack].key);
-            ranges(&key, frames.into_values())
-        });
-        let fetches = fetches.collect();
+        let mut fetches = Vec::new();
+        for (pack, frames) in by_pack {
+            let name = &self.manifest.packs[pack].key;
+            for mut fetch in ranges(&self.folder.key(name), frames.into_values()) {
+                if let Some(key) = &self.data_key {
+                    fetch.pack = Some(key.pack(name).map_err(KeyError::from)?);
+                }
+                fetches.push(fetch);
+            }
+        }
         Ok((files.into_iter().map(|(file, _)| file).collect(), fetches))
     }
 
@@ -350,6 +361,7 @@ fn ranges(key: &str, frames: impl Iterator<Item = Frame>) -> Vec<Fetch> {
                 start: frame.offset,
                 end,
                 frames: vec![frame],
+                pack: None,
             }),
         }
     }

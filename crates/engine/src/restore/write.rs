@@ -208,6 +208,8 @@ impl Site {
 pub(crate) struct Decoder {
     zstd: zstd::bulk::Decompressor<'static>,
     raw: Vec<u8>,
+    /// What was encrypted.
+    opened: Vec<u8>,
 }
 
 impl Decoder {
@@ -229,7 +231,16 @@ impl Decoder {
         let length = usize::try_from(frame.stored).unwrap_or(usize::MAX);
         let stored = bytes.get(from..from.saturating_add(length));
         let stored = stored.ok_or_else(|| damaged("it ends early".to_owned()))?;
-        let raw = self.unpack(frame.codec, stored, frame.whole, &frame.blake3);
+        let Some(pack) = &fetch.pack else {
+            let raw = self.unpack(frame.codec, stored, frame.whole, &frame.blake3);
+            return raw.map(Some).map_err(damaged);
+        };
+        let mut opened = std::mem::take(&mut self.opened);
+        let result = pack.open(frame.offset, stored, &mut opened);
+        self.opened = opened;
+        result.map_err(|error| damaged(error.to_string()))?;
+        let Self { zstd, raw, opened } = self;
+        let raw = unpack(zstd, raw, frame.codec, opened, frame.whole, &frame.blake3);
         raw.map(Some).map_err(damaged)
     }
 
@@ -241,23 +252,33 @@ impl Decoder {
         length: usize,
         blake3: &str,
     ) -> Result<&'a [u8], String> {
-        let raw = match codec {
-            Codec::Plain => stored,
-            Codec::Zstd => {
-                self.raw.clear();
-                // Not more than is wanted is ever written, whatever the frame says of itself.
-                self.raw.reserve_exact(length);
-                self.zstd
-                    .decompress_to_buffer(stored, &mut self.raw)
-                    .map_err(|error| format!("it does not unpack: {error}"))?;
-                &self.raw
-            }
-        };
-        let is_same = raw.len() == length && blake3::hash(raw).to_hex().as_str() == blake3;
-        is_same
-            .then_some(raw)
-            .ok_or_else(|| "its content does not fit its hash".to_owned())
+        unpack(&mut self.zstd, &mut self.raw, codec, stored, length, blake3)
     }
+}
+
+fn unpack<'a>(
+    zstd: &mut zstd::bulk::Decompressor<'static>,
+    into: &'a mut Vec<u8>,
+    codec: Codec,
+    stored: &'a [u8],
+    length: usize,
+    blake3: &str,
+) -> Result<&'a [u8], String> {
+    let raw = match codec {
+        Codec::Plain => stored,
+        Codec::Zstd => {
+            into.clear();
+            // Not more than is wanted is ever written, whatever the frame says of itself.
+            into.reserve_exact(length);
+            zstd.decompress_to_buffer(stored, into)
+                .map_err(|error| format!("it does not unpack: {error}"))?;
+            into
+        }
+    };
+    let is_same = raw.len() == length && blake3::hash(raw).to_hex().as_str() == blake3;
+    is_same
+        .then_some(raw)
+        .ok_or_else(|| "its content does not fit its hash".to_owned())
 }
 
 /// Makes a folder for its owner alone, as PostgreSQL demands of a data folder.

@@ -24,6 +24,8 @@ use object_store::{
 pub use error::StoreError;
 use error::{Named, classify};
 
+use crate::encryption::Keys;
+
 /// Objects that one listing may give: a terabyte in packs of 16 MiB is 65 536, and a database keeps some dozens of Snapshots.
 const LISTED_OBJECTS: usize = 4_000_000;
 
@@ -86,6 +88,8 @@ pub struct Store {
     bucket: Arc<str>,
     /// Set where the store is a folder.
     folder: Option<Arc<std::path::Path>>,
+    /// What opens what is encrypted there.
+    keys: Option<Arc<Keys>>,
 }
 
 /// An object found by listing.
@@ -169,7 +173,23 @@ impl Store {
             label: label.into(),
             bucket: bucket.into(),
             folder: None,
+            keys: None,
         })
+    }
+
+    /// The same store, for who has these keys to what is encrypted there.
+    #[must_use]
+    pub fn with_keys(self, keys: Keys) -> Self {
+        Self {
+            keys: Some(Arc::new(keys)),
+            ..self
+        }
+    }
+
+    /// What opens what is encrypted there.
+    #[must_use]
+    pub fn keys(&self) -> Option<&Keys> {
+        self.keys.as_deref()
     }
 
     /// How users know this store: `gs:kubedb/prefix`, `local:/backups`.

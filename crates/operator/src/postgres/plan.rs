@@ -9,6 +9,7 @@ use kubedb_api::{
     pod_template::PodMetadata,
     postgres::{Endpoints, PostgresPhase, ScriptSource, StandbyMode},
     protocol::{InstancePhase, InstanceRole, RestoreSource, TaskPhase},
+    storage::SnapshotStorage,
 };
 
 use super::{
@@ -355,35 +356,27 @@ fn secrets(
         (own.clone(), replication_secret(postgres)),
     ];
     let schedule = postgres.spec.backup_schedule.as_ref();
-    names.extend(
-        schedule.and_then(|schedule| {
-            Some((own.clone(), schedule.storage.storage_secret_name.clone()?))
-        }),
-    );
     let archiver = postgres.spec.archiver.as_ref();
-    let archive = archiver.and_then(|archiver| archiver.storage.as_ref());
-    names.extend(
-        archive.and_then(|storage| Some((own.clone(), storage.storage_secret_name.clone()?))),
-    );
+    let stores = [
+        schedule.map(|schedule| &schedule.storage),
+        archiver.and_then(|archiver| archiver.storage.as_ref()),
+    ];
+    let snapshots = found.snapshots.iter();
+    let snapshots = snapshots.map(|snapshot| &snapshot.spec.storage);
+    let stores = stores.into_iter().flatten().chain(snapshots);
+    let used = stores.flat_map(SnapshotStorage::secrets);
+    names.extend(used.map(|name| (own.clone(), name.clone())));
     if let Some(source) = bootstrap {
         let recovery = source.recovery.as_ref();
         let storages = [
             Some(&source.storage),
             recovery.map(|recovery| &recovery.storage),
         ];
-        let secrets = storages.into_iter().flatten();
-        let secrets = secrets.filter_map(|storage| storage.storage_secret_name.clone());
-        names.extend(secrets.map(|name| (source.namespace.clone(), name)));
-    }
-    for snapshot in &found.snapshots {
-        names.extend(
-            snapshot
-                .spec
-                .storage
-                .storage_secret_name
-                .clone()
-                .map(|name| (own.clone(), name)),
-        );
+        let used = storages
+            .into_iter()
+            .flatten()
+            .flat_map(SnapshotStorage::secrets);
+        names.extend(used.map(|name| (source.namespace.clone(), name.clone())));
     }
     if let Some(scripts) = scripts(postgres) {
         names.extend(
@@ -431,6 +424,12 @@ mod tests {
         let bootstrap = json!({"namespace": "prod", "database": "old", "storage": {"storageSecretName": "snapshots"},
             "recovery": {"namespace": "prod", "database": "old", "storage": {"storageSecretName": "archive"}}});
         let all = [own[0], own[1], "demo/wal", "prod/archive", "prod/snapshots"];
+        assert_eq!(named(spec, &bootstrap), all);
+        let schedule = json!({"cronExpression": "@daily", "gcs": {"bucket": "b"}, "encryption": {"secretName": "identity"}});
+        let spec = json!({"version": "15", "backupSchedule": schedule});
+        let bootstrap = json!({"namespace": "prod", "database": "old",
+            "storage": {"gcs": {"bucket": "b"}, "encryption": {"secretName": "old-identity"}}});
+        let all = ["demo/identity", own[0], own[1], "prod/old-identity"];
         assert_eq!(named(spec, &bootstrap), all);
     }
 }

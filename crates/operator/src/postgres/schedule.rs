@@ -81,8 +81,7 @@ pub(crate) fn scheduled(
         return keep(Standing::Waiting);
     }
     // One that waits aside keeps no tick, unless what the tick would make had to wait for the same.
-    let secret = &wanted.storage.storage_secret_name;
-    let is_met = |snapshot: &Snapshot| snapshot.spec.storage.storage_secret_name == *secret;
+    let is_met = |snapshot: &Snapshot| snapshot.spec.storage.secrets().eq(wanted.storage.secrets());
     let active = snapshots
         .iter()
         .any(|snapshot| is_active(snapshot) && (!is_aside(snapshot) || is_met(snapshot)));

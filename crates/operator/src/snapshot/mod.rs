@@ -178,13 +178,16 @@ async fn dereference(
         return Ok(found);
     }
     found.siblings = operator.snapshots_of(&namespace, name);
-    if let Some(secret) = &snapshot.spec.storage.storage_secret_name {
+    for secret in snapshot.spec.storage.secrets() {
         // Its metadata alone: what is in it is none of the operator's business.
         let known = Api::<Secret>::namespaced(operator.client.clone(), &namespace)
             .get_metadata_opt(secret)
             .await
             .map_err(request("get a Secret"))?;
-        found.missing_secret = known.is_none().then(|| secret.clone());
+        if known.is_none() {
+            found.missing_secret = Some(secret.clone());
+            break;
+        }
     }
     Ok(found)
 }

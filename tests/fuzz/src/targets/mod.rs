@@ -35,6 +35,16 @@ pub const TARGETS: &[Target] = &[
         seeds: repository::pack_seeds,
     },
     Target {
+        name: "sealed",
+        run: repository::sealed,
+        seeds: repository::sealed_seeds,
+    },
+    Target {
+        name: "wrapped_key",
+        run: repository::wrapped_key,
+        seeds: repository::wrapped_key_seeds,
+    },
+    Target {
         name: "keys",
         run: repository::keys,
         seeds: repository::key_seeds,

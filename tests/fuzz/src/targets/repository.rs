@@ -202,3 +202,30 @@ pub(super) fn key_seeds() -> Vec<Vec<u8>> {
         "maps/7c1f/00ff",
     ])
 }
+
+/// What opens seals to the same again.
+pub(super) fn sealed(bytes: &[u8]) -> String {
+    let opened = readers::sealed(bytes);
+    if let Ok(content) = &opened {
+        let again = readers::sealed_example(content);
+        assert_eq!(again.as_deref(), Some(bytes), "another object opens too");
+    }
+    said(opened)
+}
+
+pub(super) fn sealed_seeds() -> Vec<Vec<u8>> {
+    let contents = [Vec::new(), b"content".to_vec(), vec![7; (1 << 20) + 9]];
+    let sealed = contents
+        .iter()
+        .map(|content| readers::sealed_example(content));
+    sealed.flatten().collect()
+}
+
+/// No object holds another key than its name says.
+pub(super) fn wrapped_key(bytes: &[u8]) -> String {
+    said(readers::wrapped_key(bytes))
+}
+
+pub(super) fn wrapped_key_seeds() -> Vec<Vec<u8>> {
+    readers::wrapped_key_example().into_iter().collect()
+}

@@ -139,6 +139,8 @@ impl Description {
         let (kind, mut pairs) = storage_pairs(storage);
         self.pair(&key("Type"), kind);
         pairs.push(("Secret", storage.storage_secret_name.clone()));
+        let keys = storage.encryption.as_ref();
+        pairs.push(("Encryption", keys.map(|keys| keys.secret_name.clone())));
         for (name, value) in pairs {
             self.maybe(&key(name), value.filter(|value| !value.is_empty()));
         }

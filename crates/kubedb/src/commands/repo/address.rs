@@ -4,7 +4,12 @@ use std::{env, fs, path::PathBuf};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::Args;
-use kubedb_engine::store::{Credentials, Location, Store};
+use kubedb_api::encryption::IDENTITY_KEY;
+use kubedb_core::age::read_identities;
+use kubedb_engine::{
+    encryption::{Identity, Keys},
+    store::{Credentials, Location, Store},
+};
 use serde_json::Value;
 
 use crate::error::CommandError;
@@ -39,6 +44,9 @@ pub(super) struct PlaceArgs {
     /// Manifest of the storage Secret (YAML or JSON); the environment when absent
     #[arg(long, value_name = "FILE")]
     secret: Option<PathBuf>,
+    /// Identities of age that open what is encrypted, as age-keygen writes them; AGE_IDENTITY of the environment when absent
+    #[arg(long, value_name = "FILE")]
+    identity: Vec<PathBuf>,
 }
 
 impl PlaceArgs {
@@ -49,7 +57,34 @@ impl PlaceArgs {
             Some(file) => of_secret(file)?,
             None => of_environment()?,
         };
-        open_existing(&location, &credentials)
+        let store = open_existing(&location, &credentials)?;
+        let identities = self.identities()?;
+        if identities.is_empty() {
+            return Ok(store);
+        }
+        Ok(store.with_keys(Keys::reading(identities)?))
+    }
+
+    /// What opens what is encrypted. What is wrong is said without quoting it.
+    pub(super) fn identities(&self) -> Result<Vec<Identity>, CommandError> {
+        let mut identities = Vec::new();
+        for file in &self.identity {
+            let wrong = |why: &dyn std::fmt::Display| {
+                CommandError::manifest(format!("failed to read {}: it {why}", file.display()))
+            };
+            let bytes = read(file)?;
+            let text = std::str::from_utf8(&bytes).map_err(|_| wrong(&"is no text"))?;
+            identities.extend(read_identities(text).map_err(|error| wrong(&error))?);
+        }
+        if identities.is_empty()
+            && let Some(text) = env::var(IDENTITY_KEY).ok().filter(|text| !text.is_empty())
+        {
+            let read = read_identities(&text);
+            identities = read.map_err(|error| {
+                CommandError::usage(format!("{IDENTITY_KEY} of the environment {error}"))
+            })?;
+        }
+        Ok(identities)
     }
 
     /// What to type to name the same again.
@@ -58,11 +93,14 @@ impl PlaceArgs {
         let endpoint = endpoint.map(|url| format!(" --endpoint {url}"));
         let secret = self.secret.as_ref();
         let secret = secret.map(|file| format!(" --secret {}", file.display()));
+        let identities = self.identity.iter();
+        let identities = identities.map(|file| format!(" --identity {}", file.display()));
         format!(
-            "{}{}{}",
+            "{}{}{}{}",
             self.bucket,
             endpoint.unwrap_or_default(),
-            secret.unwrap_or_default()
+            secret.unwrap_or_default(),
+            identities.collect::<String>()
         )
     }
 }
@@ -312,6 +350,7 @@ mod tests {
                 bucket: place.to_str().unwrap().to_owned(),
                 endpoint: None,
                 secret: None,
+                identity: Vec::new(),
             };
             let told = place.open().unwrap_err();
             assert!(told.to_string().contains(words), "{told}");

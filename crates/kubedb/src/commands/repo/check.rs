@@ -149,6 +149,12 @@ fn say(one: &Complete, report: &Report, quiet: bool, ui: &Ui) -> Value {
 }
 
 fn say_rest(namespace: &str, database: &str, report: &Report, ui: &Ui) {
+    match report.unopened.len() {
+        0 => {}
+        unopened => ui.note(&format!(
+            "{namespace}/{database}: {unopened} Snapshots are encrypted; without --identity nothing but hashes was compared"
+        )),
+    }
     if report.unreferenced.is_empty() {
         return;
     }

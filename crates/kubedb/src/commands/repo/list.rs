@@ -78,7 +78,13 @@ impl Row {
             told(good.map(|manifest| manifest.cluster.postgres_version.clone())),
             told(good.map(|manifest| size(manifest.sizes.database_bytes))),
             told(good.map(|manifest| size(manifest.sizes.stored_bytes))),
+            self.key().unwrap_or_default(),
         ]
+    }
+
+    /// The data key, where it is encrypted.
+    fn key(&self) -> Option<String> {
+        Some(self.good()?.key_id()?.to_string())
     }
 
     fn json(&self) -> Value {
@@ -96,6 +102,9 @@ impl Row {
                 value["stopLsn"] = json!(manifest.stop_lsn.to_string());
                 value["databaseBytes"] = json!(manifest.sizes.database_bytes);
                 value["storedBytes"] = json!(manifest.sizes.stored_bytes);
+                if let Some(key) = manifest.key_id() {
+                    value["keyId"] = json!(key.to_string());
+                }
             }
             Some(Err(why)) => value["reason"] = json!(why),
             None => {}
@@ -159,10 +168,16 @@ pub(super) async fn list(arguments: ListArgs, ui: &Ui) -> Result<(), CommandErro
         "PGVERSION",
         "SIZE",
         "STORED",
+        "KEY",
     ];
     let head: Vec<String> = head.map(str::to_owned).to_vec();
     let cells = std::iter::once(head).chain(rows.iter().map(Row::cells));
-    ui.block(&Table::default().render(&cells.collect::<Vec<_>>()));
+    let mut cells: Vec<Vec<String>> = cells.collect();
+    if rows.iter().all(|row| row.key().is_none()) {
+        // Nothing is encrypted, and most people do not want to know.
+        cells.iter_mut().for_each(|row| drop(row.pop()));
+    }
+    ui.block(&Table::default().render(&cells));
     Ok(())
 }
 

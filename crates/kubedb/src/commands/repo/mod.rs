@@ -5,6 +5,7 @@ mod check;
 mod list;
 pub(super) mod recover;
 mod restore;
+mod rotate;
 pub(super) mod target;
 
 use clap::{Args, Subcommand};
@@ -28,6 +29,7 @@ Examples:
   kubedb repo check s3://backups/production --endpoint https://minio.example.com
   kubedb repo restore gs://kubedb scheduled-pg-20180208-105341 --to /var/lib/postgresql/rescued
   kubedb repo restore gs://kubedb wal-postgres --target-time 2026-11-26T14:05:00Z --to /tmp/db
+  kubedb repo restore gs://kubedb snap --to /tmp/db --identity backup-identity.txt
   kubedb repo stats /backups";
 
 /// What `repo` was told.
@@ -46,6 +48,8 @@ enum RepoCommand {
     Check(check::CheckArgs),
     /// Write a Snapshot's data folder, ready to start; with a target as of any moment that is archived
     Restore(restore::RestoreArgs),
+    /// Wrap the keys of a database for other recipients; no data is read or written
+    RotateKey(rotate::RotateArgs),
     /// Say how much each database takes of a bucket
     Stats(list::StatsArgs),
 }
@@ -55,6 +59,7 @@ pub(super) async fn run(arguments: RepoArgs, ui: &Ui) -> Result<(), CommandError
         RepoCommand::List(arguments) => list::list(arguments, ui).await,
         RepoCommand::Check(arguments) => check::run(arguments, ui).await,
         RepoCommand::Restore(arguments) => restore::run(arguments, ui).await,
+        RepoCommand::RotateKey(arguments) => rotate::run(arguments, ui).await,
         RepoCommand::Stats(arguments) => list::stats(arguments, ui).await,
     }
 }

@@ -11,6 +11,7 @@ use kubedb_engine::{
     archive::Placement,
     backup::BackupProgress,
     postgres::dialect::PgDialect,
+    repository::manifest,
     restore::{RestoreRequest, RestoredCluster, fetch},
 };
 use tokio::sync::watch;
@@ -68,14 +69,16 @@ pub(super) async fn run(arguments: RestoreArgs, ui: &Ui) -> Result<(), CommandEr
         Some(recovery) => recovery.begin(),
         None => one(&catalogue, &arguments.snapshot, &store)?,
     };
-    let manifest = read(&store, &snapshot.manifest).await?;
-    let manifest = manifest.map_err(|message| CommandError::State {
+    let read = read(&store, &snapshot.manifest).await?;
+    let manifest = read.map_err(|message| CommandError::State {
         message,
         hint: Some(format!(
             "kubedb repo list {} shows the others",
             arguments.place.words()
         )),
     })?;
+    // Whether there is a key to it is known before anything is said or written.
+    manifest::data_key(&store, &snapshot.manifest, &manifest).await?;
     let version = &manifest.cluster.postgres_version;
     let bytes = size(manifest.sizes.database_bytes);
     ui.note(&format!(
