@@ -477,6 +477,7 @@ fn documented_commands_are_understood() {
         "docs/guides/scheduled-backup.md",
         "docs/guides/continuous-archiving.md",
         "docs/guides/point-in-time-recovery.md",
+        "docs/guides/encryption.md",
         "docs/guides/install.md",
         "docs/reference/schedule.md",
         "docs/reference/postgresql.md",

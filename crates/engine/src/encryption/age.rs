@@ -94,11 +94,8 @@ pub(super) fn unwrap(file: &[u8], identities: &[Identity]) -> Result<Vec<u8>, Op
     let file_key = identities
         .iter()
         .find_map(|identity| {
-            let opened = parsed
-                .stanzas
-                .iter()
-                .find_map(|stanza| stanza.open(identity));
-            opened
+            let mut stanzas = parsed.stanzas.iter();
+            stanzas.find_map(|stanza| stanza.open(identity))
         })
         .ok_or(OpenAgeError::Others)?;
     let changed = |_: Unspecified| OpenAgeError::Changed;

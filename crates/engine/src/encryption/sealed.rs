@@ -200,7 +200,7 @@ impl DataKey {
         let mut sealed = header.to_vec();
         sealed.reserve_exact(chunks.iter().map(Vec::len).sum());
         for chunk in chunks {
-            sealed.extend(chunk);
+            sealed.extend_from_slice(&chunk);
         }
         Ok(sealed)
     }

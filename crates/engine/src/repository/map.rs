@@ -108,7 +108,7 @@ pub enum MapError {
     Encode(#[source] std::io::Error),
     /// It was not encrypted.
     #[error(transparent)]
-    Seal(KeyError),
+    Seal(Box<KeyError>),
 }
 
 /// Why a map was not had from the store.
@@ -188,7 +188,7 @@ impl Map {
             None => Ok(encoded),
             Some(key) => key
                 .seal(SEAL_NAME, &encoded)
-                .map_err(|error| MapError::Seal(error.into())),
+                .map_err(|error| MapError::Seal(Box::new(error.into()))),
         }
     }
 
