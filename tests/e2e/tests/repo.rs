@@ -166,7 +166,45 @@ fn a_bucket_is_enough_to_get_a_database_back() {
     assert!(ran.stderr.contains("it is not empty"), "{}", ran.stderr);
     let rescued = Rescued::start(&target);
     assert_eq!(rescued.sql(rows), wanted);
+
+    // Back to the other one, in the same folder: not under a server, and then only what differs.
+    rescued.sql("DELETE FROM kept WHERE i > 100");
+    let delta = ["restore", bucket, "pg/snap", "--to", to, "--delta"];
+    let ran = repo(&delta);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("a server works there"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("pg_ctl stop"), "{}", ran.stderr);
+    assert_eq!(rescued.sql("SELECT count(*) FROM kept"), "100");
     drop(rescued);
+    let ran = repo(&delta);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("kept ") && ran.stderr.contains("removed "),
+        "{}",
+        ran.stderr
+    );
+    let rescued = Rescued::start(&target);
+    assert_eq!(rescued.sql(rows), wanted);
+    drop(rescued);
+    // Nothing but a data folder is ever overwritten, whatever is said.
+    let photos = place.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    fs::write(photos.join("cat"), "cat").unwrap();
+    let to = photos.to_str().unwrap();
+    let ran = repo(&[
+        "restore", bucket, "pg/snap", "--to", to, "--delta", "--force",
+    ]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("it has no PG_VERSION"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(fs::read_dir(&photos).unwrap().count(), 1);
 
     damage(world.gcs.objects());
     let ran = repo(&["check", bucket]);
