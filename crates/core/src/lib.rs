@@ -3,10 +3,12 @@
 pub mod archive;
 pub mod base;
 pub mod deletion;
+pub mod estimate;
 pub mod first;
 pub mod instance;
 pub mod lsn;
 pub mod names;
+pub mod prune;
 pub mod pulse;
 pub mod recovery;
 pub mod release;
