@@ -14,6 +14,7 @@ use kubedb_core::{
 };
 use kubedb_engine::{
     archive::{Archive, ArchiveError, Wish, find, inventory},
+    postgres::dialect::quote_setting,
     repository::keys::DatabaseFolder,
     store::Store,
 };
@@ -21,7 +22,7 @@ use object_store::PutPayload;
 
 use crate::{
     faults::Faulty,
-    servers::Server,
+    servers::{Server, Version},
     snapshots::{dialect, request, small_server, take},
 };
 
@@ -342,4 +343,17 @@ async fn a_recovery_is_planned_from_what_a_bucket_holds() {
     .unwrap();
     assert_ne!(shorter.unwrap().plan.last, found.plan.last);
     store.create(&middle, PutPayload::from(kept)).await.unwrap();
+}
+
+/// A restore point may be called so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_quoted_for_a_configuration_is_read_as_it_was() {
+    let value = r"it's a\nb \\ 'c' \101";
+    for version in [Version::Old, Version::New] {
+        let mut server = Server::create(version, "md5").await;
+        server.stop("fast");
+        server.configure(&format!("cluster_name = {}", quote_setting(value)));
+        server.start().await;
+        assert_eq!(server.value("SHOW cluster_name").await, value);
+    }
 }

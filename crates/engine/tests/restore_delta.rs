@@ -513,6 +513,36 @@ async fn t30_tablespaces_that_others_may_use_are_left_alone() {
     );
 }
 
+/// What was put into the folder behind the Snapshot may fail: then nothing is left of either, tablespaces included.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn until_it_is_complete_no_server_starts_and_all_of_it_can_be_taken_back() {
+    let world = World::new().await;
+    let root = world.place("discarded");
+    let (progress, _) = watch::channel(BackupProgress::default());
+    let request = world.wanted(1, &root);
+    let written = restore::write(request, Ground::Empty, progress, CancellationToken::new());
+    let written = written.await.unwrap();
+    let has = |name: &str| root.join(name).exists();
+    assert!(has("data/PG_VERSION") && has("data/kubedb-restore.json") && has("tablespaces"));
+    assert!(!has("data/global/pg_control"));
+    hand_over(&root);
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let user = ["--reuid=postgres", "--regid=postgres", "--clear-groups"];
+    let start = Command::new("setpriv")
+        .args(user.iter().filter(|_| is_root))
+        .args(["/usr/lib/postgresql/15/bin/postgres", "-D"])
+        .arg(root.join("data"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&start.stderr).into_owned();
+    assert!(
+        !start.status.success() && said.contains("global/pg_control"),
+        "{said}"
+    );
+    written.discard().await;
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+}
+
 /// The WAL on a disk of its own stays there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_to_the_wal_is_kept() {

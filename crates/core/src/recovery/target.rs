@@ -43,6 +43,19 @@ impl Target {
         }
     }
 
+    /// Why PostgreSQL of this version cannot aim at it.
+    #[must_use]
+    pub fn unknown_to(&self, version: &str) -> Option<String> {
+        let is_unknown = matches!(self.goal, Goal::Lsn(_)) && version.starts_with("9.");
+        is_unknown.then(|| format!("works from PostgreSQL 10 on, and this is {version}"))
+    }
+
+    /// Whether there is anything exactly at the target that could be left out.
+    #[must_use]
+    pub fn can_exclude(&self) -> bool {
+        matches!(self.goal, Goal::Time(_) | Goal::Lsn(_) | Goal::Xid(_))
+    }
+
     /// Settings of PostgreSQL that say so, without the timeline.
     #[must_use]
     pub fn settings(&self) -> Vec<(&'static str, String)> {

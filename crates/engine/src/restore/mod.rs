@@ -3,9 +3,11 @@
 mod delta;
 mod error;
 mod existing;
+mod export;
 mod living;
 mod pages;
 mod plan;
+mod probe;
 mod source;
 mod write;
 
@@ -31,6 +33,7 @@ pub use self::{
     existing::{Ground, Terms},
     pages::{Pages, verify_folder, verify_pages},
     plan::free_bytes,
+    probe::{Outlook, disk, outlook},
 };
 use self::{
     existing::Survey,
@@ -140,48 +143,41 @@ pub async fn write(
     }
     restore.told.end(cluster.database_bytes);
     Ok(Written {
-        site: restore.site.clone(),
         is_fresh,
         spared: restore.told.spared(),
         cluster,
+        restore,
     })
 }
 
 /// A data folder that has everything but `pg_control` in its place.
-#[derive(Debug)]
 #[must_use = "no server starts on it until it is complete"]
 pub struct Written {
     /// What it is.
     pub cluster: RestoredCluster,
     /// What was there already.
     pub spared: Spared,
-    site: Site,
+    restore: Arc<Restore>,
     is_fresh: bool,
 }
 
 impl Written {
     /// Lets servers start on it.
     pub async fn complete(self) -> Result<RestoredCluster, RestoreError> {
-        let Self {
-            cluster,
-            site,
-            is_fresh,
-            ..
-        } = self;
-        let completed = {
-            let site = site.clone();
-            blocking(move || site.complete()).await
-        };
-        if completed.is_err() && is_fresh {
-            let _ = spawn_blocking(move || site.remove()).await;
+        let restore = self.restore.clone();
+        match blocking(move || restore.site.complete()).await {
+            Ok(()) => Ok(self.cluster),
+            Err(error) => {
+                self.discard().await;
+                Err(error)
+            }
         }
-        completed.map(|()| cluster)
     }
 
     /// Takes away what was written into an empty folder. Another stays unfinished, and says so.
     pub async fn discard(self) {
         if self.is_fresh {
-            let _ = spawn_blocking(move || self.site.remove()).await;
+            let _ = spawn_blocking(move || self.restore.site.remove()).await;
         }
     }
 }
