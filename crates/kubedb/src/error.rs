@@ -174,6 +174,9 @@ pub(crate) enum CommandError {
     /// A Snapshot was not restored out of a store.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// What nobody needs was not found or not deleted.
+    #[error(transparent)]
+    Prune(Box<kubedb_engine::repository::prune::PruneError>),
     /// Archived WAL was not found or fetched.
     #[error(transparent)]
     Archive(#[from] kubedb_engine::archive::ArchiveError),
@@ -430,6 +433,12 @@ impl CommandError {
             _ => return None,
         };
         Some(hint.to_owned())
+    }
+}
+
+impl From<kubedb_engine::repository::prune::PruneError> for CommandError {
+    fn from(error: kubedb_engine::repository::prune::PruneError) -> Self {
+        Self::Prune(Box::new(error))
     }
 }
 

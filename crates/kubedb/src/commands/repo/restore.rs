@@ -1,38 +1,43 @@
 //! `kubedb repo restore`.
 
-use std::{
-    path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kubedb_engine::{
     archive::Placement,
     backup::BackupProgress,
-    postgres::dialect::PgDialect,
-    restore::{Ground, RestoreRequest, RestoredCluster, Spared, Terms, Written, write},
+    repository::manifest::Manifest,
+    restore::{Ground, RestoredCluster, Terms},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{PlaceArgs, list::second, one, open, read, recover, target::TargetArgs};
+use super::{
+    PlaceArgs,
+    list::second,
+    one, open,
+    outlook::{self, Place},
+    read, recover,
+    target::{TargetArgs, check_version},
+    writing::{Job, Telling},
+};
 use crate::{commands::describe::size, error::CommandError, ui::Ui};
 
-/// Time between two words about how far it is.
-const SAY_EVERY: Duration = Duration::from_secs(5);
-
 const EXAMPLES: &str = "\
-Without a target the Snapshot comes back as it was. With one, the WAL that was archived behind it is put into the folder too, and PostgreSQL replays it
-when it starts, exactly up to the target; a DATABASE may stand in place of the Snapshot then, and the latest that serves is taken. What cannot be reached is
-refused before anything is written.
+Without a target the Snapshot comes back as it was. With one, the WAL that was archived behind
+it is put into the folder too, and PostgreSQL replays it when it starts, exactly up to the
+target; a DATABASE may stand in place of the Snapshot then, and the latest that serves is taken.
+What cannot be reached is refused before anything is written.
 
-The folder must be empty or absent; what is written is verified byte by byte, and removed again if the restore fails. Tablespaces go beside the
-folder, into tablespaces/OID. Start a server of the same major version on it, and it recovers to the end of the Snapshot.
+The folder must be empty or absent; what is written is verified byte by byte, and removed again
+if the restore fails. Tablespaces go beside the folder, into tablespaces/OID. Start a server of
+the same major version on it, and it recovers to the end of the Snapshot.
 
-With --delta the folder may be one of the same cluster, whose server is stopped: a server that is to go back, or one with a damaged disk. All that lies there is read and
-compared with what the Snapshot records, only what differs is fetched, and what the Snapshot does not have is removed. Until it is complete no server starts on
-the folder; a restore that was cut off goes on by the same command, and so does one that was killed in an empty folder.
+With --delta the folder may be one of the same cluster, whose server is stopped: a server that
+is to go back, or one with a damaged disk. All that lies there is read and compared with what
+the Snapshot records, only what differs is fetched, and what the Snapshot does not have is
+removed. Until it is complete no server starts on the folder; a restore that was cut off goes on
+by the same command, and so does one that was killed in an empty folder.
 
 Examples:
   kubedb repo restore gs://kubedb scheduled-pg-20180208-105341 --to /var/lib/postgresql/rescued \
@@ -58,7 +63,7 @@ pub(super) struct RestoreArgs {
     to: PathBuf,
     #[command(flatten)]
     ground: GroundArgs,
-    /// Say what would be restored, and write nothing
+    /// Say what would be restored and how long it takes, by a first part of it, and write nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -111,36 +116,28 @@ pub(super) async fn run(arguments: RestoreArgs, ui: &Ui) -> Result<(), CommandEr
             arguments.place.words()
         )),
     })?;
-    let version = &manifest.cluster.postgres_version;
-    let bytes = size(manifest.sizes.database_bytes);
-    ui.note(&format!(
-        "{} holds PostgreSQL {version} as of {}, {bytes}",
-        snapshot.path(),
-        second(manifest.created)
-    ));
+    if let Some(recovery) = &recovery {
+        check_version(&recovery.target, &manifest.cluster.postgres_version)?;
+    }
+    ui.note(&held(&snapshot.path(), &manifest));
     if arguments.dry_run {
+        let folder = arguments.to.as_path();
+        let place = if arguments.ground.delta {
+            Place::Existing(folder)
+        } else {
+            Place::Empty(folder)
+        };
+        outlook::tell(&store, &snapshot.manifest, manifest, place, ui).await?;
+        if recovery.is_some() {
+            ui.note(&format!("  {}", outlook::REPLAY));
+        }
         ui.note("nothing was written (dry run)");
         return Ok(());
     }
-    let dialect = PgDialect::of(&manifest.cluster.major);
-    let dialect = dialect.map_err(|error| CommandError::State {
-        message: error.to_string(),
-        hint: None,
-    })?;
-    let folder = absolute(&arguments.to)?;
-    let request = RestoreRequest {
-        store,
-        manifest: snapshot.manifest,
-        data_folder: folder.clone(),
-        dialect,
-        postgres_version: version.clone(),
-        threads: thread::available_parallelism().map_or(1, usize::from),
-    };
     let ground = arguments.ground.read();
-    let written = write_telling(request, ground, ui).await?;
-    if ground != Ground::Empty {
-        ui.note(&spared_line(&written.spared));
-    }
+    let job = Job::new(store, snapshot.manifest, &manifest, &arguments.to, ground)?;
+    let (folder, dialect) = (job.request.data_folder.clone(), job.request.dialect);
+    let written = job.write(ui).await?;
     let placed = match &recovery {
         Some(recovery) => {
             let into = Placement {
@@ -183,99 +180,13 @@ async fn place_telling(
     Telling { told, ground }.follow(place, &cancel, ui).await
 }
 
-fn absolute(folder: &Path) -> Result<PathBuf, CommandError> {
-    std::path::absolute(folder).map_err(|source| CommandError::Local {
-        doing: format!("find {}", folder.display()),
-        source,
-    })
-}
-
-/// Restores, says how far it is now and then, and ends on Ctrl-C.
-async fn write_telling(
-    request: RestoreRequest,
-    ground: Ground,
-    ui: &Ui,
-) -> Result<Written, CommandError> {
-    let (progress, told) = watch::channel(BackupProgress::default());
-    let cancel = CancellationToken::new();
-    let write = write(request, ground, progress, cancel.clone());
-    let telling = Telling { told, ground };
-    telling
-        .follow(async { Ok(write.await?) }, &cancel, ui)
-        .await
-}
-
-fn spared_line(spared: &Spared) -> String {
-    let removed = match spared.removed {
-        0 => String::new(),
-        count => format!("; removed {count} files and folders that it does not have"),
-    };
+/// What a Snapshot holds, in a line.
+pub(in crate::commands) fn held(path: &str, manifest: &Manifest) -> String {
     format!(
-        "kept {} that were as in the Snapshot, wrote {}, for which {} were fetched{removed}",
-        size(spared.kept_bytes),
-        size(spared.written_bytes),
-        size(spared.fetched_bytes),
-    )
-}
-
-/// Work that tells how far it is.
-struct Telling {
-    told: watch::Receiver<BackupProgress>,
-    ground: Ground,
-}
-
-impl Telling {
-    /// Says how far work is now and then, and ends it on Ctrl-C.
-    async fn follow<T>(
-        self,
-        work: impl Future<Output = Result<T, CommandError>>,
-        cancel: &CancellationToken,
-        ui: &Ui,
-    ) -> Result<T, CommandError> {
-        let (verb, end) = match self.ground {
-            Ground::Empty => ("written", "stopping; what was written is removed"),
-            Ground::Existing(_) => (
-                "in place",
-                "stopping; the folder stays unfinished, and the same command goes on with it",
-            ),
-        };
-        tokio::pin!(work);
-        let begun = Instant::now();
-        let mut interrupted = false;
-        let mut ticks = tokio::time::interval(SAY_EVERY);
-        ticks.tick().await;
-        loop {
-            tokio::select! {
-                result = &mut work => {
-                    return if interrupted { Err(CommandError::Interrupted) } else { result };
-                }
-                _ = ticks.tick() => {
-                    let now = *self.told.borrow();
-                    ui.note(&progress_line(now, begun.elapsed(), verb));
-                }
-                _ = tokio::signal::ctrl_c(), if !interrupted => {
-                    ui.note(end);
-                    interrupted = true;
-                    cancel.cancel();
-                }
-            }
-        }
-    }
-}
-
-fn progress_line(now: BackupProgress, elapsed: Duration, verb: &str) -> String {
-    let rest = now.total_bytes.saturating_sub(now.done_bytes);
-    let left = match now.done_bytes {
-        0 => String::new(),
-        done => {
-            let seconds = elapsed.as_secs_f64() * rest as f64 / done as f64;
-            format!(", about {seconds:.0} s to go")
-        }
-    };
-    format!(
-        "{} of {} {verb}{left}",
-        size(now.done_bytes),
-        size(now.total_bytes)
+        "{path} holds PostgreSQL {} as of {}, {}",
+        manifest.cluster.postgres_version,
+        second(manifest.created),
+        size(manifest.sizes.database_bytes)
     )
 }
 
@@ -285,27 +196,4 @@ fn advice(restored: &RestoredCluster, major: &str, folder: &Path) -> String {
         restored.stop_lsn,
         folder.display()
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn how_far_it_is_says_how_long_it_takes() {
-        let half = BackupProgress {
-            done_bytes: 1 << 30,
-            total_bytes: 3 << 30,
-            uploaded_bytes: 0,
-        };
-        assert_eq!(
-            progress_line(half, Duration::from_secs(10), "written"),
-            "1.0 GiB of 3.0 GiB written, about 20 s to go"
-        );
-        let none = BackupProgress::default();
-        assert_eq!(
-            progress_line(none, Duration::from_secs(1), "written"),
-            "0 bytes of 0 bytes written"
-        );
-    }
 }
