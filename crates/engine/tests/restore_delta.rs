@@ -525,6 +525,8 @@ async fn until_it_is_complete_no_server_starts_and_all_of_it_can_be_taken_back()
     let has = |name: &str| root.join(name).exists();
     assert!(has("data/PG_VERSION") && has("data/kubedb-restore.json") && has("tablespaces"));
     assert!(!has("data/global/pg_control"));
+    let again = delta(world.wanted(1, &root)).await;
+    assert!(matches!(again, Err(RestoreError::Busy { .. })), "{again:?}");
     hand_over(&root);
     let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
     let user = ["--reuid=postgres", "--regid=postgres", "--clear-groups"];

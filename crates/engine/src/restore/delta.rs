@@ -212,6 +212,10 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Whether all parts of a frame are in their places. One of which a part is needed by nobody any more cannot be told by its hash.
     fn is_there(&mut self, frame: &Frame) -> Result<bool, RestoreError> {
+        let parts = frame.parts.iter().map(|part| part.raw);
+        if parts.fold(0, usize::saturating_add) < frame.whole {
+            return Ok(false);
+        }
         let mut parts: Vec<_> = frame.parts.iter().collect();
         parts.sort_by_key(|part| part.from);
         self.whole.clear();

@@ -66,6 +66,12 @@ pub enum RestoreError {
         /// The process.
         pid: i32,
     },
+    /// Another restore works there.
+    #[error("failed to restore into {folder}: another restore works there; wait for it, or end it")]
+    Busy {
+        /// The data folder.
+        folder: String,
+    },
     /// There is something that is no cluster's.
     #[error(
         "failed to restore into {folder}: {reason}, so it is no data folder of PostgreSQL, and nothing in it was touched; name one, or an empty folder"

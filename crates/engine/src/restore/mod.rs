@@ -135,7 +135,8 @@ pub async fn write(
     };
     let is_fresh = ground == Ground::Empty;
     if let Err(error) = written {
-        if is_fresh {
+        // What another restore has written since we looked is not ours.
+        if is_fresh && !matches!(error, RestoreError::Busy { .. }) {
             let site = restore.site.clone();
             let _ = spawn_blocking(move || site.remove()).await;
         }

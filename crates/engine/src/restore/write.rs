@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     os::unix::fs::{
         DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _,
         PermissionsExt as _, lchown, symlink,
     },
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,8 @@ pub(super) struct Site {
     pub(super) spaces: BTreeMap<u32, Space>,
     /// Who gets what is made, where that is not who makes it.
     pub(super) owner: Option<(u32, u32)>,
+    /// The marker, locked for as long as somebody works there.
+    lock: Arc<Mutex<Option<File>>>,
 }
 
 /// Where a tablespace goes.
@@ -84,6 +87,7 @@ impl Site {
             spaces: spaces.map(|found| (found.oid, space(found.oid))).collect(),
             tablespaces,
             owner: None,
+            lock: Arc::default(),
         }
     }
 
@@ -162,12 +166,25 @@ impl Site {
         let made = OpenOptions::new()
             .write(true)
             .create(true)
-            .truncate(true)
+            .truncate(false)
             .custom_flags(nix::libc::O_NOFOLLOW)
             .mode(0o600)
             .open(&marker);
-        made.and_then(|mut made| made.write_all(&text).and_then(|()| made.sync_all()))
+        let mut made = made.map_err(fail(&marker))?;
+        match made.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(RestoreError::Busy {
+                    folder: self.data_folder.display().to_string(),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(fail(&marker)(error)),
+        }
+        made.set_len(0)
+            .and_then(|()| made.write_all(&text))
+            .and_then(|()| made.sync_all())
             .map_err(fail(&marker))?;
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
         self.hand_over(&marker)?;
         sync_folder(&self.data_folder)?;
         let control = self.data_folder.join(CONTROL_FILE);
@@ -209,6 +226,12 @@ impl Site {
         sync_folder(&self.data_folder.join("global"))?;
         let marker = self.data_folder.join(MARKER);
         fs::remove_file(&marker).map_err(fail(&marker))?;
+        drop(
+            self.lock
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
         sync_folder(&self.data_folder)
     }
 

@@ -37,7 +37,8 @@ With --delta the folder may be one of the same cluster, whose server is stopped:
 is to go back, or one with a damaged disk. All that lies there is read and compared with what
 the Snapshot records, only what differs is fetched, and what the Snapshot does not have is
 removed. Until it is complete no server starts on the folder; a restore that was cut off goes on
-by the same command, and so does one that was killed in an empty folder.
+by the same command, and so does one that was killed in an empty folder. A server that works on
+the folder from another machine, or in a container, is not seen from here: stop it first.
 
 Examples:
   kubedb repo restore gs://kubedb scheduled-pg-20180208-105341 --to /var/lib/postgresql/rescued \
