@@ -370,4 +370,21 @@ mod tests {
         };
         assert!(refused(lsn).starts_with("lsn "));
     }
+
+    #[test]
+    fn what_an_old_postgresql_cannot_aim_at_is_known() {
+        let fields = TargetFields {
+            lsn: Some("0/3000060"),
+            ..TargetFields::default()
+        };
+        let target = fields.read().unwrap();
+        assert!(
+            target
+                .unknown_to("9.6.24")
+                .is_some_and(|why| why.contains("9.6.24"))
+        );
+        assert_eq!(target.unknown_to("10.23"), None);
+        assert_eq!(Target::latest().unknown_to("9.6.24"), None);
+        assert!(target.can_exclude() && !Target::latest().can_exclude());
+    }
 }
