@@ -16,6 +16,7 @@ use kubedb_core::{
 };
 use kubedb_engine::{
     archive::{Archive, ArchiveError, WalContent, Wish, find, inventory},
+    postgres::dialect::quote_setting,
     repository::keys::DatabaseFolder,
     store::Store,
 };
@@ -23,7 +24,7 @@ use object_store::PutPayload;
 
 use crate::{
     faults::Faulty,
-    servers::Server,
+    servers::{Server, Version},
     snapshots::{dialect, request, small_server, take},
 };
 
@@ -507,4 +508,17 @@ async fn t05_i03_whatever_call_fails_nothing_of_the_segment_in_work_is_told_abse
         }
     }
     assert_eq!(archive.fetch_content(NAME).await.unwrap(), begun(1, 9_000));
+}
+
+/// A restore point may be called so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_quoted_for_a_configuration_is_read_as_it_was() {
+    let value = r"it's a\nb \\ 'c' \101";
+    for version in [Version::Old, Version::New] {
+        let mut server = Server::create(version, "md5").await;
+        server.stop("fast");
+        server.configure(&format!("cluster_name = {}", quote_setting(value)));
+        server.start().await;
+        assert_eq!(server.value("SHOW cluster_name").await, value);
+    }
 }

@@ -177,6 +177,9 @@ pub(crate) enum CommandError {
     /// There is no key to what is encrypted.
     #[error(transparent)]
     Key(#[from] kubedb_engine::encryption::KeyError),
+    /// What nobody needs was not found or not deleted.
+    #[error(transparent)]
+    Prune(Box<kubedb_engine::repository::prune::PruneError>),
     /// Archived WAL was not found or fetched.
     #[error(transparent)]
     Archive(#[from] kubedb_engine::archive::ArchiveError),
@@ -428,11 +431,37 @@ impl CommandError {
             Self::Damaged { .. } => {
                 "make another Snapshot while the database runs (kubectl create -f, kind Snapshot); kubedb repo list BUCKET shows those of before"
             }
+            Self::Restore(error) => return restore_hint(error).map(str::to_owned),
             Self::TimedOut { .. } => "the server goes on; kubedb get --watch follows it",
             _ => return None,
         };
         Some(hint.to_owned())
     }
+}
+
+impl From<kubedb_engine::repository::prune::PruneError> for CommandError {
+    fn from(error: kubedb_engine::repository::prune::PruneError) -> Self {
+        Self::Prune(Box::new(error))
+    }
+}
+
+/// Which flag of `kubedb repo restore` permits what was refused.
+fn restore_hint(error: &RestoreError) -> Option<&'static str> {
+    Some(match error {
+        RestoreError::NotEmpty { .. } => {
+            "--to names a folder that is empty or does not exist yet; with --delta it may be a data folder of the same cluster"
+        }
+        RestoreError::Living { .. } => {
+            "pg_ctl stop -D FOLDER stops a server of your own; a database of kubedb stops when it is deleted, which pauses it"
+        }
+        RestoreError::OtherCluster { .. } | RestoreError::UnknownCluster { .. } => {
+            "--force overwrites it all the same, and what it holds is lost"
+        }
+        RestoreError::ForeignTablespace { .. } => {
+            "--keep-tablespaces restores it there; where the link in pg_tblspc is removed, it goes beside the folder, into tablespaces/OID"
+        }
+        _ => return None,
+    })
 }
 
 /// What is wrong with a manifest, without which of our webhooks said so: a server that has no webhooks says the same.

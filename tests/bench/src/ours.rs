@@ -7,7 +7,7 @@ use kubedb_engine::{
     backup::{self, BackupRequest},
     encryption::{Identity, Keys},
     postgres::dialect::PgDialect,
-    restore::{self, RestoreRequest},
+    restore::{self, Ground, RestoreRequest, Terms},
     store::{Location, Store},
 };
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,8 @@ struct Work {
     server: Option<(PathBuf, u16)>,
     manifest: Option<String>,
     data: PathBuf,
+    /// What is there already stays.
+    delta: bool,
     /// WAL is stored as it is asked for.
     answering: Option<Answering>,
 }
@@ -61,6 +63,7 @@ fn work_on(s3: &S3, data: PathBuf) -> Work {
         server: None,
         manifest: None,
         data,
+        delta: false,
         answering: None,
     }
 }
@@ -90,6 +93,19 @@ pub(crate) fn restore(
 ) -> Result<Cost, String> {
     let mut work = work_on(s3, data);
     work.manifest = Some(manifest.to_owned());
+    start(cluster, &work)
+}
+
+/// Restores one into a folder that has it already.
+pub(crate) fn restore_delta(
+    cluster: &Cluster,
+    s3: &S3,
+    manifest: &str,
+    data: PathBuf,
+) -> Result<Cost, String> {
+    let mut work = work_on(s3, data);
+    work.manifest = Some(manifest.to_owned());
+    work.delta = true;
     start(cluster, &work)
 }
 
@@ -148,7 +164,13 @@ async fn carry_out(work: Work, store: Store) -> Result<(), String> {
             postgres_version: "15".to_owned(),
             threads: THREADS,
         };
-        let restored = restore::fetch(request, progress, cancel).await;
+        let ground = if work.delta {
+            Ground::Existing(Terms::default())
+        } else {
+            Ground::Empty
+        };
+        let written = restore::write(request, ground, progress, cancel).await;
+        let restored = written.map_err(chain)?.complete().await;
         return restored.map(|_| ()).map_err(chain);
     };
     let mut connection = tokio_postgres::Config::new();

@@ -121,6 +121,12 @@ pg1-user=postgres
         timed(&mut self.command(cluster, &[&place, "restore"]))
     }
 
+    /// Restores the newest into a folder that has it already.
+    pub(crate) fn restore_delta(&self, cluster: &Cluster, data: &Path) -> Result<Cost, String> {
+        let place = format!("--pg1-path={}", data.display());
+        timed(&mut self.command(cluster, &[&place, "--delta", "restore"]))
+    }
+
     /// What `archive_command` runs: by the spool, with two processes, by lz4, which is its fastest.
     pub(crate) fn archive_command(&self) -> String {
         format!(

@@ -20,6 +20,15 @@ enum Cache {
     Warm,
 }
 
+impl Cache {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Warm => "warm",
+        }
+    }
+}
+
 impl Runs {
     fn add(&mut self, cost: &Cost) {
         self.seconds.push(cost.seconds);
@@ -73,6 +82,8 @@ fn snapshots(
         bench.changes("incremental-unchanged", || Ok(()))?,
         bench.changes("incremental-10k-transactions", || cluster.transact())?,
         bench.restore()?,
+        bench.restore_delta(Cache::Cold)?,
+        bench.restore_delta(Cache::Warm)?,
     ])
 }
 
@@ -158,10 +169,7 @@ impl Bench<'_> {
         theirs.stored = PgBackRest::stored(self.s3);
         Ok(Compared {
             work: "full",
-            cache: match cache {
-                Cache::Cold => "cold",
-                Cache::Warm => "warm",
-            },
+            cache: cache.word(),
             codec: "zstd-1",
             bytes: size(&self.cluster.data),
             ours,
@@ -232,6 +240,49 @@ impl Bench<'_> {
         Ok(Compared {
             work: "restore",
             cache: "cold",
+            codec: "zstd-1",
+            bytes: size(&self.cluster.data),
+            ours,
+            theirs,
+        })
+    }
+
+    /// A restore into a folder that has all of it already. Ours is of a Snapshot that refers to earlier ones, theirs the last of full and incremental
+    /// ones, each into its own restored folder.
+    fn restore_delta(&self, cache: Cache) -> Result<Compared, String> {
+        let (_, manifest) = ours::take(self.cluster, self.s3)?;
+        let digest = self.cluster.digest()?;
+        let (mut ours, mut theirs) = (Runs::default(), Runs::default());
+        let place = self.scratch.join("restored");
+        let data = self.empty(&place)?;
+        ours::restore(self.cluster, self.s3, &manifest, data.clone())?;
+        let other = self.scratch.join("restored-peer");
+        let other = self.empty(&other)?;
+        self.cluster.owner.folder(&other)?;
+        self.pgbackrest.restore(self.cluster, &other)?;
+        let ready = |data: &Path| {
+            self.ready(cache)?;
+            match cache {
+                Cache::Cold => Ok(()),
+                Cache::Warm => warm(data),
+            }
+        };
+        for run in 1..=self.runs {
+            ready(&data)?;
+            let cost = ours::restore_delta(self.cluster, self.s3, &manifest, data.clone())?;
+            tell("restore-delta-unchanged", run, "ours", &cost);
+            ours.add(&cost);
+            ready(&other)?;
+            let cost = self.pgbackrest.restore_delta(self.cluster, &other)?;
+            tell("restore-delta-unchanged", run, "pgBackRest", &cost);
+            theirs.add(&cost);
+        }
+        self.prove(&data, &digest)?;
+        ours.stored = ours::stored(self.s3);
+        theirs.stored = PgBackRest::stored(self.s3);
+        Ok(Compared {
+            work: "restore-delta-unchanged",
+            cache: cache.word(),
             codec: "zstd-1",
             bytes: size(&self.cluster.data),
             ours,

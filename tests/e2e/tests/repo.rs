@@ -115,6 +115,17 @@ fn a_bucket_is_enough_to_get_a_database_back() {
         world.create(&snapshot(name, "pg"));
         world.status("snap", name, "Succeeded", 120);
     }
+    // As PostgreSQL's own tools know it, while the server knows where it lies.
+    let base = place.path().join("base");
+    let mut export = Command::new(binary());
+    export
+        .args(["snapshot", "export", "snap", "-n", "demo", "--to"])
+        .arg(&base)
+        .env("KUBECONFIG", world.server.kubeconfig())
+        .env("STORAGE_EMULATOR_HOST", world.gcs.endpoint());
+    let ran = run(&mut export, "").unwrap();
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    verify(&base);
     // Nothing of ours runs from here on.
     assert!(world.server.stop(), "the server must stop cleanly");
     let (bucket, endpoint) = ("gs://kubedb", world.gcs.endpoint());
@@ -157,7 +168,18 @@ fn a_bucket_is_enough_to_get_a_database_back() {
     let ran = repo(&["restore", bucket, "other", "--to", to]);
     assert_eq!(ran.code, 3, "{}", ran.stderr);
     assert!(ran.stderr.contains("kubedb repo list"), "{}", ran.stderr);
-    good(&["restore", bucket, "pg/snap-2", "--to", to, "--dry-run"]);
+    let ran = repo(&["restore", bucket, "pg/snap-2", "--to", to, "--dry-run"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let told = [
+        "  fetches ",
+        "that takes about ",
+        "fetched and unpacked just now",
+    ];
+    assert!(
+        told.iter().all(|told| ran.stderr.contains(told)),
+        "{}",
+        ran.stderr
+    );
     assert!(!target.exists());
     good(&["restore", bucket, "pg/snap-2", "--to", to]);
     // Never over what is there.
@@ -166,7 +188,87 @@ fn a_bucket_is_enough_to_get_a_database_back() {
     assert!(ran.stderr.contains("it is not empty"), "{}", ran.stderr);
     let rescued = Rescued::start(&target);
     assert_eq!(rescued.sql(rows), wanted);
+
+    // Back to the other one, in the same folder: not under a server, and then only what differs.
+    rescued.sql("DELETE FROM kept WHERE i > 100");
+    let delta = ["restore", bucket, "pg/snap", "--to", to, "--delta"];
+    let ran = repo(&delta);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("a server works there"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("pg_ctl stop"), "{}", ran.stderr);
+    assert_eq!(rescued.sql("SELECT count(*) FROM kept"), "100");
     drop(rescued);
+    let ran = repo(&delta);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("kept ") && ran.stderr.contains("removed "),
+        "{}",
+        ran.stderr
+    );
+    let rescued = Rescued::start(&target);
+    assert_eq!(rescued.sql(rows), wanted);
+    drop(rescued);
+    // Nothing but a data folder is ever overwritten, whatever is said.
+    let photos = place.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    fs::write(photos.join("cat"), "cat").unwrap();
+    let to = photos.to_str().unwrap();
+    let ran = repo(&[
+        "restore", bucket, "pg/snap", "--to", to, "--delta", "--force",
+    ]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("it has no PG_VERSION"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(fs::read_dir(&photos).unwrap().count(), 1);
+
+    let base = place.path().join("base-2");
+    let told = good(&["export", bucket, "snap-2", "--to", base.to_str().unwrap()]);
+    assert_eq!(told, format!("exported snap-2 into {}\n", base.display()));
+    verify(&base);
+    let rescued = Rescued::start(&base);
+    assert_eq!(rescued.sql(rows), wanted);
+    drop(rescued);
+
+    // What nobody needs goes, and nothing else.
+    assert_eq!(good(&["prune", bucket, "--grace", "0s"]), "");
+    let packs = world.gcs.objects().join("kubedb/kubedb/demo/pg/packs");
+    fs::create_dir(packs.join("dead")).unwrap();
+    let mut copy = Command::new("cp");
+    copy.arg("-a")
+        .arg(a_pack(&packs))
+        .arg(packs.join("dead/00ff"));
+    assert_eq!(run(&mut copy, "").unwrap().code, 0);
+    let bytes = fs::metadata(packs.join("dead/00ff")).unwrap().len();
+    let told = good(&["prune", bucket, "--grace", "0s"]);
+    assert!(
+        told.starts_with("demo/pg: goes: data of the unknown Snapshot dead, 1 objects of "),
+        "{told}"
+    );
+    let told = good(&["prune", bucket]);
+    assert!(
+        told.starts_with("demo/pg: stays: data of the unknown Snapshot dead"),
+        "{told}"
+    );
+    assert!(packs.join("dead/00ff").exists());
+    let told = good(&["prune", bucket, "--grace", "0s", "--yes", "-o", "json"]);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(
+        (&told["objects"], &told["bytes"]),
+        (&1.into(), &bytes.into())
+    );
+    assert!(!packs.join("dead/00ff").exists());
+    let _ = fs::remove_dir(packs.join("dead"));
+    assert_eq!(
+        good(&["check", bucket]),
+        "demo/pg/snap: whole\ndemo/pg/snap-2: whole\n"
+    );
 
     damage(world.gcs.objects());
     let ran = repo(&["check", bucket]);
@@ -188,17 +290,26 @@ fn a_bucket_is_enough_to_get_a_database_back() {
     assert!(ran.stdout.contains("/packs/"), "{}", ran.stdout);
 }
 
+/// PostgreSQL's own tool finds all of it as it should be.
+fn verify(data: &Path) {
+    let mut verify = Command::new(format!("{BIN}/pg_verifybackup"));
+    let ran = run(verify.arg(data), "").unwrap();
+    assert_eq!(ran.code, 0, "{} {}", ran.stdout, ran.stderr);
+}
+
+fn a_pack(packs: &Path) -> PathBuf {
+    let first = |folder: &Path| {
+        let mut entries = fs::read_dir(folder).unwrap();
+        entries.next().unwrap().unwrap().path()
+    };
+    let folders = fs::read_dir(packs).unwrap();
+    let mut folders = folders.map(|folder| folder.unwrap().path());
+    first(&folders.find(|folder| !folder.ends_with("dead")).unwrap())
+}
+
 /// Changes a byte in the middle of one pack.
 fn damage(store: &Path) {
-    let packs = store.join("kubedb/kubedb/demo/pg/packs");
-    let mut folders = fs::read_dir(packs).unwrap();
-    let folder = folders.next().unwrap().unwrap().path();
-    let pack = fs::read_dir(folder)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let pack = a_pack(&store.join("kubedb/kubedb/demo/pg/packs"));
     let file = fs::File::options()
         .read(true)
         .write(true)

@@ -433,7 +433,7 @@ impl Archiver {
             self.list(true);
         }
         let room = nix::sys::statvfs::statvfs(&self.to.folder);
-        let free = room.map(|room| room.blocks_available() as u64 * room.fragment_size() as u64);
+        let free = room.map(|room| room.blocks_available().saturating_mul(room.fragment_size()));
         let state = self.state();
         ArchiveStatus {
             covered_time: state.coverage.time(),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 
 use kubedb_engine::postgres::{
     control::ControlFile,
-    dialect::{PgDialect, RecoveryFiles},
+    dialect::{PgDialect, RecoveryFiles, quote_setting},
 };
 
 use super::tablespaces;
@@ -168,15 +168,10 @@ fn retry_interval(configuration: &Configuration) -> &'static str {
     }
 }
 
-/// Quotes a value of `postgresql.conf`.
-fn quoted(value: &str) -> String {
-    format!("'{}'", value.replace('\'', "''"))
-}
-
 /// Text of `postgresql.conf`.
 #[must_use]
 pub fn postgresql_conf(paths: &Paths, data: &Path, configuration: &Configuration) -> String {
-    let path = |path: &Path| quoted(&path.display().to_string());
+    let path = |path: &Path| quote_setting(&path.display().to_string());
     let small = configuration
         .volume_bytes
         .is_some_and(|bytes| bytes < SMALL_VOLUME_BYTES);
@@ -190,7 +185,7 @@ pub fn postgresql_conf(paths: &Paths, data: &Path, configuration: &Configuration
         format!("data_directory = {}", path(data)),
         format!("hba_file = {}", path(&paths.conf().join("pg_hba.conf"))),
         format!("ident_file = {}", path(&paths.conf().join("pg_ident.conf"))),
-        format!("listen_addresses = {}", quoted(address)),
+        format!("listen_addresses = {}", quote_setting(address)),
         format!("port = {port}"),
         format!("unix_socket_directories = {}", path(paths.socket())),
         "unix_socket_permissions = 0700".to_owned(),
@@ -203,7 +198,7 @@ pub fn postgresql_conf(paths: &Paths, data: &Path, configuration: &Configuration
         configuration.dialect.wal_keep(if small { 0 } else { 256 }),
         format!(
             "wal_retrieve_retry_interval = {}",
-            quoted(retry_interval(configuration))
+            quote_setting(retry_interval(configuration))
         ),
         format!("min_wal_size = '{}'", if small { "32MB" } else { "80MB" }),
         format!("max_wal_size = '{}'", if small { "64MB" } else { "1GB" }),
@@ -235,7 +230,7 @@ pub fn postgresql_conf(paths: &Paths, data: &Path, configuration: &Configuration
 }
 
 fn setting((name, value): &(&'static str, String)) -> String {
-    format!("{name} = {}", quoted(value))
+    format!("{name} = {}", quote_setting(value))
 }
 
 fn recovery_settings(configuration: &Configuration) -> Vec<(&'static str, String)> {

@@ -1,9 +1,6 @@
 //! Archives of WAL: where they go, and what a database is recovered to.
 
-use kubedb_core::{
-    names,
-    recovery::{Goal, ReadTargetError, Target},
-};
+use kubedb_core::{names, recovery::ReadTargetError};
 use serde_json::Value;
 
 use super::{FieldError, check_namespace, check_reference, is_given, storage};
@@ -143,24 +140,19 @@ fn check_target(
         Err(error) => return errors.push(target_error(&error, path, spelled)),
     };
     let version = VersionText(spec["version"].clone()).text();
-    if matches!(read.goal, Goal::Lsn(_)) && version.starts_with("9.") {
+    if let Some(why) = read.unknown_to(&version) {
         let field = spelled("lsn");
-        let message = format!("{field} works from PostgreSQL 10 on, and this is {version}");
+        let message = format!("{field} {why}");
         let hint = "give a time, a transaction or a restore point";
         errors.push(FieldError::new(field, message).hint(hint));
     }
-    if !read.inclusive && !has_inclusive(&read) {
+    if !read.inclusive && !read.can_exclude() {
         let field = spelled("inclusive");
         let message = format!(
             "{field} is false, and says nothing beside {read}: only a time, an LSN or a transaction can be left out"
         );
         errors.push(FieldError::new(field, message).hint("remove it"));
     }
-}
-
-/// Whether there is anything exactly at the target that could be left out.
-fn has_inclusive(target: &Target) -> bool {
-    matches!(target.goal, Goal::Time(_) | Goal::Lsn(_) | Goal::Xid(_))
 }
 
 /// What `core` says of a target, with the field as the manifest spells it.

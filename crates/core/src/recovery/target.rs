@@ -43,6 +43,19 @@ impl Target {
         }
     }
 
+    /// Why PostgreSQL of this version cannot aim at it.
+    #[must_use]
+    pub fn unknown_to(&self, version: &str) -> Option<String> {
+        let is_unknown = matches!(self.goal, Goal::Lsn(_)) && version.starts_with("9.");
+        is_unknown.then(|| format!("works from PostgreSQL 10 on, and this is {version}"))
+    }
+
+    /// Whether there is anything exactly at the target that could be left out.
+    #[must_use]
+    pub fn can_exclude(&self) -> bool {
+        matches!(self.goal, Goal::Time(_) | Goal::Lsn(_) | Goal::Xid(_))
+    }
+
     /// Settings of PostgreSQL that say so, without the timeline.
     #[must_use]
     pub fn settings(&self) -> Vec<(&'static str, String)> {
@@ -356,5 +369,22 @@ mod tests {
             ..none()
         };
         assert!(refused(lsn).starts_with("lsn "));
+    }
+
+    #[test]
+    fn what_an_old_postgresql_cannot_aim_at_is_known() {
+        let fields = TargetFields {
+            lsn: Some("0/3000060"),
+            ..TargetFields::default()
+        };
+        let target = fields.read().unwrap();
+        assert!(
+            target
+                .unknown_to("9.6.24")
+                .is_some_and(|why| why.contains("9.6.24"))
+        );
+        assert_eq!(target.unknown_to("10.23"), None);
+        assert_eq!(Target::latest().unknown_to("9.6.24"), None);
+        assert!(target.can_exclude() && !Target::latest().can_exclude());
     }
 }

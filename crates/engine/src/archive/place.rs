@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Archive, ArchiveError, WalContent};
 use crate::{
     backup::BackupProgress,
-    postgres::dialect::{PgDialect, RecoveryFiles},
+    postgres::dialect::{PgDialect, RecoveryFiles, quote_setting},
 };
 
 /// Segments on their way at once.
@@ -159,7 +159,7 @@ fn recovery_settings(plan: &RecoveryPlan, target: &Target) -> String {
 
 fn lines<'a>(settings: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     settings
-        .map(|(name, value)| format!("{name} = '{}'\n", value.replace('\'', "''")))
+        .map(|(name, value)| format!("{name} = {}\n", quote_setting(value)))
         .collect()
 }
 

@@ -196,6 +196,7 @@ impl MapWriter {
             blake3: frame.blake3.to_hex().to_string(),
             from: run.from,
             of: (frame.whole != run.raw).then_some(frame.whole),
+            part: run.blake3.map(|part| part.to_hex().to_string()),
         }
     }
 
@@ -281,6 +282,7 @@ mod tests {
                 raw: frame.whole,
                 from: 0,
                 frame: Arc::new(frame),
+                blake3: None,
             };
             collected.add(stretch * MIB, 1 << 20, [run]);
         }

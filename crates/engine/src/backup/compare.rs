@@ -37,6 +37,8 @@ pub(super) struct Run {
     /// Where in the frame, unpacked.
     pub(super) from: u32,
     pub(super) frame: Arc<Frame>,
+    /// Its own hash, where it is a part of the frame of which others are of no use any more: the frame's tells nothing of it then.
+    pub(super) blake3: Option<blake3::Hash>,
 }
 
 /// How to find out what has changed.
@@ -170,7 +172,30 @@ fn by_pages(
     } else if choice.kept.is_empty() || is_wasteful(&choice, buffer.len()) {
         return Choice::whole(buffer);
     }
+    tell_parts(&mut choice, buffer, at, base);
     choice
+}
+
+/// Notes the hashes of parts, so that a restore knows them where they lie. Where nothing has changed, runs are as they were, and so is the map.
+fn tell_parts(choice: &mut Choice, buffer: &[u8], at: u64, base: &[Run]) {
+    let is_like = |run: &Run, before: &Run| {
+        (run.at, run.raw, run.from) == (before.at, before.raw, before.from)
+            && run.frame == before.frame
+    };
+    let is_unchanged = choice.fresh.is_empty()
+        && choice.kept.len() == base.len()
+        && std::iter::zip(&choice.kept, base).all(|(run, before)| is_like(run, before));
+    for run in &mut choice.kept {
+        let before = base.iter().find(|before| is_like(run, before));
+        run.blake3 = before.and_then(|before| before.blake3);
+        let is_part = run.raw != run.frame.whole;
+        if is_unchanged || !is_part || run.blake3.is_some() {
+            continue;
+        }
+        let begin = usize::try_from(run.at - at).unwrap_or(usize::MAX);
+        let part = buffer.get(begin..begin.saturating_add(run.raw as usize));
+        run.blake3 = part.map(blake3::hash);
+    }
 }
 
 /// Adds a page to what is kept, to the last run where it goes on.
@@ -190,6 +215,7 @@ fn keep(kept: &mut Vec<Run>, run: &Run, begin: u64) {
             raw: page,
             from,
             frame: run.frame.clone(),
+            blake3: None,
         }),
     }
 }
@@ -251,12 +277,22 @@ mod tests {
             raw: u32::try_from(count * PAGE).unwrap(),
             from: u32::try_from(from * PAGE).unwrap(),
             frame: frame.clone(),
+            blake3: None,
         }
     }
 
     fn fresh(ranges: &[(usize, usize)]) -> Vec<Range<usize>> {
         let range = |(first, end): &(usize, usize)| first * PAGE_BYTES..end * PAGE_BYTES;
         ranges.iter().map(range).collect()
+    }
+
+    /// What is kept, without what is noted of parts.
+    fn kept(choice: &Choice) -> Vec<Run> {
+        let bare = |run: &Run| Run {
+            blake3: None,
+            ..run.clone()
+        };
+        choice.kept.iter().map(bare).collect()
     }
 
     const SINCE: Tells = Tells::Pages {
@@ -272,7 +308,7 @@ mod tests {
         let now = pages(&[5, 99, 100, 101, 0, 5, -1, 5]);
         let choice = choose(&now, 8 * PAGE, &base, SINCE);
         let kept = vec![run(8, 2, 0, &old), run(13, 1, 5, &old), run(15, 1, 7, &old)];
-        assert_eq!(choice.kept, kept);
+        assert_eq!(self::kept(&choice), kept);
         assert_eq!(choice.fresh, fresh(&[(2, 4), (6, 7)]));
         // The same without a base, and where LSNs say nothing.
         assert_eq!(choose(&now, 8 * PAGE, &[], SINCE).fresh, fresh(&[(0, 8)]));
@@ -286,7 +322,7 @@ mod tests {
         // The base has nothing of pages 2 and 3.
         let base = [run(0, 2, 0, &old)];
         let choice = choose(&pages(&[5, 0, 0, 5]), 0, &base, SINCE);
-        assert_eq!(choice.kept, [run(0, 1, 0, &old)]);
+        assert_eq!(kept(&choice), [run(0, 1, 0, &old)]);
         assert_eq!(choice.fresh, fresh(&[(3, 4)]));
         assert_eq!(choose(&pages(&[0, 0]), 0, &base, SINCE), Choice::default());
     }
@@ -297,15 +333,43 @@ mod tests {
         let mut base = [run(0, 1, 0, &old), run(2, 2, 2, &old)];
         base[0].raw -= 1;
         let choice = choose(&pages(&[5, 5, 5, 5]), 0, &base, SINCE);
-        assert_eq!(choice.kept, [run(2, 2, 2, &old)]);
+        assert_eq!(kept(&choice), [run(2, 2, 2, &old)]);
         assert_eq!(choice.fresh, fresh(&[(0, 2)]));
         // The end of a file that is being extended.
         let mut half = pages(&[5, 5]);
         half.extend([1; 100]);
         let choice = choose(&half, 2 * PAGE, &base, SINCE);
-        assert_eq!(choice.kept, [run(2, 2, 2, &old)]);
+        assert_eq!(kept(&choice), [run(2, 2, 2, &old)]);
         assert_eq!(choice.fresh.len(), 1);
         assert_eq!(choice.fresh[0], 2 * PAGE_BYTES..2 * PAGE_BYTES + 100);
+    }
+
+    #[test]
+    fn parts_of_what_is_in_use_in_part_carry_their_own_hash() {
+        let old = frame(0, &pages(&[1, 2, 3, 4]));
+        let base = [run(0, 4, 0, &old)];
+        let unchanged = choose(&pages(&[1, 2, 3, 4]), 0, &base, SINCE);
+        assert_eq!(unchanged.kept, base);
+        let now = pages(&[1, 2, 200, 4]);
+        let choice = choose(&now, 0, &base, SINCE);
+        let told: Vec<_> = choice.kept.iter().map(|run| run.blake3).collect();
+        let hash = |pages: Range<usize>| {
+            Some(blake3::hash(
+                &now[pages.start * PAGE_BYTES..pages.end * PAGE_BYTES],
+            ))
+        };
+        assert_eq!(told, [hash(0..2), hash(3..4)]);
+        // What was noted is not found out again, and is not lost.
+        let mut noted = choice.kept;
+        noted[0].blake3 = Some(blake3::hash(b"noted"));
+        let again = choose(&pages(&[1, 2, 0, 4]), 0, &noted, SINCE);
+        assert_eq!(again.kept, noted);
+        let again = choose(&pages(&[1, 2, 201, 4]), 0, &noted, SINCE);
+        assert_eq!(again.kept, noted);
+        // A page that is zero now makes parts too.
+        let zero = choose(&pages(&[0, 2, 3, 4]), 0, &base, SINCE);
+        assert_eq!(zero.kept.len(), 1);
+        assert!(zero.kept[0].blake3.is_some());
     }
 
     #[test]
@@ -337,7 +401,7 @@ mod tests {
             logs_hash_indexes: false,
         };
         let choice = choose(&now, 0, &base, of_9_6);
-        assert_eq!(choice.kept, [run(0, 1, 0, &old)]);
+        assert_eq!(kept(&choice), [run(0, 1, 0, &old)]);
         assert_eq!(choice.fresh, fresh(&[(1, 2)]));
     }
 
@@ -348,7 +412,7 @@ mod tests {
         let spread: Vec<_> = (0..3).map(|n| run(n, 1, n, &frames[n as usize])).collect();
         assert_eq!(choose(&now, 0, &spread, SINCE), Choice::whole(&now));
         let two: Vec<_> = [run(0, 2, 0, &frames[0]), run(2, 1, 2, &frames[1])].into();
-        assert_eq!(choose(&now, 0, &two, SINCE).kept, two);
+        assert_eq!(kept(&choose(&now, 0, &two, SINCE)), two);
         // Nothing changed, but the file was cut: what is left of the frame is not worth the rest.
         let cut = pages(&[5]);
         assert_eq!(choose(&cut, 0, &two, SINCE), Choice::whole(&cut));

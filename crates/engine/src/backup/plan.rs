@@ -116,8 +116,10 @@ fn cut(runs: &mut Peekable<vec::IntoIter<Run>>, end: u64) -> Vec<Run> {
         let part = u32::try_from(end - run.at).unwrap_or(u32::MAX);
         taken.push(Run {
             raw: part,
+            blake3: None,
             ..run.clone()
         });
+        run.blake3 = None;
         run.at = end;
         run.from += part;
         run.raw -= part;
@@ -237,6 +239,7 @@ impl EarlierFiles {
                 raw: unit.raw,
                 from: unit.from,
                 frame: frame.clone(),
+                blake3: unit.part.and_then(|part| blake3::Hash::from_hex(part).ok()),
             })
         };
         file.units.into_iter().filter_map(run).collect()
@@ -263,6 +266,7 @@ mod tests {
             raw,
             from,
             frame: frame.clone(),
+            blake3: None,
         };
         let mut runs = vec![run(0, 5, 50), run(5, 20, 0), run(30, 10, 90)]
             .into_iter()

@@ -348,6 +348,7 @@ impl<'a> Transfer<'a> {
                     raw,
                     from,
                     frame: frame.clone(),
+                    blake3: None,
                 });
                 from += raw;
             }
@@ -439,6 +440,7 @@ impl<'a> Transfer<'a> {
                 raw: u32::try_from(raw).unwrap_or(u32::MAX),
                 from: 0,
                 frame: self.frame(content, raw).await?,
+                blake3: None,
             });
         }
         let file = self.late.entry(path.to_owned()).or_default();

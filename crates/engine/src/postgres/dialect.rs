@@ -28,6 +28,12 @@ pub enum RecoveryFiles {
     SignalFile,
 }
 
+/// Quotes a value for `postgresql.conf` and its like, where a backslash begins an escape.
+#[must_use]
+pub fn quote_setting(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
+}
+
 impl PgDialect {
     /// Chooses by a version such as `9.6.24` or `15.18 (Debian 15.18-0+deb12u1)`.
     pub fn of(version: &str) -> Result<Self, ChooseDialectError> {

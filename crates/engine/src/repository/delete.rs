@@ -251,19 +251,11 @@ impl Deletion<'_> {
         &self,
         others: &BTreeSet<String>,
     ) -> Result<HashSet<String>, DeleteError> {
-        let reads = stream::iter(others.clone()).map(|key| async move {
-            match manifest::read(self.store, &key).await {
-                Ok(manifest) => Ok(self.keys_of(&manifest).into_keys().collect::<Vec<_>>()),
-                // Deleted since the listing, or not written.
-                Err(ReadManifestError::Read(source)) if source.is_not_found() => Ok(Vec::new()),
-                Err(source) => Err(DeleteError::OtherUnreadable {
-                    snapshot: self.id.snapshot.clone(),
-                    source,
-                }),
-            }
-        });
-        let needed: Vec<Vec<String>> = reads.buffer_unordered(REQUESTS).try_collect().await?;
-        Ok(needed.into_iter().flatten().collect())
+        let needed = needed_by(self.store, &self.folder, others).await;
+        needed.map_err(|source| DeleteError::OtherUnreadable {
+            snapshot: self.id.snapshot.clone(),
+            source,
+        })
     }
 
     fn keys_of(&self, manifest: &Manifest) -> BTreeMap<String, u64> {
@@ -325,4 +317,25 @@ impl Deletion<'_> {
         }
         Ok(())
     }
+}
+
+/// Keys of what these manifests refer to; one that is not there refers to nothing.
+pub(super) async fn needed_by(
+    store: &Store,
+    folder: &DatabaseFolder,
+    manifests: &BTreeSet<String>,
+) -> Result<HashSet<String>, ReadManifestError> {
+    let reads = stream::iter(manifests.clone()).map(|key| async move {
+        match manifest::read(store, &key).await {
+            Ok(manifest) => {
+                let objects = manifest.packs.iter().chain(&manifest.maps);
+                Ok(objects.map(|object| folder.key(&object.key)).collect())
+            }
+            // Deleted since the listing, or not written.
+            Err(ReadManifestError::Read(source)) if source.is_not_found() => Ok(Vec::new()),
+            Err(source) => Err(source),
+        }
+    });
+    let needed: Vec<Vec<String>> = reads.buffer_unordered(REQUESTS).try_collect().await?;
+    Ok(needed.into_iter().flatten().collect())
 }

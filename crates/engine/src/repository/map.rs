@@ -85,6 +85,9 @@ pub struct Unit {
     /// and of what was stored once a part may have changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<u32>,
+    /// BLAKE3 of this unit alone, hexadecimal, where it is a part and others are of no use any more: so that one who has it already need not fetch it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
 }
 
 /// How a unit is stored. Zeros are not stored at all: the file is longer there than its units.
@@ -295,6 +298,7 @@ mod tests {
             blake3: String::new(),
             from: 0,
             of: None,
+            part: None,
         };
         let file = FileEntry {
             path: path.to_owned(),

@@ -9,5 +9,6 @@ pub mod keys;
 pub mod libc;
 pub mod manifest;
 pub mod map;
+pub mod prune;
 
 pub use delete::{DeleteError, Deleted, delete_snapshot};

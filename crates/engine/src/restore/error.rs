@@ -17,7 +17,7 @@ const OTHERS: &str = "restore another Snapshot; kubedb get snap --all-namespaces
 /// The same for one that is not where it is looked for.
 const GONE: &str = "it was deleted, or written to another bucket or prefix. Restore another Snapshot; kubedb get snap --all-namespaces lists them";
 
-/// Why a Snapshot was not restored, in words for the user of the database. Nothing of it is left on disk.
+/// Why a Snapshot was not restored, in words for the user of the database. Nothing of it is left on disk, but in a folder that held something before.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The manifest cannot be used.
@@ -62,6 +62,74 @@ pub enum RestoreError {
     NotEmpty {
         /// The folder.
         folder: String,
+    },
+    /// A server works there, or may do so.
+    #[error(
+        "failed to restore into {folder}: a server works there (process {pid}), and nothing in it was touched; stop it first"
+    )]
+    Living {
+        /// The data folder.
+        folder: String,
+        /// The process.
+        pid: i32,
+    },
+    /// Another restore works there.
+    #[error("failed to restore into {folder}: another restore works there; wait for it, or end it")]
+    Busy {
+        /// The data folder.
+        folder: String,
+    },
+    /// There is something that is no cluster's.
+    #[error(
+        "failed to restore into {folder}: {reason}, so it is no data folder of PostgreSQL, and nothing in it was touched; name one, or an empty folder"
+    )]
+    NoCluster {
+        /// The folder.
+        folder: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Another cluster lies there.
+    #[error(
+        "failed to restore into {folder}: it is of the cluster {ours}, the Snapshot of {theirs}, and nothing in it was touched"
+    )]
+    OtherCluster {
+        /// The data folder.
+        folder: String,
+        /// System identifier of the Snapshot.
+        theirs: String,
+        /// System identifier in the folder.
+        ours: String,
+    },
+    /// A cluster lies there that does not say which.
+    #[error(
+        "failed to restore into {folder}: it does not say which cluster it is of ({reason}), and nothing in it was touched"
+    )]
+    UnknownCluster {
+        /// The data folder.
+        folder: String,
+        /// Why.
+        reason: String,
+    },
+    /// A tablespace lies where somebody else may have something too.
+    #[error(
+        "failed to restore tablespace {oid}: it lies in {folder}, which another server may use too if this folder is a copy, and nothing in it was touched"
+    )]
+    ForeignTablespace {
+        /// Its oid.
+        oid: u32,
+        /// Where its link leads.
+        folder: String,
+    },
+    /// Two data folders have the same tablespace.
+    #[error(
+        "failed to restore a tablespace in {folder}: {other} has it too, and nothing in it was touched; one of the two is a copy: remove its link in pg_tblspc"
+    )]
+    SharedTablespace {
+        /// Where the links lead.
+        folder: String,
+        /// The other data folder.
+        other: String,
     },
     /// Not enough room.
     #[error("failed to restore into {folder}: {needed} bytes are needed, {free} are free")]

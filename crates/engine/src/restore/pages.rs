@@ -142,7 +142,8 @@ impl Verify {
         };
         let this = self.clone();
         let work = move |bytes: &Bytes| this.unpack(&this.plan.fetches[number], bytes);
-        let done = self.plan.fetch(number, source, work).await?;
+        let fetch = &self.plan.fetches[number];
+        let done = self.plan.fetch(fetch, source, work).await?;
         self.tell(done);
         Ok(())
     }

@@ -77,6 +77,8 @@ pub(super) struct Part {
     pub(super) raw: usize,
     /// Where it begins in the frame, unpacked.
     pub(super) from: usize,
+    /// Its own hash, where the map tells it.
+    pub(super) blake3: Option<String>,
 }
 
 /// Makes the plan, or says why there is none.
@@ -246,6 +248,11 @@ impl Reader<'_> {
     /// Sorts everything by where it lies, and joins neighbours to ranges worth a request.
     fn arrange(&self, maps: Vec<Map>) -> Result<(Vec<FileEntry>, Vec<Fetch>), RestoreError> {
         let wrong = |reason: String| Err(self.damaged(self.key, reason));
+        let mut oids: Vec<u32> = self.manifest.tablespaces.iter().map(|s| s.oid).collect();
+        oids.sort_unstable();
+        if let Some([oid, _]) = oids.array_windows().find(|[a, b]| a == b) {
+            return wrong(format!("tablespace {oid} is listed twice"));
+        }
         // Maps name their packs by number; here all have one numbering.
         let numbers: HashMap<&str, usize> = (0..)
             .zip(&self.manifest.packs)
@@ -320,8 +327,9 @@ impl Reader<'_> {
 }
 
 /// Adds a part to what was stored where it lies, unless that is something else by what was said of it before.
-fn add(frames: &mut BTreeMap<u64, Frame>, file: usize, unit: Unit) -> bool {
+fn add(frames: &mut BTreeMap<u64, Frame>, file: usize, mut unit: Unit) -> bool {
     let part = Part {
+        blake3: unit.part.take(),
         file,
         at: unit.at,
         raw: unit.raw as usize,
@@ -344,7 +352,7 @@ fn add(frames: &mut BTreeMap<u64, Frame>, file: usize, unit: Unit) -> bool {
 }
 
 /// Joins what lies one behind the other.
-fn ranges(key: &str, frames: impl Iterator<Item = Frame>) -> Vec<Fetch> {
+pub(super) fn ranges(key: &str, frames: impl Iterator<Item = Frame>) -> Vec<Fetch> {
     let mut fetches: Vec<Fetch> = Vec::new();
     for frame in frames {
         let end = frame.offset + frame.stored;

@@ -6,7 +6,11 @@ use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use super::{FETCHES, RestoreError, plan::Plan, write::UnitError};
+use super::{
+    FETCHES, RestoreError,
+    plan::{Fetch, Plan},
+    write::UnitError,
+};
 use crate::store::Store;
 
 /// Where ranges come from, and what counts them.
@@ -21,11 +25,10 @@ impl Plan {
     /// Fetches a range and has it worked on where it may block; one that arrives damaged is fetched again. Gives what the work gives.
     pub(super) async fn fetch(
         &self,
-        number: usize,
+        fetch: &Fetch,
         source: Source<'_>,
         work: impl Fn(&Bytes) -> Result<u64, UnitError> + Clone + Send + 'static,
     ) -> Result<u64, RestoreError> {
-        let fetch = &self.fetches[number];
         let range = fetch.start..fetch.end;
         let mut tried = 0;
         loop {

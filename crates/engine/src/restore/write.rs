@@ -1,29 +1,66 @@
 //! Putting files on disk. Everything here blocks.
 
 use std::{
-    collections::BTreeSet,
-    fs::{self, DirBuilder, File, OpenOptions},
-    io,
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Write as _},
     os::unix::fs::{
-        DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, symlink,
+        DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _,
+        PermissionsExt as _, lchown, symlink,
     },
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     error::RestoreError,
     plan::{Fetch, Frame, Plan},
 };
-use crate::repository::map::{Codec, FileEntry};
+use crate::{
+    postgres::control::CONTROL_FILE,
+    repository::{
+        manifest::Manifest,
+        map::{Codec, FileEntry},
+    },
+};
+
+/// Says in a folder that a restore has not ended there. It stays until `pg_control` is in its place, without which no server starts.
+pub(super) const MARKER: &str = "kubedb-restore.json";
+
+/// Where `pg_control` waits until everything else is durable.
+pub(super) const WAITING: &str = "global/pg_control.kubedb";
 
 /// Where the files of a restore go, and what must be removed if it fails.
 #[derive(Clone, Debug)]
 pub(super) struct Site {
-    data_folder: PathBuf,
-    tablespaces: PathBuf,
-    oids: Vec<u32>,
+    pub(super) data_folder: PathBuf,
+    pub(super) tablespaces: PathBuf,
+    pub(super) spaces: BTreeMap<u32, Space>,
+    /// Who gets what is made, where that is not who makes it.
+    pub(super) owner: Option<(u32, u32)>,
+    /// The marker, locked for as long as somebody works there.
+    lock: Arc<Mutex<Option<File>>>,
+}
+
+/// Where a tablespace goes.
+#[derive(Clone, Debug)]
+pub(super) struct Space {
+    pub(super) folder: PathBuf,
+    /// Whether it is a folder of the user's choice, in which others may have something too.
+    pub(super) is_foreign: bool,
+}
+
+/// What an unfinished restore says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Unfinished {
+    /// Words for who finds it.
+    unfinished: String,
+    snapshot: String,
+    pub(super) system_identifier: String,
 }
 
 /// Why a unit is not what was written.
@@ -39,15 +76,18 @@ impl Site {
     /// Tablespaces go beside the data folder, into `tablespaces/<oid>`.
     pub(super) fn new(data_folder: &Path, plan: &Plan) -> Self {
         let parent = data_folder.parent().unwrap_or(data_folder);
+        let tablespaces = parent.join("tablespaces");
+        let space = |oid: u32| Space {
+            folder: tablespaces.join(oid.to_string()),
+            is_foreign: false,
+        };
+        let spaces = plan.manifest.tablespaces.iter();
         Self {
             data_folder: data_folder.to_owned(),
-            tablespaces: parent.join("tablespaces"),
-            oids: plan
-                .manifest
-                .tablespaces
-                .iter()
-                .map(|space| space.oid)
-                .collect(),
+            spaces: spaces.map(|found| (found.oid, space(found.oid))).collect(),
+            tablespaces,
+            owner: None,
+            lock: Arc::default(),
         }
     }
 
@@ -79,75 +119,222 @@ impl Site {
                 }
             }
         }
-        if !self.oids.is_empty() {
+        if !self.spaces.is_empty() {
             // Only when it is empty, that is when no other cluster beside us has tablespaces.
             let _ = fs::remove_dir(&self.tablespaces);
         }
     }
 
-    fn roots(&self) -> impl Iterator<Item = PathBuf> {
-        let spaces = self
-            .oids
-            .iter()
-            .map(|oid| self.tablespaces.join(oid.to_string()));
+    pub(super) fn roots(&self) -> impl Iterator<Item = PathBuf> {
+        let spaces = self.spaces.values().map(|space| space.folder.clone());
         std::iter::once(self.data_folder.clone()).chain(spaces)
     }
 
-    /// Where a path of the Snapshot lies on disk.
+    /// Where a path of the Snapshot lies on disk. `pg_control` waits beside its place.
     pub(super) fn place(&self, path: &str) -> PathBuf {
-        let within = path.strip_prefix("pg_tblspc/").map(|rest| {
+        if path == CONTROL_FILE {
+            return self.data_folder.join(WAITING);
+        }
+        let within = path.strip_prefix("pg_tblspc/").and_then(|rest| {
             let (oid, rest) = rest.split_once('/').unwrap_or((rest, ""));
-            (oid.parse::<u32>().ok(), rest)
+            let space = self.spaces.get(&oid.parse().ok()?)?;
+            Some((&space.folder, rest))
         });
         match within {
-            Some((Some(oid), "")) if self.oids.contains(&oid) => {
-                self.tablespaces.join(oid.to_string())
-            }
-            Some((Some(oid), rest)) if self.oids.contains(&oid) => {
-                self.tablespaces.join(oid.to_string()).join(rest)
-            }
-            _ => self.data_folder.join(path),
+            Some((folder, "")) => folder.clone(),
+            Some((folder, rest)) => folder.join(rest),
+            None => self.data_folder.join(path),
         }
     }
 
-    /// Makes all folders, links and files, the files with their length and no content.
+    /// Makes the folders that everything goes into, and sees to it that no server starts on what is there until [`Site::complete`].
+    pub(super) fn begin(&self, manifest: &Manifest) -> Result<(), RestoreError> {
+        if self.spaces.values().any(|space| !space.is_foreign) {
+            self.make_folder(&self.tablespaces)?;
+        }
+        for folder in self.roots() {
+            self.make_folder(&folder)?;
+        }
+        let words = Unfinished {
+            unfinished: "kubedb has not ended a restore here: what is here is of no use, and no server starts on it. Restore again, with --delta to go on with it".to_owned(),
+            snapshot: manifest.snapshot.clone(),
+            system_identifier: manifest.cluster.system_identifier.clone(),
+        };
+        let marker = self.data_folder.join(MARKER);
+        let text = serde_json::to_vec_pretty(&words);
+        let text = text.map_err(|error| fail(&marker)(error.into()))?;
+        let made = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .mode(0o600)
+            .open(&marker);
+        let mut made = made.map_err(fail(&marker))?;
+        match made.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(RestoreError::Busy {
+                    folder: self.data_folder.display().to_string(),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(fail(&marker)(error)),
+        }
+        made.set_len(0)
+            .and_then(|()| made.write_all(&text))
+            .and_then(|()| made.sync_all())
+            .map_err(fail(&marker))?;
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
+        self.hand_over(&marker)?;
+        sync_folder(&self.data_folder)?;
+        let control = self.data_folder.join(CONTROL_FILE);
+        match fs::remove_file(&control) {
+            Ok(()) => sync_folder(&self.data_folder.join("global")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(fail(&control)(error)),
+        }
+    }
+
+    /// Gives everything that came into the folder and its WAL since to the folder's owner.
+    fn hand_over_what_came(&self) -> Result<(), RestoreError> {
+        let Some((user, _)) = self.owner else {
+            return Ok(());
+        };
+        for folder in ["", "pg_wal", "pg_xlog"] {
+            let folder = self.data_folder.join(folder);
+            let entries = match fs::read_dir(&folder) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(fail(&folder)(error)),
+            };
+            for entry in entries {
+                let path = entry.map_err(fail(&folder))?.path();
+                let found = fs::symlink_metadata(&path).map_err(fail(&path))?;
+                if found.is_file() && found.uid() != user {
+                    self.hand_over(&path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts `pg_control` into its place. All else is durable.
+    pub(super) fn complete(&self) -> Result<(), RestoreError> {
+        self.hand_over_what_came()?;
+        let control = self.data_folder.join(CONTROL_FILE);
+        fs::rename(self.data_folder.join(WAITING), &control).map_err(fail(&control))?;
+        sync_folder(&self.data_folder.join("global"))?;
+        let marker = self.data_folder.join(MARKER);
+        fs::remove_file(&marker).map_err(fail(&marker))?;
+        drop(
+            self.lock
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        sync_folder(&self.data_folder)
+    }
+
+    /// Makes all folders, links and files that are not there, the files with their length and no content. Tells of each which were not.
     pub(super) fn prepare(
         &self,
         files: &[FileEntry],
         stop: &CancellationToken,
-    ) -> Result<(), RestoreError> {
-        if !self.oids.is_empty() {
-            make_folder(&self.tablespaces)?;
-        }
-        for folder in self.roots() {
-            make_folder(&folder)?;
-        }
+    ) -> Result<Vec<bool>, RestoreError> {
+        self.link()?;
+        let mut fresh = Vec::with_capacity(files.len());
         for file in files {
             if stop.is_cancelled() {
                 return Err(RestoreError::Cancelled);
             }
             let path = self.place(&file.path);
             if file.is_folder {
-                make_folder(&path)?;
+                self.make_folder(&path)?;
+                fresh.push(false);
                 continue;
             }
             // A Snapshot may hold a file whose folder came into being after the walk had passed.
             if let Some(parent) = path.parent() {
-                make_folder(parent)?;
+                self.make_folder(parent)?;
             }
-            let made = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path);
-            made.and_then(|made| made.set_len(file.bytes))
-                .map_err(fail(&path))?;
+            fresh.push(self.make_file(&path, file.bytes).map_err(fail(&path))?);
         }
-        for oid in &self.oids {
-            let link = self.data_folder.join("pg_tblspc").join(oid.to_string());
-            symlink(self.tablespaces.join(oid.to_string()), &link).map_err(fail(&link))?;
+        Ok(fresh)
+    }
+
+    /// Before any content of theirs: what lies in a tablespace that no link leads to is somebody else's.
+    fn link(&self) -> Result<(), RestoreError> {
+        if self.spaces.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let links = self.data_folder.join("pg_tblspc");
+        self.make_folder(&links)?;
+        for (oid, space) in &self.spaces {
+            let link = links.join(oid.to_string());
+            match symlink(&space.folder, &link) {
+                Ok(()) => self.hand_over(&link)?,
+                // The folder was looked through: this one leads where it should.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(fail(&link)(error)),
+            }
+        }
+        sync_folder(&links)
+    }
+
+    /// Gives a file its length. Tells whether it was not there.
+    fn make_file(&self, path: &Path, bytes: u64) -> io::Result<bool> {
+        let made = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path);
+        match made {
+            Ok(made) => {
+                made.set_len(bytes)?;
+                self.hand_over(path).map_err(io::Error::other)?;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let there = open_file(path)?;
+                let found = there.metadata()?;
+                if found.len() != bytes {
+                    there.set_len(bytes)?;
+                }
+                if found.mode() & 0o7777 != 0o600 {
+                    there.set_permissions(fs::Permissions::from_mode(0o600))?;
+                }
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a folder for its owner alone, as PostgreSQL demands of a data folder.
+    fn make_folder(&self, folder: &Path) -> Result<(), RestoreError> {
+        let found = match fs::metadata(folder) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(folder)
+                    .map_err(fail(folder))?;
+                return self.hand_over(folder);
+            }
+            Err(error) => return Err(fail(folder)(error)),
+        };
+        if found.mode() & 0o777 == 0o700 || !folder.starts_with(&self.data_folder) {
+            return Ok(());
+        }
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(fail(folder))
+    }
+
+    /// Gives what was made to the owner of what was there.
+    fn hand_over(&self, path: &Path) -> Result<(), RestoreError> {
+        let Some((user, group)) = self.owner else {
+            return Ok(());
+        };
+        lchown(path, Some(user), Some(group)).map_err(fail(path))
     }
 
     /// Unpacks, verifies and writes the units of one range. Gives the bytes written.
@@ -170,10 +357,7 @@ impl Site {
                 // Neighbours in a pack mostly belong to one file.
                 let file = match open.take() {
                     Some((number, file)) if number == part.file => file,
-                    _ => OpenOptions::new()
-                        .write(true)
-                        .open(path())
-                        .map_err(failed)?,
+                    _ => open_file(&path()).map_err(failed)?,
                 };
                 // A map is refused when a part goes beyond its whole.
                 let content = raw.get(part.from..part.from + part.raw).unwrap_or_default();
@@ -281,16 +465,23 @@ fn unpack<'a>(
         .ok_or_else(|| "its content does not fit its hash".to_owned())
 }
 
-/// Makes a folder for its owner alone, as PostgreSQL demands of a data folder.
-fn make_folder(folder: &Path) -> Result<(), RestoreError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
+/// Opens a file that is there to be written, and none that a link leads to.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)
+}
+
+fn sync_folder(folder: &Path) -> Result<(), RestoreError> {
+    let opened = File::open(folder);
+    opened
+        .and_then(|opened| opened.sync_all())
         .map_err(fail(folder))
 }
 
-fn fail(path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
+pub(super) fn fail(path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
     let path = path.display().to_string();
     move |source| RestoreError::Write { path, source }
 }

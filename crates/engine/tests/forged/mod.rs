@@ -71,6 +71,7 @@ impl Parts {
             blake3: hash(content),
             from: 0,
             of: None,
+            part: None,
         };
         self.pack.extend(stored);
         self.map.files.push(FileEntry {

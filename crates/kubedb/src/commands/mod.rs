@@ -8,6 +8,7 @@ mod delete;
 mod demo;
 mod describe;
 mod edit;
+mod export;
 mod get;
 mod install;
 mod operator;

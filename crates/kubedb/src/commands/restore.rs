@@ -21,7 +21,12 @@ use kubedb_engine::{
 use serde_json::json;
 
 use super::{
-    repo::{address::open_existing, recover::Recovery, target::TargetArgs},
+    repo::{
+        address::open_existing,
+        outlook::{self, Place},
+        recover::Recovery,
+        target::{TargetArgs, check_version},
+    },
     selection::{self, NamespaceArgs},
 };
 use crate::{
@@ -85,6 +90,7 @@ pub(super) async fn run(
     let session = Session::open(server).await?;
     let namespace = arguments.namespace.namespace.as_str();
     let (spec, covered) = spec(&session, namespace, &arguments.database).await?;
+    check_version(&target, &spec.version.text())?;
     let storage = archive_of(&spec, namespace, &arguments.database)?;
     let archive = open(&session, namespace, &storage).await?;
     let folder = DatabaseFolder::new(namespace, &arguments.database)
@@ -95,9 +101,11 @@ pub(super) async fn run(
         .backup_schedule
         .as_ref()
         .map(|schedule| &schedule.storage);
+    let mut stores = vec![archive.clone()];
     if let Some(other) = scheduled.filter(|other| **other != storage) {
         let other = open(&session, namespace, other).await?;
         merge(&mut lineages, inventory(&other, &archive, &folder).await?);
+        stores.push(other);
     }
     let wish = Wish {
         target: &target,
@@ -115,16 +123,29 @@ pub(super) async fn run(
     if let Some(earliest) = earliest(&lineages, &recovery) {
         ui.note(&format!("  earliest that can come back: {earliest}"));
     }
+    tell_outlook(&stores, &recovery.found.plan.base.manifest, ui).await;
     let snapshots: Api<Snapshot> = Api::namespaced(session.client.clone(), namespace);
     let base = &recovery.found.plan.base.snapshot;
     let is_known = snapshots.get_opt(base).await;
     let is_known = is_known
         .map_err(|error| session.fail(error, None))?
         .is_some();
-    let manifest = manifest(&arguments, &spec, &storage, base, is_known);
+    let text = database(&arguments, &spec, &storage, base, is_known);
     ui.note("this makes a database of it (kubedb create -f):");
-    ui.block(&manifest);
+    ui.block(&text);
     Ok(())
+}
+
+/// How much there is to fetch, and how fast that goes from here. A plan is none the worse without.
+async fn tell_outlook(stores: &[Store], key: &str, ui: &Ui) {
+    let mut reason = format!("{key} is gone");
+    for store in stores {
+        match outlook::tell(store, key, Place::Elsewhere, ui).await {
+            Ok(()) => return ui.note(&format!("  {}", outlook::REPLAY)),
+            Err(error) => reason = error.to_string(),
+        }
+    }
+    ui.note(&format!("  how long that takes is not known: {reason}"));
 }
 
 /// The spec of a database that runs, or that was paused, and how far its archive is known to go.
@@ -166,7 +187,7 @@ fn archive_of(
     })
 }
 
-async fn open(
+pub(super) async fn open(
     session: &Session,
     namespace: &str,
     storage: &SnapshotStorage,
@@ -224,7 +245,7 @@ fn earliest(lineages: &BTreeMap<String, Lineage>, recovery: &Recovery) -> Option
 }
 
 /// A database like the old one, made of what was planned.
-fn manifest(
+fn database(
     arguments: &PlanArgs,
     spec: &PostgresSpec,
     storage: &SnapshotStorage,

@@ -1,4 +1,4 @@
-//! `kubedb snapshot`: which Snapshots stay, and why.
+//! `kubedb snapshot`: which Snapshots stay, and why; and one as PostgreSQL's own tools know it.
 
 use clap::{Args, Subcommand};
 use kube::{
@@ -11,7 +11,10 @@ use kubedb_operator::{as_read, retention::verdicts};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::selection::{self, NamespaceArgs};
+use super::{
+    export,
+    selection::{self, NamespaceArgs},
+};
 use crate::{
     client::{
         ServerArgs, Session,
@@ -26,7 +29,8 @@ const EXAMPLES: &str = "\
 Examples:
   kubedb snapshot retention scheduled-pg -n demo --dry-run
   kubedb snapshot retention scheduled-pg -n demo --keep-daily 7 --keep-weekly 4 --dry-run
-  kubedb snapshot pin scheduled-pg-20180208-105341 -n demo";
+  kubedb snapshot pin scheduled-pg-20180208-105341 -n demo
+  kubedb snapshot export scheduled-pg-20180208-105341 -n demo --to /tmp/base";
 
 const RETENTION_EXAMPLES: &str = "\
 The rules are those of spec.backupSchedule.retention, by which the operator deletes too. With rules on the command line
@@ -54,6 +58,9 @@ enum SnapshotCommand {
     /// Keep a Snapshot whatever retention says
     #[command(after_help = "Examples:\n  kubedb snapshot pin scheduled-pg-20180208-105341 -n demo")]
     Pin(PinArgs),
+    /// Write a Snapshot as a base backup that pg_verifybackup accepts
+    #[command(after_help = export::EXAMPLES)]
+    Export(export::ExportArgs),
     /// Leave a Snapshot to retention again
     #[command(
         after_help = "Examples:\n  kubedb snapshot unpin scheduled-pg-20180208-105341 -n demo"
@@ -142,6 +149,7 @@ pub(super) async fn run(
 ) -> Result<(), CommandError> {
     match arguments.command {
         SnapshotCommand::Retention(arguments) => retention(arguments, server, ui).await,
+        SnapshotCommand::Export(arguments) => export::run(arguments, server, ui).await,
         SnapshotCommand::Pin(arguments) => pin(arguments, true, server, ui).await,
         SnapshotCommand::Unpin(arguments) => pin(arguments, false, server, ui).await,
     }

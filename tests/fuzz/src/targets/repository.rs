@@ -117,11 +117,13 @@ pub(super) fn map_seeds() -> Vec<Vec<u8>> {
         blake3: "00".repeat(32),
         from: 0,
         of: None,
+        part: None,
     };
     let part = Unit {
         at: 8_192,
         from: 16_384,
         of: Some(32_768),
+        part: Some("11".repeat(32)),
         ..unit.clone()
     };
     let file = |path: &str, is_folder: bool, units: Vec<Unit>| FileEntry {

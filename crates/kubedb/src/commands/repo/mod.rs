@@ -2,11 +2,15 @@
 
 pub(super) mod address;
 mod check;
+pub(super) mod export;
 mod list;
+pub(super) mod outlook;
+mod prune;
 pub(super) mod recover;
-mod restore;
+pub(super) mod restore;
 mod rotate;
 pub(super) mod target;
+mod writing;
 
 use clap::{Args, Subcommand};
 use kubedb_engine::{
@@ -30,6 +34,8 @@ Examples:
   kubedb repo restore gs://kubedb scheduled-pg-20180208-105341 --to /var/lib/postgresql/rescued
   kubedb repo restore gs://kubedb wal-postgres --target-time 2026-11-26T14:05:00Z --to /tmp/db
   kubedb repo restore gs://kubedb snap --to /tmp/db --identity backup-identity.txt
+  kubedb repo export s3://backups instant-snapshot --to /tmp/base
+  kubedb repo prune s3://backups/production
   kubedb repo stats /backups";
 
 /// What `repo` was told.
@@ -50,6 +56,10 @@ enum RepoCommand {
     Restore(restore::RestoreArgs),
     /// Wrap the keys of a database for other recipients; no data is read or written
     RotateKey(rotate::RotateArgs),
+    /// Write a Snapshot as a base backup that pg_verifybackup accepts
+    Export(export::ExportArgs),
+    /// Delete what no Snapshot needs, such as what attempts that died have left
+    Prune(prune::PruneArgs),
     /// Say how much each database takes of a bucket
     Stats(list::StatsArgs),
 }
@@ -60,6 +70,8 @@ pub(super) async fn run(arguments: RepoArgs, ui: &Ui) -> Result<(), CommandError
         RepoCommand::Check(arguments) => check::run(arguments, ui).await,
         RepoCommand::Restore(arguments) => restore::run(arguments, ui).await,
         RepoCommand::RotateKey(arguments) => rotate::run(arguments, ui).await,
+        RepoCommand::Export(arguments) => export::run(arguments, ui).await,
+        RepoCommand::Prune(arguments) => prune::run(arguments, ui).await,
         RepoCommand::Stats(arguments) => list::stats(arguments, ui).await,
     }
 }

@@ -33,6 +33,19 @@ pub(in crate::commands) struct TargetArgs {
     exclusive: bool,
 }
 
+/// Refuses what PostgreSQL of this version cannot aim at, before anything is written.
+pub(in crate::commands) fn check_version(
+    target: &Target,
+    version: &str,
+) -> Result<(), CommandError> {
+    match target.unknown_to(version) {
+        Some(why) => Err(CommandError::usage(format!(
+            "--target-lsn {why}: give --target-time, --target-xid or --target-name"
+        ))),
+        None => Ok(()),
+    }
+}
+
 impl TargetArgs {
     /// The same as a field of `init.snapshotSource`.
     pub(in crate::commands) fn field(&self) -> RecoveryTarget {
@@ -82,8 +95,14 @@ impl TargetArgs {
                 "--exclusive needs a target to end before, such as --target-xid".to_owned(),
             ));
         }
-        let read = fields.read();
-        read.map(Some)
-            .map_err(|error| CommandError::usage(format!("--target-{error}")))
+        let target = fields
+            .read()
+            .map_err(|error| CommandError::usage(format!("--target-{error}")))?;
+        if self.exclusive && !target.can_exclude() {
+            return Err(CommandError::usage(format!(
+                "--exclusive says nothing beside {target}: only a time, an LSN or a transaction can be left out"
+            )));
+        }
+        Ok(Some(target))
     }
 }
