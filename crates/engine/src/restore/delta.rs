@@ -347,6 +347,7 @@ mod tests {
             parts: vec![part(2, 3, 4), part(0, 6, 2), part(0, 1, 2), part(3, 0, 1)],
         };
         let fetch = Fetch {
+            pack: None,
             key: String::new(),
             start: 0,
             end: 1,

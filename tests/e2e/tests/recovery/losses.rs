@@ -155,8 +155,7 @@ fn what_was_committed_behind_the_last_whole_segment_outlives_the_machine() {
         signal(world.postmaster("src", 0).unwrap(), 9);
         world.sql_becomes("src", ROWS, "1 2");
         // PostgreSQL ends a segment when its time has come, which may be just now.
-        let mut steps = 3..=9;
-        while let Some(step) = steps.next() {
+        for step in 3..=9 {
             source.step(step);
             source.covered(&source.now());
             if !source.begun().is_empty() {
