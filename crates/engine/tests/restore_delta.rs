@@ -13,6 +13,7 @@ use std::{
 
 use kubedb_engine::{
     backup::{BackupOutcome, BackupProgress},
+    encryption::{Keys, new_identity},
     restore::{self, Ground, RestoreError, RestoreRequest, Spared, Terms},
     store::Store,
 };
@@ -208,9 +209,20 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::with_store(|store| store).await
+    }
+
+    /// One whose Snapshots are encrypted.
+    async fn sealed() -> Self {
+        let identity = new_identity().unwrap();
+        let keys = Keys::writing(vec![identity], Vec::new()).unwrap();
+        Self::with_store(|store| store.with_keys(keys)).await
+    }
+
+    async fn with_store(kind: impl FnOnce(Store) -> Store) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let store = local(&folder.path().join("bucket"));
+        let store = kind(local(&folder.path().join("bucket")));
         let server = Server::create(Version::New, "scram-sha-256").await;
         let space = server.folder().join("space");
         fs::create_dir(&space).unwrap();
@@ -327,7 +339,15 @@ async fn t19_t20_what_was_spoilt_comes_out_as_a_whole_restore_does() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_an_unchanged_folder_next_to_nothing_is_fetched() {
-    let world = World::new().await;
+    next_to_nothing(World::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_an_unchanged_folder_next_to_nothing_is_decrypted() {
+    next_to_nothing(World::sealed().await).await;
+}
+
+async fn next_to_nothing(world: World) {
     for number in 0..2 {
         let root = world.whole(number);
         let before = tree(&root);

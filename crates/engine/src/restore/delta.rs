@@ -96,8 +96,8 @@ impl Restore {
     async fn mend(self: Arc<Self>, number: usize, fresh: Arc<[bool]>) -> Result<(), RestoreError> {
         let this = self.clone();
         let differing = blocking(move || this.compare(&this.plan.fetches[number], &fresh)).await?;
-        let key = &self.plan.fetches[number].key;
-        for fetch in ranges(key, differing.into_iter()) {
+        let Fetch { key, pack, .. } = &self.plan.fetches[number];
+        for fetch in ranges(key, pack.clone(), differing.into_iter()) {
             let (this, fetch) = (self.clone(), Arc::new(fetch));
             let wanted = fetch.clone();
             let work = move |bytes: &Bytes| this.site.write(&this.plan.files, &fetch, bytes);

@@ -53,7 +53,7 @@ pub(super) struct Fetch {
     pub(super) end: u64,
     pub(super) frames: Vec<Frame>,
     /// What opens what lies in the pack, where it is encrypted.
-    pub(super) pack: Option<PackKey>,
+    pub(super) pack: Option<Arc<PackKey>>,
 }
 
 /// Something that was stored, and where parts of it go.
@@ -296,12 +296,10 @@ impl Reader<'_> {
         let mut fetches = Vec::new();
         for (pack, frames) in by_pack {
             let name = &self.manifest.packs[pack].key;
-            for mut fetch in ranges(&self.folder.key(name), frames.into_values()) {
-                if let Some(key) = &self.data_key {
-                    fetch.pack = Some(key.pack(name).map_err(KeyError::from)?);
-                }
-                fetches.push(fetch);
-            }
+            let opened = self.data_key.as_ref().map(|key| key.pack(name));
+            let opened = opened.transpose().map_err(KeyError::from)?;
+            let key = self.folder.key(name);
+            fetches.extend(ranges(&key, opened.map(Arc::new), frames.into_values()));
         }
         Ok((files.into_iter().map(|(file, _)| file).collect(), fetches))
     }
@@ -351,8 +349,12 @@ fn add(frames: &mut BTreeMap<u64, Frame>, file: usize, mut unit: Unit) -> bool {
         && frame.blake3 == unit.blake3
 }
 
-/// Joins what lies one behind the other.
-pub(super) fn ranges(key: &str, frames: impl Iterator<Item = Frame>) -> Vec<Fetch> {
+/// Joins what lies one behind the other in a pack.
+pub(super) fn ranges(
+    key: &str,
+    pack: Option<Arc<PackKey>>,
+    frames: impl Iterator<Item = Frame>,
+) -> Vec<Fetch> {
     let mut fetches: Vec<Fetch> = Vec::new();
     for frame in frames {
         let end = frame.offset + frame.stored;
@@ -369,7 +371,7 @@ pub(super) fn ranges(key: &str, frames: impl Iterator<Item = Frame>) -> Vec<Fetc
                 start: frame.offset,
                 end,
                 frames: vec![frame],
-                pack: None,
+                pack: pack.clone(),
             }),
         }
     }
@@ -405,7 +407,7 @@ mod tests {
             let frames = frames
                 .iter()
                 .map(|(offset, stored)| frame(*offset, *stored));
-            let fetches = ranges("key", frames);
+            let fetches = ranges("key", None, frames);
             let told = fetches.iter().map(|f| (f.start, f.end, f.frames.len()));
             told.collect()
         };
