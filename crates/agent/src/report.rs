@@ -41,7 +41,9 @@ impl Reporter {
                     // A change of phase or readiness is what people wait for.
                     || (sent.phase, sent.ready) != (status.phase, status.ready)
             }
-            _ => true,
+            // The last one was not taken.
+            (None, Some(at)) => now.duration_since(at) >= PAUSE,
+            (_, None) => true,
         };
         if !is_due {
             return;

@@ -23,6 +23,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::{
     coverage::{Coverage, Look},
     room::Growth,
+    silence::Silence,
     tail::TailError,
 };
 use crate::backup::line;
@@ -39,6 +40,8 @@ const PUSH_LIMIT: Duration = Duration::from_secs(90);
 const LIST_EVERY: Duration = Duration::from_secs(5);
 /// WAL that no Snapshot needs any more is looked for this often, and when the earliest Snapshot has changed.
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+/// Why nothing is stored that waits, where PostgreSQL asks for nothing: its archiver has ended, or cannot run our command.
+const SILENT: &str = "PostgreSQL does not ask for what waits to be archived; its log says why";
 /// Bytes of the header of a segment.
 const HEADER_BYTES: u64 = 40;
 /// Histories that are looked for at the start.
@@ -91,6 +94,7 @@ struct State {
     /// Segments of which pieces are stored.
     tails: BTreeSet<Segment>,
     growth: Growth,
+    silence: Silence,
     /// Why the segment in work is not stored; told once.
     behind: Option<String>,
 }
@@ -141,6 +145,7 @@ impl Archiver {
         let Some(kind) = WalFile::read(name, self.to.segment_bytes) else {
             return Err(format!("{name:?} is no file of WAL"));
         };
+        self.state().silence.end();
         let stored = self.begin(name);
         self.begin_next(name);
         let outcome = tokio::time::timeout(PUSH_LIMIT, stored).await;
@@ -239,6 +244,10 @@ impl Archiver {
                     .is_ok()
         });
         state.told.waiting_segments = i32::try_from(ready.len()).unwrap_or(i32::MAX);
+        let (is_waiting, now) = (!ready.is_empty(), Timestamp::now());
+        if let Some(since) = state.silence.look(is_waiting, now) {
+            state.fail(since, SILENT);
+        }
         state.waiting = ready.into();
         state.listed = Some(Instant::now());
     }

@@ -6,6 +6,7 @@ pub mod client;
 mod coverage;
 mod listener;
 mod room;
+mod silence;
 mod source;
 mod tail;
 

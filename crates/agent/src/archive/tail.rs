@@ -22,7 +22,11 @@ use crate::{
 
 /// With more whole segments than these on their way, the segment in work would come too late to help, and only hold them up.
 const BACKLOG: usize = 2;
-/// Pauses between tries grow up to this, while the server or the store is away.
+/// Between two looks at a backlog, whose folder may be large.
+const LOOK_AT_BACKLOG: Duration = Duration::from_secs(5);
+/// A server that is away is asked again so soon: it costs nothing, and what it writes when it is back shall not wait.
+const RECONNECT: Duration = Duration::from_secs(1);
+/// Pauses between tries grow up to this, while the store is away.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// How to follow a primary.
@@ -48,12 +52,10 @@ impl Drop for Follower {
 impl Follower {
     pub(crate) fn start(archiver: Arc<Archiver>, following: Following) -> Self {
         Self(tokio::spawn(async move {
-            let mut pause = following.every();
             loop {
-                let Err(error) = watch(&archiver, &following, &mut pause).await;
+                let Err(error) = watch(&archiver, &following).await;
                 tracing::debug!(%error, "the segment in work is followed anew");
-                sleep(pause).await;
-                pause = (2 * pause).min(PAUSE_MAX);
+                sleep(RECONNECT).await;
             }
         }))
     }
@@ -119,15 +121,12 @@ fn next(
 }
 
 /// Follows by one session. A crash of the server ends the session, so whatever follows is another generation.
-async fn watch(
-    archiver: &Arc<Archiver>,
-    following: &Following,
-    pause: &mut Duration,
-) -> Result<Infallible, SqlError> {
+async fn watch(archiver: &Arc<Archiver>, following: &Following) -> Result<Infallible, SqlError> {
     let session = Session::connect(&following.server).await?;
     let mut begun: Option<Begun> = None;
     let mut timeline = None;
     let mut is_clean = false;
+    let mut pause = following.every();
     let mut looks = interval(following.every());
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -158,13 +157,16 @@ async fn watch(
             Step::Store(piece) => archiver.store_piece(piece, &mut begun).await,
         };
         match done {
-            Ok(()) => *pause = following.every(),
+            Ok(()) => pause = following.every(),
             Err(error) => {
                 archiver.tell_behind(&error);
-                sleep(*pause).await;
-                *pause = (2 * *pause).min(PAUSE_MAX);
+                sleep(pause).await;
+                pause = (2 * pause).min(PAUSE_MAX);
                 continue;
             }
+        }
+        if waiting > BACKLOG {
+            sleep(LOOK_AT_BACKLOG).await;
         }
         if waiting == 0 {
             if let Some(begun) = &begun {

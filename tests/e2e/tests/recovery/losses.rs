@@ -2,9 +2,7 @@
 
 use std::{os::unix::fs::MetadataExt as _, process::Command, time::Duration};
 
-use kubedb_e2e::{
-    instance::Instance, kubedb::binary, process::signal, wait::eventually, world::World,
-};
+use kubedb_e2e::{instance::Instance, process::signal, wait::eventually, world::World};
 use serde_json::Value;
 
 use crate::source::{ROWS, Source};
@@ -71,6 +69,18 @@ fn t19_a_recovery_that_is_killed_or_loses_its_store_begins_anew_and_comes_whole(
     assert!(!kept.exists());
 }
 
+/// Kills the server first, so that nobody starts again what dies with it.
+fn kill_everything(world: &mut World) {
+    let victims = [
+        world.agent("src", 0).unwrap(),
+        world.postmaster("src", 0).unwrap(),
+    ];
+    world.server.kill();
+    for victim in victims {
+        signal(victim, 9);
+    }
+}
+
 #[test]
 fn t04_a_server_that_starts_while_the_api_is_away_archives_nothing_into_nowhere() {
     let mut world = World::new();
@@ -82,14 +92,10 @@ fn t04_a_server_that_starts_while_the_api_is_away_archives_nothing_into_nowhere(
     let instance = Instance::of(&world, "src", 0);
     let config = world.agent_folder("src", 0).join("agent.json");
     let log = world.folder().join("lonely agent.log");
-    let victims = [
-        world.agent("src", 0).unwrap(),
-        world.postmaster("src", 0).unwrap(),
-    ];
-    world.server.kill();
-    for victim in victims {
-        signal(victim, 9);
-    }
+    // Where the server has put it: PostgreSQL's user need not reach the folder that it was built in.
+    let agent = world.agent("src", 0).unwrap();
+    let program = std::fs::read_link(format!("/proc/{agent}/exe")).unwrap();
+    kill_everything(&mut world);
     // As a kubelet restarts a container while no API server answers.
     let owner = std::fs::metadata(instance.data()).unwrap();
     let mut agent = Command::new("setpriv")
@@ -98,7 +104,7 @@ fn t04_a_server_that_starts_while_the_api_is_away_archives_nothing_into_nowhere(
             format!("--regid={}", owner.gid()),
         ])
         .arg("--clear-groups")
-        .arg(binary())
+        .arg(program)
         .args(["agent", "run", "--config"])
         .arg(config)
         .stderr(std::fs::File::create(&log).unwrap())
@@ -165,14 +171,7 @@ fn what_was_committed_behind_the_last_whole_segment_outlives_the_machine() {
         assert!(!source.begun().is_empty());
         (world.instance("src", 0), source.sql(ROWS))
     };
-    let victims = [
-        world.agent("src", 0).unwrap(),
-        world.postmaster("src", 0).unwrap(),
-    ];
-    world.server.kill();
-    for victim in victims {
-        signal(victim, 9);
-    }
+    kill_everything(&mut world);
     eventually("end of all", Duration::from_secs(30), || {
         let left = kubedb_e2e::world::processes(&["postgres", &folder.to_string_lossy()]);
         left.is_empty().then_some(()).ok_or(format!("{left:?}"))
