@@ -116,7 +116,12 @@ mod tests {
             .spawn()
             .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let found = server_of(&data).unwrap();
+        // While it is being started, it shows neither its name nor its folder.
+        let since = std::time::Instant::now();
+        let mut found = None;
+        while found.is_none() && since.elapsed() < std::time::Duration::from_secs(10) {
+            found = server_of(&data).unwrap();
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(found, Some(pid));
