@@ -7,6 +7,7 @@ mod faults;
 mod guide;
 mod pauses;
 mod pods;
+mod quickstart;
 mod standbys;
 mod steady;
 mod volumes;

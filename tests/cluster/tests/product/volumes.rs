@@ -173,3 +173,87 @@ fn a_volume_that_would_be_lost_with_its_pod_is_refused() {
         }
     });
 }
+
+#[test]
+fn a_full_volume_of_backups_is_told_and_room_is_all_it_takes() {
+    let Some(world) = World::begin() else { return };
+    let namespace = world.namespace("fullbackups");
+    let class = format!("backups-{}", std::process::id());
+    world.cluster.add_disk("node2", &class, 40 << 20).unwrap();
+    let mut local = claim(&world, &namespace);
+    local["persistentVolumeClaim"]["claimName"] = json!("small");
+    let small = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "small", "namespace": namespace },
+        "spec": { "accessModes": ["ReadWriteOnce"], "storageClassName": class, "resources": { "requests": { "storage": "40Mi" } } },
+    });
+    world.kubectl.apply(&[small]).unwrap();
+    world.create(&namespace, "pg", &json!({}));
+    world.wait_for(&namespace, "pg");
+    // What does not compress, so that a Snapshot of it has no room.
+    let noise = "create table noise as select string_agg(md5(random()::text), '') as text from generate_series(1, 1500000) n group by n % 1000";
+    world.answer(&namespace, "pg", noise);
+    let snapshot = json!({
+        "apiVersion": "kubedb.com/v1alpha1", "kind": "Snapshot", "metadata": { "name": "large", "namespace": namespace },
+        "spec": { "databaseName": "pg", "local": local },
+    });
+    world.kubectl.apply(&[snapshot]).unwrap();
+    let reason = eventually("a failed Snapshot", PATIENCE, || {
+        let found = world.get(&namespace, "snap", "large")?;
+        match found["status"]["phase"].as_str() {
+            Some("Failed") => Ok(found["status"]["reason"].to_string()),
+            other => Err(format!("{other:?} {}", found["status"]["reason"])),
+        }
+    });
+    assert!(reason.contains("no space is left"), "{reason}");
+    world.answer(&namespace, "pg", "drop table noise");
+    world.does(&["delete", "snap", "large", "-n", &namespace], "");
+    self::snapshot(&world, &namespace, "small", &local);
+}
+
+#[test]
+fn a_full_volume_of_a_database_is_told_and_room_is_all_it_takes() {
+    let Some(world) = World::begin() else { return };
+    let namespace = world.namespace("full");
+    let class = format!("full-{}", std::process::id());
+    world.cluster.add_disk("node3", &class, 160 << 20).unwrap();
+    let storage = json!({
+        "storageClassName": class, "accessModes": ["ReadWriteOnce"],
+        "resources": { "requests": { "storage": "160Mi" } },
+    });
+    world.create(&namespace, "pg", &json!({ "storage": storage }));
+    world.wait_for(&namespace, "pg");
+    world.answer(&namespace, "pg", "create table kept as select 42 as answer");
+    let within = |script: &str| {
+        let words = [
+            "-n", &namespace, "exec", "pg-0", "-c", "postgres", "--", "bash", "-c", script,
+        ];
+        world.kubectl.run(&words).map_err(|error| error.to_string())
+    };
+    // Until nothing more fits.
+    within("cat /dev/zero >/var/pv/filler 2>/dev/null || true").unwrap();
+    let host = format!("pg.{namespace}.svc");
+    let write = "create table if not exists large as select repeat('x', 900) as text from generate_series(1, 30000)";
+    let refused = world.sql(&namespace, "pg", &host, write).unwrap_err();
+    let mut told = refused.clone();
+    if !refused.contains("No space left on device") {
+        // WAL had no room either, which ends PostgreSQL: then the database says so.
+        told = eventually("a status that says why", PATIENCE, || {
+            let status = world.get(&namespace, "pg", "pg")?["status"].to_string();
+            if status.contains("No space left on device") {
+                Ok(status)
+            } else {
+                Err(status)
+            }
+        });
+    }
+    assert!(told.contains("No space left on device"), "{told}");
+    eventually("room", PATIENCE, || within("rm -f /var/pv/filler"));
+    world.wait_for(&namespace, "pg");
+    assert_eq!(
+        world.answer(&namespace, "pg", "select answer from kept"),
+        "42"
+    );
+    eventually("rows", PATIENCE, || {
+        world.sql(&namespace, "pg", &host, write)
+    });
+}
