@@ -300,6 +300,15 @@ impl Store {
             .map_err(|error| classify(self.named(key, false), error))
     }
 
+    /// Whether there is an object of this key.
+    pub async fn exists(&self, key: &str) -> Result<bool, StoreError> {
+        match self.size(key).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// All objects below a folder, sorted by key. A folder that does not exist is empty.
     pub async fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
         let mut all = Vec::new();
