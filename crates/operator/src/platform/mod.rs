@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::api::core::v1::PersistentVolumeClaimSpec;
-use kubedb_api::{agent_config::DataTask, pod_template::PodTemplateSpec};
+use kubedb_api::{agent_config::DataTask, pod_template::PodTemplateSpec, storage::LocalStorage};
 
 /// Which database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +45,8 @@ pub struct DesiredDatabase {
     pub config_maps: Vec<String>,
     /// Whether the database's Lease exists.
     pub has_lease: bool,
+    /// Volumes that its agents reach for now; where they cannot mount them, somebody serves them.
+    pub volumes: Vec<LocalStorage>,
     /// What its containers are made of.
     pub container: DesiredContainer,
 }

@@ -9,4 +9,5 @@ mod pauses;
 mod pods;
 mod standbys;
 mod steady;
+mod volumes;
 mod world;

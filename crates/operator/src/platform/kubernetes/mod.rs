@@ -5,6 +5,7 @@
 //! no request.
 
 mod apply;
+mod certificates;
 mod known;
 mod observe;
 mod pods;
@@ -22,6 +23,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream::BoxStream};
+use jiff::Timestamp;
 use kube::{Api, Client, core::DynamicObject};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
@@ -68,6 +70,8 @@ pub struct KubernetesPlatform {
     pods: Arc<Pods>,
     /// What each database was last applied with.
     expected: Arc<Mutex<BTreeMap<DatabaseKey, Expected>>>,
+    /// Until when the certificates of volumes are good, by the UID of their database.
+    certified: Arc<Mutex<BTreeMap<String, Timestamp>>>,
     changes: broadcast::Sender<DatabaseKey>,
 }
 
@@ -80,6 +84,7 @@ impl KubernetesPlatform {
             known: Arc::new(Known::default()),
             pods: Arc::new(Pods::default()),
             expected: Arc::default(),
+            certified: Arc::default(),
             client,
             options,
             changes,
@@ -170,6 +175,9 @@ impl Platform for KubernetesPlatform {
         if !desired.has_lease {
             self.make_lease(desired).await?;
         }
+        if !desired.volumes.is_empty() {
+            self.certify(desired, Timestamp::now()).await?;
+        }
         for (place, seen) in self.known.of(&desired.key) {
             let is_wanted = wanted.iter().any(|object| object.place == place);
             // Another database's, of the same name and before this one, goes with its owner.
@@ -178,7 +186,15 @@ impl Platform for KubernetesPlatform {
                     .await?;
             }
         }
-        Ok(())
+        render::unserved(desired).map_or(Ok(()), |reason| {
+            Err(PlatformError::Refuse {
+                action: format!(
+                    "serve a volume to {}/{}",
+                    desired.key.namespace, desired.key.name
+                ),
+                reason,
+            })
+        })
     }
 
     async fn observe(&self, key: &DatabaseKey) -> Result<Option<ObservedDatabase>, PlatformError> {

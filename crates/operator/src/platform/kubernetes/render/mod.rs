@@ -3,10 +3,12 @@
 mod access;
 mod network;
 pub(super) mod task;
+mod volume;
 mod workload;
 
 use std::{collections::BTreeMap, fmt};
 
+pub(super) use self::volume::unserved;
 use kube::core::{ApiResource, GroupVersionKind};
 use kubedb_api::labels;
 use serde::Serialize;
@@ -87,6 +89,7 @@ pub(super) fn objects(desired: &DesiredDatabase, options: &KubernetesOptions) ->
     let mut all = access::objects(desired);
     all.extend(network::objects(desired));
     all.push(workload::stateful_set(desired, options));
+    all.extend(volume::objects(desired, options));
     all
 }
 
@@ -183,6 +186,7 @@ pub(super) mod tests {
             secrets: vec![("demo".to_owned(), "pg-auth".to_owned())],
             config_maps: Vec::new(),
             has_lease: true,
+            volumes: Vec::new(),
             container: DesiredContainer {
                 image: "postgres:15".to_owned(),
                 user: 999,
