@@ -63,8 +63,10 @@ fn a_first_database_from_its_creation_to_its_end() {
     assert_eq!(row[..3], ["quick-postgres", "15", "Running"]);
     let told = world.does(&["describe", "pg", "-n", &namespace, "quick-postgres"], "");
     for words in [
-        "StatefulSet:",
-        "Service:",
+        "Endpoints:",
+        "refused while spec.doNotPause is true",
+        "Successfully created StatefulSet",
+        "Successfully created Service",
         "Database Secret:",
         "Successfully created Postgres",
     ] {

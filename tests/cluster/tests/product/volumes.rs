@@ -190,7 +190,7 @@ fn a_full_volume_of_backups_is_told_and_room_is_all_it_takes() {
     world.create(&namespace, "pg", &json!({}));
     world.wait_for(&namespace, "pg");
     // What does not compress, so that a Snapshot of it has no room.
-    let noise = "create table noise as select string_agg(md5(random()::text), '') as text from generate_series(1, 1500000) n group by n % 1000";
+    let noise = "create table noise as select string_agg(decode(md5(random()::text), 'hex'), '') as bytes from generate_series(1, 4000000) n group by n % 1000";
     world.answer(&namespace, "pg", noise);
     let snapshot = json!({
         "apiVersion": "kubedb.com/v1alpha1", "kind": "Snapshot", "metadata": { "name": "large", "namespace": namespace },
