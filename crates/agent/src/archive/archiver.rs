@@ -442,10 +442,11 @@ impl Archiver {
         if is_due {
             self.list(true);
         }
-        let state = self.state();
+        let mut state = self.state();
+        let disk_full_time = state.growth.full_time(|| free_bytes(&self.to.folder));
         ArchiveStatus {
             covered_time: state.coverage.time(),
-            disk_full_time: state.growth.full_time(|| free_bytes(&self.to.folder)),
+            disk_full_time,
             ..state.told.clone()
         }
     }

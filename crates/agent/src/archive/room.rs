@@ -9,12 +9,15 @@ const SETTLED: SignedDuration = SignedDuration::from_mins(1);
 const FAR: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// The moment is a guess, and told no closer than this.
 const STEP_SECONDS: i64 = 300;
+/// A guess that moves by less than this part of what is left is the same guess: each that is told is written by the agent and by the operator.
+const NEWS: u32 = 10;
 
 /// How the WAL has grown since archiving fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Growth {
     since: Option<(Timestamp, Lsn)>,
     now: Option<(Timestamp, Lsn)>,
+    told: Option<Timestamp>,
 }
 
 impl Growth {
@@ -29,7 +32,25 @@ impl Growth {
     }
 
     /// When the bytes that are free are full, if it goes on like that. They are asked for where that matters.
-    pub(crate) fn full_time(&self, free_bytes: impl FnOnce() -> Option<u64>) -> Option<Timestamp> {
+    pub(crate) fn full_time(
+        &mut self,
+        free_bytes: impl FnOnce() -> Option<u64>,
+    ) -> Option<Timestamp> {
+        let guess = self.guess(free_bytes);
+        let is_news = match (self.told, guess, self.now) {
+            (Some(told), Some(guess), Some((now, _))) => {
+                let left = guess.duration_since(now).unsigned_abs();
+                told.duration_since(guess).unsigned_abs() > left / NEWS
+            }
+            _ => true,
+        };
+        if is_news {
+            self.told = guess;
+        }
+        self.told
+    }
+
+    fn guess(&self, free_bytes: impl FnOnce() -> Option<u64>) -> Option<Timestamp> {
         let ((begun, from), (now, to)) = (self.since?, self.now?);
         let elapsed = now.duration_since(begun);
         let written = to.0.checked_sub(from.0).filter(|written| *written > 0)?;
@@ -56,6 +77,25 @@ mod tests {
 
     fn at(minutes: i64) -> Timestamp {
         Timestamp::from_second(1_795_000_200 + 60 * minutes).unwrap()
+    }
+
+    #[test]
+    fn a_guess_that_hardly_moves_is_told_once() {
+        let mut growth = Growth::default();
+        growth.note(true, at(0), Lsn(0));
+        growth.note(true, at(10), Lsn(100 * MB));
+        let first = growth.full_time(|| Some(6_000 * MB)).unwrap();
+        // Less is written by and by, so that the moment moves away: ten hours were left.
+        for minute in 11..15 {
+            growth.note(true, at(minute), Lsn(100 * MB));
+            assert_eq!(growth.full_time(|| Some(6_000 * MB)), Some(first));
+        }
+        growth.note(true, at(20), Lsn(100 * MB));
+        let later = growth.full_time(|| Some(6_000 * MB)).unwrap();
+        assert!(later > first, "{later}");
+        // What is nearer is told by smaller steps.
+        growth.note(true, at(21), Lsn(100 * MB));
+        assert!(growth.full_time(|| Some(100 * MB)).unwrap() < first);
     }
 
     #[test]
