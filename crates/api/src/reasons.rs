@@ -20,6 +20,9 @@ pub const CAN_START: &str = "CanStart";
 /// Condition of a Snapshot that was verified: True or False as proven, Unknown where it could not be looked at.
 pub const VERIFIED: &str = "Verified";
 
+/// Condition of a database with `spec.monitor`: its metrics can be scraped, and whoever scrapes them was told where.
+pub const MONITORED: &str = "Monitored";
+
 /// Condition of a Snapshot that is being deleted: whether its data is gone.
 pub const DATA_DELETED: &str = "DataDeleted";
 
@@ -79,6 +82,10 @@ pub mod event {
 
 /// Event texts.
 pub mod text {
+    /// Begins the message of `Failed` when the metrics cannot be scraped.
+    pub const MONITORING_FAILED: &str = "Failed to manage monitoring system. Reason: ";
+    /// Reason of that where there is no ServiceMonitor.
+    pub const NO_PROMETHEUS_OPERATOR: &str = "cluster does not support CoreOS Prometheus operator";
     /// With `Successful`.
     pub const CREATED_POSTGRES: &str = "Successfully created Postgres";
     /// With `Successful`.

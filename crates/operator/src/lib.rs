@@ -9,6 +9,7 @@ mod gate;
 mod guarded;
 pub mod health;
 pub mod leader;
+pub mod metrics;
 mod operator;
 pub mod platform;
 mod postgres;

@@ -16,6 +16,6 @@ pub use kubedb_stores::{left, process};
 pub mod stores {
     pub use kubedb_stores::{
         gcs::FakeGcs,
-        net::{free_port, get},
+        net::{cache, free_port, get},
     };
 }

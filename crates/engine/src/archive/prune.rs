@@ -1,8 +1,10 @@
 //! Deleting WAL that no Snapshot needs any more.
 
+use std::collections::BTreeSet;
+
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kubedb_core::{
-    archive::{WalFile, keep_from},
+    archive::{Segment, WalFile, keep_from},
     lsn::Lsn,
 };
 
@@ -25,6 +27,8 @@ pub struct Unneeded {
     pub bytes: u64,
     /// Bytes of what stays.
     pub kept_bytes: u64,
+    /// Whole segments that stay.
+    pub kept: BTreeSet<Segment>,
 }
 
 impl Archive {
@@ -41,6 +45,7 @@ impl Archive {
             keep: keep_from(begins, told),
             ..Unneeded::default()
         };
+        let tails = self.tails();
         let mut note = |listed: Listed| {
             let Some(file) = self.file_of(&listed.key) else {
                 return;
@@ -51,6 +56,11 @@ impl Archive {
                 unneeded.keys.push(listed.key);
             } else {
                 unneeded.kept_bytes += listed.bytes;
+                if let WalFile::Segment(segment) = file
+                    && !listed.key.starts_with(&tails)
+                {
+                    unneeded.kept.insert(segment);
+                }
             }
         };
         for folder in [self.wal_folder(), self.tails()] {

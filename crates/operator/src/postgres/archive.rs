@@ -83,8 +83,13 @@ pub(super) fn condition(
                 }
             }
             None => {
-                let message = "every change is stored as it is made";
-                ("True", "Archiving", message.to_owned())
+                let mut message = "every change is stored as it is made".to_owned();
+                if let Some(missing) = &archive.missing {
+                    message += &format!(
+                        "; older ones are missing from {missing} on, so that Snapshots of before cannot be replayed beyond it"
+                    );
+                }
+                ("True", "Archiving", message)
             }
         },
     };

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::certificates::Lifetimes;
 use self::keeper::{Keeper, Tls};
+use crate::metrics::Metrics;
 
 /// What to serve.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Options {
     pub lifetimes: Lifetimes,
     /// Between two looks at the Secret and the configurations.
     pub look_every: Duration,
+    /// Who counts the questions.
+    pub metrics: Metrics,
 }
 
 impl Options {
@@ -39,6 +42,7 @@ impl Options {
             namespace: namespace.into(),
             lifetimes: Lifetimes::default(),
             look_every: Duration::from_secs(15),
+            metrics: Metrics::default(),
         }
     }
 
@@ -114,6 +118,7 @@ pub async fn start(
     let (serve, ready) = watch::channel(None);
     let reviewer = Arc::new(review::Reviewer {
         client: client.clone(),
+        metrics: options.metrics.clone(),
     });
     let keeper = Keeper {
         client,

@@ -6,6 +6,7 @@
 
 mod apply;
 mod known;
+mod monitors;
 mod observe;
 mod pods;
 mod refusals;
@@ -23,11 +24,11 @@ use std::{
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream::BoxStream};
 use kube::{Api, Client, core::DynamicObject};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch::Sender};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
 
-use self::{known::Known, pods::Pods, render::Kind};
+use self::{known::Known, monitors::Support, pods::Pods, render::Kind};
 use super::{DatabaseKey, DesiredDatabase, ObservedDatabase, Platform, PlatformError, TaskState};
 use kubedb_api::agent_config::DataTask;
 
@@ -59,6 +60,9 @@ struct Expected {
     nudged: Option<Instant>,
 }
 
+/// Why databases are not scraped, of those that shall be.
+type Unscraped = BTreeMap<DatabaseKey, String>;
+
 /// Databases as StatefulSets.
 #[derive(Clone)]
 pub struct KubernetesPlatform {
@@ -69,6 +73,9 @@ pub struct KubernetesPlatform {
     /// What each database was last applied with.
     expected: Arc<Mutex<BTreeMap<DatabaseKey, Expected>>>,
     changes: broadcast::Sender<DatabaseKey>,
+    /// Whether there are ServiceMonitors.
+    support: Arc<Sender<Support>>,
+    unscraped: Arc<Mutex<Unscraped>>,
 }
 
 impl KubernetesPlatform {
@@ -83,6 +90,8 @@ impl KubernetesPlatform {
             client,
             options,
             changes,
+            support: Arc::new(Sender::new(Support::Unknown)),
+            unscraped: Arc::default(),
         };
         watch::start(&platform, &shutdown);
         platform
@@ -100,6 +109,32 @@ impl KubernetesPlatform {
     fn expected(&self, key: &DatabaseKey) -> Option<Expected> {
         let all = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(key).copied()
+    }
+
+    fn all_expected(&self) -> Vec<DatabaseKey> {
+        let all = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        all.keys().cloned().collect()
+    }
+
+    /// Notes why a database is not scraped, and whether that is news.
+    fn change_monitor(&self, key: &DatabaseKey, refusal: Option<String>) -> bool {
+        let mut all = self
+            .unscraped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = match &refusal {
+            Some(refusal) => all.insert(key.clone(), refusal.clone()),
+            None => all.remove(key),
+        };
+        before != refusal
+    }
+
+    fn monitor_refusal(&self, key: &DatabaseKey) -> Option<String> {
+        let all = self
+            .unscraped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.get(key).cloned()
     }
 
     fn api(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
@@ -164,7 +199,8 @@ impl Platform for KubernetesPlatform {
         self.caches().await?;
         let wanted = render::objects(desired, &self.options);
         self.expects(&desired.key, Some(desired.replicas));
-        for object in &wanted {
+        let is_monitor = |object: &&render::Object| object.place.kind == Kind::ServiceMonitor;
+        for object in wanted.iter().filter(|object| !is_monitor(object)) {
             self.apply_one(desired, object).await?;
         }
         if !desired.has_lease {
@@ -178,7 +214,8 @@ impl Platform for KubernetesPlatform {
                     .await?;
             }
         }
-        Ok(())
+        let monitor = wanted.iter().find(is_monitor);
+        self.apply_monitor(desired, monitor).await
     }
 
     async fn observe(&self, key: &DatabaseKey) -> Result<Option<ObservedDatabase>, PlatformError> {
@@ -198,6 +235,7 @@ impl Platform for KubernetesPlatform {
             primary_endpoint: Some(host(key.name.clone())),
             standbys_endpoint: Some(host(render::replicas_service(&key.name))),
             refusal,
+            monitor_refusal: self.monitor_refusal(key),
             // The agents know which build the image holds.
             postgres_version: None,
             instances,
@@ -212,7 +250,13 @@ impl Platform for KubernetesPlatform {
 
     async fn remove(&self, key: &DatabaseKey) -> Result<bool, PlatformError> {
         self.caches().await?;
+        // Without its kind a ServiceMonitor cannot be there; as long as nobody knows, it could be left behind.
+        let known = tokio::time::timeout(CACHES_LIMIT, self.monitors_known());
+        known
+            .await
+            .map_err(|late| act("look for ServiceMonitors", late))?;
         self.expects(key, None);
+        self.change_monitor(key, None);
         // What the agents need to stop well goes with the database itself; what lies in other namespaces has no owner to go with.
         for (place, seen) in self.known.of(key) {
             let is_workload = place.kind == Kind::StatefulSet;
