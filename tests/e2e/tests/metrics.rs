@@ -470,6 +470,8 @@ fn a_postgresql_that_hangs_is_told_in_time_and_the_port_follows_the_database() {
     let postmaster = world.postmaster("pg", 0).unwrap();
     let agent = world.agent("pg", 0);
     signal(postmaster, STOP);
+    // What was told a moment ago is told again for a second.
+    becomes(port, "pg_up", "", 8, |up| up == 0.0);
     let began = Instant::now();
     let askers: Vec<_> = (0..8)
         .map(|_| std::thread::spawn(move || scrape_at(port, "/metrics")))
@@ -586,7 +588,7 @@ fn a_real_prometheus_finds_all_databases_and_evaluates_the_rules() {
         .canonicalize()
         .unwrap();
     let configuration = format!(
-        "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{}]\nscrape_configs:\n\
+        "global: {{scrape_interval: 5s, scrape_timeout: 5s, evaluation_interval: 1s}}\nrule_files: [{}]\nscrape_configs:\n\
          - job_name: kubedb\n  honor_labels: true\n  static_configs: [{{targets: ['127.0.0.1:{server}']}}]\n\
          - job_name: databases\n  honor_labels: true\n  http_sd_configs: [{{url: 'http://127.0.0.1:{server}/targets', refresh_interval: 1s}}]\n",
         rules.display()

@@ -10,7 +10,10 @@ use tokio::{
 };
 use tokio_postgres::{Client, Config, NoTls, Row, types::Type};
 
-use super::families::{COLLECTED, POSTGRES, SCRAPE_DURATION, SETTING, UP};
+use super::{
+    families::{COLLECTED, SCRAPE_DURATION},
+    postgres::{POSTGRES, SETTING, UP},
+};
 use crate::sql::MONITOR_ROLE;
 
 /// A local server takes a connection at once, or it is not well.
@@ -139,8 +142,11 @@ fn tell(name: &str, row: &Row, found: &mut Exposition) {
         };
         let later = format!("{}_total", column.name());
         for name in [column.name(), later.as_str()] {
-            if let Some(family) = family(name).filter(|family| family.labels.len() == labels.len())
-            {
+            let Some(family) = family(name) else {
+                continue;
+            };
+            debug_assert_eq!(family.labels.len(), labels.len(), "labels of {name}");
+            if family.labels.len() == labels.len() {
                 found.add(family, &labels, value);
             }
         }

@@ -5,6 +5,7 @@ mod collect;
 pub mod families;
 pub(crate) mod listen;
 mod own;
+pub mod postgres;
 mod volume;
 
 use std::{sync::Arc, time::Duration};

@@ -34,6 +34,7 @@ impl PgDialect {
     #[must_use]
     pub fn statistics(self) -> Vec<Statistics> {
         let mut all = vec![
+            statistics("version", version()),
             statistics("postmaster", postmaster()),
             statistics("replication", self.replication()),
             statistics("archiver", archiver()),
@@ -188,9 +189,13 @@ fn statistics(name: &'static str, query: String) -> Statistics {
     Statistics { name, query }
 }
 
+fn version() -> String {
+    "SELECT version() AS version, current_setting('server_version') AS short_version, 1::float8 AS pg_static"
+        .to_owned()
+}
+
 fn postmaster() -> String {
-    "SELECT version() AS version, current_setting('server_version') AS short_version, 1::float8 AS pg_static, \
-     EXTRACT(EPOCH FROM pg_postmaster_start_time())::float8 AS pg_postmaster_start_time_seconds"
+    "SELECT EXTRACT(EPOCH FROM pg_postmaster_start_time())::float8 AS pg_postmaster_start_time_seconds"
         .to_owned()
 }
 
@@ -315,6 +320,7 @@ mod tests {
         for version in ["9.6", "18"] {
             for statistics in PgDialect::of(version).unwrap().statistics() {
                 let one_row = [
+                    "version",
                     "postmaster",
                     "replication",
                     "archiver",

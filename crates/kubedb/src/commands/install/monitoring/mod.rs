@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kubedb_agent::metrics::families as agent;
+use kubedb_agent::metrics::{families as agent, postgres};
 use kubedb_core::metrics::{Family, Kind};
 use kubedb_operator::metrics::families as operator;
 use serde_json::{Value, json};
@@ -59,7 +59,7 @@ fn sections() -> [(&'static str, &'static str, &'static [&'static Family]); 4] {
         (
             "PostgreSQL, told by the agent of its instance",
             "Under the names of postgres_exporter, so that its dashboards work. Labels have the names of databases, of which the 200 oldest are told.",
-            agent::POSTGRES,
+            postgres::POSTGRES,
         ),
         ("The operator, and `kubedb server`", "", operator::FAMILIES),
     ]
