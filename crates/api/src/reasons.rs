@@ -66,6 +66,8 @@ pub mod event {
     pub const ARCHIVE_FAILING: &str = "ArchiveFailing";
     /// WAL that cannot be archived fills the disk within the hour.
     pub const DISK_FILLING: &str = "DiskFilling";
+    /// An archive lacks WAL that later WAL builds on.
+    pub const ARCHIVE_GAP: &str = "ArchiveGap";
     /// It can again.
     pub const ARCHIVE_RECOVERED: &str = "ArchiveRecovered";
     /// A database is wiped out, and its archive stays.

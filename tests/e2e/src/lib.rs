@@ -6,6 +6,7 @@ pub mod disk;
 pub mod instance;
 pub mod kubedb;
 pub mod machine;
+pub mod metrics;
 pub mod slow;
 pub mod wait;
 pub mod world;

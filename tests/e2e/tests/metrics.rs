@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -12,6 +12,7 @@ use std::{
 
 use kubedb_e2e::{
     kubedb::scratch,
+    metrics::{Told, one, port_of, scrape_at, unanswered},
     process::{Running, signal},
     stores::{cache, free_port, get},
     wait::eventually,
@@ -37,36 +38,8 @@ fn measured() -> (World, u16) {
     (world, port)
 }
 
-/// What is told: a line's beginning and its number.
-type Told = BTreeMap<String, f64>;
-
-fn scrape_at(port: u16, path: &str) -> Result<(String, Told), String> {
-    let reply = get(port, path).ok_or("no answer")?;
-    let (head, text) = reply.split_once("\r\n\r\n").ok_or("no end of the head")?;
-    if !head.contains(" 200 ") {
-        return Err(head.to_owned());
-    }
-    assert!(
-        head.to_lowercase().contains("text/plain; version=0.0.4"),
-        "{head}"
-    );
-    let mut told = Told::new();
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let (name, value) = line.rsplit_once(' ').unwrap();
-        let twice = told.insert(name.to_owned(), value.parse().unwrap());
-        assert_eq!(twice, None, "{line}");
-    }
-    Ok((text.to_owned(), told))
-}
-
 fn scrape(port: u16) -> Told {
     scrape_at(port, "/metrics").unwrap().1
-}
-
-/// The only number that is told under a name, and with this in its labels.
-fn one(told: &Told, name: &str, labels: &str) -> Option<f64> {
-    let is_it = |key: &&String| key.split('{').next() == Some(name) && key.contains(labels);
-    told.keys().find(is_it).map(|key| told[key])
 }
 
 fn becomes(port: u16, name: &str, labels: &str, within: u64, is: impl Fn(f64) -> bool) -> f64 {
@@ -77,18 +50,6 @@ fn becomes(port: u16, name: &str, labels: &str, within: u64, is: impl Fn(f64) ->
         found
             .filter(|found| is(*found))
             .ok_or_else(|| format!("{found:?}"))
-    })
-}
-
-/// Port at which an instance says that it answers.
-fn port_of(world: &World, database: &str, ordinal: u32) -> u16 {
-    let instance = format!("{database}-{ordinal}");
-    eventually("where it answers", Duration::from_secs(120), || {
-        let object = world.server.object("pg", database, "demo")?;
-        let metrics = &object["status"]["instances"][&instance]["metrics"];
-        let endpoint = metrics["endpoint"].as_str();
-        let port = endpoint.and_then(|endpoint| endpoint.strip_prefix("127.0.0.1:")?.parse().ok());
-        port.ok_or_else(|| object["status"].to_string())
     })
 }
 
@@ -182,14 +143,7 @@ fn databases_of_the_first_and_of_a_later_major_are_told_of() {
         );
         let (text, told) = scrape_at(port, "/metrics").unwrap();
         is_read(&text);
-        let unanswered: Vec<&String> = told
-            .iter()
-            .filter(|(name, value)| {
-                name.starts_with("kubedb_scrape_collector_success") && **value != 1.0
-            })
-            .map(|(name, _)| name)
-            .collect();
-        assert!(unanswered.is_empty(), "{unanswered:?}");
+        assert!(unanswered(&told).is_empty(), "{text}");
         for (name, labels) in [
             ("pg_static", format!("short_version=\"{dates}")),
             ("kubedb_instance_role", "role=\"primary\"".to_owned()),
@@ -216,7 +170,7 @@ fn databases_of_the_first_and_of_a_later_major_are_told_of() {
                 "pg_stat_activity_count",
                 "datname=\"postgres\",state=\"idle\"",
             ),
-            ("pg_stat_bgwriter_buffers_alloc_total", ""),
+            ("pg_stat_bgwriter_stats_reset_total", ""),
             (
                 "pg_database_wraparound_age_datfrozenxid_seconds",
                 "datname=\"postgres\"",

@@ -351,13 +351,13 @@ async fn update_status(
             publish(&operator.client, postgres, &note, now).await;
         }
     }
-    for note in [
+    let notes = [
         archive::note(postgres, &status),
+        archive::gap(postgres, &status),
         monitor::note(postgres, &status),
-    ] {
-        if let Some(note) = note {
-            publish(&operator.client, postgres, &note, now).await;
-        }
+    ];
+    for note in notes.into_iter().flatten() {
+        publish(&operator.client, postgres, &note, now).await;
     }
     let patch = changes(known, &status, plan);
     if patch.is_empty() {
