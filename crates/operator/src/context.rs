@@ -1,8 +1,8 @@
 //! How the controllers are run.
 
-use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, future::BoxFuture};
 use kube::{
     Api, Client, ResourceExt as _,
     core::NamespaceResourceScope,
@@ -164,7 +164,7 @@ pub async fn run_with(mut context: Context, limits: Limits, shutdown: Cancellati
 fn measured<K, F>(
     controller: &'static str,
     mut reconcile: impl FnMut(Arc<K>, Arc<Operator>) -> F,
-) -> impl FnMut(Arc<K>, Arc<Operator>) -> Pin<Box<dyn Future<Output = F::Output> + Send>>
+) -> impl FnMut(Arc<K>, Arc<Operator>) -> BoxFuture<'static, F::Output>
 where
     F: Future<Output = Result<Action, ReconcileError>> + Send + 'static,
 {

@@ -533,7 +533,7 @@ fn a_real_prometheus_finds_all_databases_and_evaluates_the_rules() {
     world.create(&postgres("old", "9.6", 1, BUILTIN));
     for database in ["old", "pg"] {
         world.status("pg", database, "Running", 180);
-        port_of(&world, database, 0);
+        let _ = port_of(&world, database, 0);
     }
     let folder = world.folder().join("prometheus");
     fs::create_dir(&folder).unwrap();

@@ -86,7 +86,7 @@ fn is_value(text: &str) -> bool {
 /// The same, perhaps behind a domain.
 fn is_key(text: &str) -> bool {
     let (domain, name) = text.rsplit_once('/').unwrap_or(("", text));
-    let is_domain = domain.is_empty() == !text.contains('/') && super::is_plain_or_empty(domain);
+    let is_domain = domain.is_empty() != text.contains('/') && super::is_plain_or_empty(domain);
     is_domain && !name.is_empty() && is_value(name)
 }
 

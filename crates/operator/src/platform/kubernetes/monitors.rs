@@ -1,6 +1,6 @@
 //! ServiceMonitors: a kind that a cluster may not have, or that this operator may not touch. Neither keeps a database from running, so what is wrong with one is told beside.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures::StreamExt as _;
 use kube::{
@@ -21,6 +21,9 @@ use crate::platform::{DatabaseKey, DesiredDatabase, PlatformError};
 /// Between two looks whether the cluster has got the kind.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
+/// The same where the API did not say.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// Whether there are ServiceMonitors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Support {
@@ -39,13 +42,21 @@ pub(super) async fn follow(platform: KubernetesPlatform) {
         match is_there(&platform).await {
             Ok(true) => {
                 let why = objects(&platform).await;
+                // What cannot be seen any more is not there to be deleted.
+                platform
+                    .known
+                    .relisted(Kind::ServiceMonitor, &BTreeSet::new());
                 platform.support(Support::Absent(why));
             }
             Ok(false) => {
                 let why = text::NO_PROMETHEUS_OPERATOR.to_owned();
                 platform.support(Support::Absent(why));
             }
-            Err(error) => tracing::warn!(%error, "nobody knows whether there are ServiceMonitors"),
+            Err(error) => {
+                tracing::warn!(%error, "nobody knows whether there are ServiceMonitors");
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
