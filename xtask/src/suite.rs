@@ -22,6 +22,8 @@ pub(crate) struct Suite {
     /// What cargo calls it.
     name: String,
     program: PathBuf,
+    /// What the names of its tests must hold to be run; all are when there is nothing.
+    only: &'static [&'static str],
 }
 
 /// Builds the tests of the crates that `selection` names, in cargo's words.
@@ -69,6 +71,7 @@ fn suite(made: &Value) -> Option<Suite> {
             .to_owned(),
         name: made["target"]["name"].as_str()?.to_owned(),
         program: program.into(),
+        only: &[],
     })
 }
 
@@ -76,6 +79,16 @@ impl Suite {
     /// Whether it is one of these, named as `kills`.
     pub(crate) fn is_one_of(&self, names: &[&str]) -> bool {
         names.contains(&self.name.as_str())
+    }
+
+    /// Those of its tests whose names hold one of these.
+    pub(crate) fn part(&self, only: &'static [&'static str]) -> Self {
+        Self {
+            folder: self.folder.clone(),
+            name: self.name.clone(),
+            program: self.program.clone(),
+            only,
+        }
     }
 
     fn named(&self) -> String {
@@ -87,6 +100,7 @@ impl Suite {
         let folder = tools::workspace().join(&self.folder);
         let mut command = Command::new(program);
         command
+            .args(self.only)
             .current_dir(&folder)
             .env("CARGO", tools::cargo().get_program())
             .env("CARGO_MANIFEST_DIR", &folder)
@@ -102,7 +116,8 @@ impl Suite {
         let (status, failed) = again::watched(&mut program());
         say(&format!("-- {named} took {} s", begun.elapsed().as_secs()));
         let failure = failure(&named, status)?;
-        let is_whole = self.folder.starts_with("tests/e2e");
+        let is_whole =
+            self.folder.starts_with("tests/e2e") || self.folder.starts_with("tests/cluster");
         (!is_whole || !again::pass_alone(&named, &failed, program)).then_some(failure)
     }
 

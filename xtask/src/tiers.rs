@@ -23,6 +23,8 @@ pub(crate) enum Tier {
     Local,
     /// The embedded API beside a real kube-apiserver.
     Contract,
+    /// The guide on a real Kubernetes, and a Snapshot on a volume: what would be noticed first.
+    Smoke,
     /// A real Kubernetes with nodes, containers and volumes.
     Cluster,
 }
@@ -41,23 +43,33 @@ const ALONE: [&str; 4] = ["clocks", "disks", "kills", "majors"];
 const CONTRACT: &str = "tests/contract";
 /// The crate of what is tried on a cluster.
 const CLUSTER: &str = "tests/cluster";
+/// Of its suites the one that tries the whole product, and what of it is tried whenever nobody says otherwise: minutes of the quarter of an hour.
+const PRODUCT: &str = "product";
+const SMOKE: [&str; 2] = ["guide::", "volumes::a_snapshot"];
 
 impl Tier {
     /// All of them, the quick ones first.
-    pub(crate) const ALL: [Self; 4] = [Self::Unit, Self::Local, Self::Contract, Self::Cluster];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Unit,
+        Self::Local,
+        Self::Contract,
+        Self::Smoke,
+        Self::Cluster,
+    ];
 
-    /// Those that run when none is named. The cluster has to be asked for.
-    pub(crate) const USUAL: [Self; 3] = [Self::Unit, Self::Local, Self::Contract];
+    /// Those that run when none is named. All of the cluster's has to be asked for.
+    pub(crate) const USUAL: [Self; 4] = [Self::Unit, Self::Local, Self::Contract, Self::Smoke];
 
     /// Reads a tier's name.
     pub(crate) fn parse(name: &str) -> Result<Self, String> {
         match name {
             "unit" => Ok(Self::Unit),
             "contract" => Ok(Self::Contract),
+            "smoke" => Ok(Self::Smoke),
             "local" => Ok(Self::Local),
             "cluster" => Ok(Self::Cluster),
             other => Err(format!(
-                "unknown tier {other:?}: one of unit, contract, local, cluster"
+                "unknown tier {other:?}: one of unit, contract, local, smoke, cluster"
             )),
         }
     }
@@ -107,8 +119,9 @@ impl Installing {
             // Minutes of another compiler, which the tiers before have no need to wait for.
             kubernetes: needs(Tier::Contract)
                 .then(|| thread::spawn(tools::kubernetes_and_kubectls)),
-            cluster: (needs(Tier::Cluster) && cluster::impossible().is_none())
-                .then(|| thread::spawn(cluster::install)),
+            cluster: ((needs(Tier::Cluster) || needs(Tier::Smoke))
+                && cluster::impossible().is_none())
+            .then(|| thread::spawn(cluster::install)),
         }
     }
 }
@@ -148,6 +161,7 @@ pub(crate) fn run(tiers: &[Tier]) -> Result<(), String> {
             Tier::Unit => all(&mine, "unit", &[]),
             Tier::Local => local(&mine, &mut installing),
             Tier::Contract => contract(&mine, &mut installing),
+            Tier::Smoke => smoke(&suites, &mut installing),
             Tier::Cluster => on_cluster(&mine, &mut installing),
         });
     }
@@ -217,23 +231,50 @@ fn beside(suites: &[&Suite], environment: &[(&str, OsString)]) -> Vec<String> {
     })
 }
 
-/// Where there can be no cluster, that is said, and is no failure of what was changed.
+/// A machine on which no cluster comes up says so, and that is no failure of what was changed.
+fn smoke(suites: &[Suite], installing: &mut Installing) -> Vec<String> {
+    let is_product =
+        |suite: &&Suite| Tier::of(&suite.folder) == Tier::Cluster && suite.is_one_of(&[PRODUCT]);
+    let parts: Vec<Suite> = suites
+        .iter()
+        .filter(is_product)
+        .map(|suite| suite.part(&SMOKE))
+        .collect();
+    match begin_cluster(installing) {
+        Ok(up) => try_on(up, &parts.iter().collect::<Vec<_>>(), "smoke"),
+        Err(reason) => {
+            say(&format!("NOTHING WAS TRIED ON A REAL KUBERNETES: {reason}"));
+            Vec::new()
+        }
+    }
+}
+
+/// Who asks for a cluster fails without one, but where there can be none.
 fn on_cluster(suites: &[&Suite], installing: &mut Installing) -> Vec<String> {
     if let Some(reason) = cluster::impossible() {
         say(&format!("NOTHING WAS TRIED ON A REAL KUBERNETES: {reason}"));
         return Vec::new();
     }
-    let up = join("the cluster's tools", installing.cluster.take());
-    let up = up.and_then(|_| cluster::Up::start());
-    let (up, kubeconfig) = match up {
-        Ok(up) => up,
-        Err(reason) => return vec![reason],
-    };
+    match begin_cluster(installing) {
+        Ok(up) => try_on(up, suites, "cluster"),
+        Err(reason) => vec![reason],
+    }
+}
+
+fn begin_cluster(installing: &mut Installing) -> Result<(cluster::Up, String), String> {
+    if let Some(reason) = cluster::impossible() {
+        return Err(reason);
+    }
+    join("the cluster's tools", installing.cluster.take())?;
+    cluster::Up::start()
+}
+
+fn try_on((up, kubeconfig): (cluster::Up, String), suites: &[&Suite], tier: &str) -> Vec<String> {
     let environment = [
         ("KUBECONFIG", OsString::from(kubeconfig)),
         ("KUBEDB_CLUSTER", OsString::from(cluster::OF_TESTS)),
     ];
-    let mut failures = all(suites, "cluster", &environment);
+    let mut failures = all(suites, tier, &environment);
     failures.extend(up.end().err());
     failures
 }

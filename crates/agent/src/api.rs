@@ -99,6 +99,24 @@ impl OwnApi {
         })
     }
 
+    /// Whether this is a pod, which sees no folder of its machine.
+    #[must_use]
+    pub fn is_in_pod(&self) -> bool {
+        self.kubeconfig.is_none()
+    }
+
+    /// The namespace of the database.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
     /// Reads the kubeconfig anew, for all copies: a restarted server has another port.
     pub async fn reopen(&self) -> Result<(), ApiError> {
         let client = connect(self.kubeconfig.as_deref()).await?;

@@ -70,7 +70,8 @@ impl Refusal {
 }
 
 /// An error and its causes in one line.
-pub(crate) fn line(error: &(dyn std::error::Error + 'static)) -> String {
+#[must_use]
+pub fn line(error: &(dyn std::error::Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
@@ -173,10 +174,19 @@ impl Job {
     }
 
     pub(crate) async fn store(&self) -> Result<Store, Refusal> {
-        let opened = location::open(&self.api, &self.namespace, &self.task.storage).await;
+        let open = location::open(&self.api, &self.namespace, &self.task.storage);
+        // It may wait for a pod that serves it.
+        let opened = self.cancel.run_until_cancelled(open).await;
+        let opened = opened.ok_or_else(|| Refusal {
+            reason: "cancelled".to_owned(),
+            is_retryable: true,
+        })?;
         // A Secret may be there in a moment; what is wrong with the storage stays wrong.
         opened.map_err(|error| {
-            let is_retryable = matches!(error, OpenStoreError::ReadSecret(_));
+            let is_retryable = matches!(
+                error,
+                OpenStoreError::ReadSecret(_) | OpenStoreError::Serve { .. }
+            );
             Refusal::of(&error, is_retryable)
         })
     }

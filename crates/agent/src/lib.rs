@@ -21,6 +21,7 @@ mod report;
 mod restore;
 pub mod scripts;
 mod serve;
+pub mod served;
 pub mod sql;
 pub mod state;
 pub mod task;

@@ -1,10 +1,11 @@
 //! From the API's storage to the engine's location.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use kubedb_api::{
+    agent_config::{volume_endpoint, volume_secret},
     encryption::{Encryption, IDENTITY_KEY},
-    storage::SnapshotStorage,
+    storage::{LocalStorage, SnapshotStorage},
 };
 use kubedb_core::age::read_identities;
 use kubedb_engine::{
@@ -12,7 +13,16 @@ use kubedb_engine::{
     store::{Credentials, Location, Store, StoreError},
 };
 
+use tokio::time::Instant;
+
 use crate::api::{ApiError, OwnApi};
+
+/// How long a pod may take to start, its volume and its image included.
+const START: Duration = Duration::from_secs(240);
+/// Between two looks whether it has.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Why a volume cannot be had.
+const ELSEWHERE: &str = "a volume of another namespace cannot be mounted here: restore from a Snapshot in a bucket, or in the namespace of the volume";
 
 /// Where a storage is; an error says what is missing.
 pub fn location(storage: &SnapshotStorage) -> Result<Location, &'static str> {
@@ -64,6 +74,17 @@ pub(crate) enum OpenStoreError {
     /// Its Secret could not be read.
     #[error(transparent)]
     ReadSecret(#[from] ApiError),
+    /// Nobody serves the volume.
+    #[error(
+        "failed to reach the volume through pod {pod}, which serves it (kubectl describe pod {pod} says more)"
+    )]
+    Serve {
+        /// The pod.
+        pod: String,
+        /// What was tried last.
+        #[source]
+        source: Box<OpenStoreError>,
+    },
     /// It cannot be used as it is.
     #[error(transparent)]
     Open(#[from] StoreError),
@@ -83,12 +104,17 @@ pub(crate) async fn open(
     namespace: &str,
     storage: &SnapshotStorage,
 ) -> Result<Store, OpenStoreError> {
-    let place = location(storage).map_err(OpenStoreError::Find)?;
-    let credentials = match &storage.storage_secret_name {
-        Some(name) if !reads_no_secret(storage) => api.secret(namespace, name).await?,
-        _ => Credentials::new(),
+    let store = match &storage.local {
+        Some(local) if api.is_in_pod() => served(api, namespace, local).await?,
+        _ => {
+            let place = location(storage).map_err(OpenStoreError::Find)?;
+            let credentials = match &storage.storage_secret_name {
+                Some(name) if !reads_no_secret(storage) => api.secret(namespace, name).await?,
+                _ => Credentials::new(),
+            };
+            Store::open(&place, &credentials)?
+        }
     };
-    let store = Store::open(&place, &credentials)?;
     let Some(encryption) = &storage.encryption else {
         return Ok(store);
     };
@@ -99,6 +125,44 @@ pub(crate) async fn open(
         reason,
     });
     Ok(store.with_keys(keys?))
+}
+
+/// A volume that another pod serves: it is started for us, so it is waited for.
+async fn served(
+    api: &OwnApi,
+    namespace: &str,
+    local: &LocalStorage,
+) -> Result<Store, OpenStoreError> {
+    if namespace != api.namespace() {
+        return Err(OpenStoreError::Find(ELSEWHERE));
+    }
+    let name = local.served_by(api.database());
+    let until = Instant::now() + START;
+    loop {
+        let refused = match knock(api, &name, local).await {
+            Ok(store) => return Ok(store),
+            Err(error) => error,
+        };
+        if Instant::now() >= until {
+            return Err(OpenStoreError::Serve {
+                pod: format!("{name}-0"),
+                source: Box::new(refused),
+            });
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn knock(api: &OwnApi, name: &str, local: &LocalStorage) -> Result<Store, OpenStoreError> {
+    let secret = volume_secret(api.database());
+    let credentials = api.secret(api.namespace(), &secret).await?;
+    let place = Location::Served {
+        endpoint: volume_endpoint(name, api.namespace()),
+        label: format!("local:{}", local.mount_path.as_deref().unwrap_or_default()),
+    };
+    let store = Store::open(&place, &credentials)?;
+    store.knock().await?;
+    Ok(store)
 }
 
 /// Keys to what is encrypted, by the Secret that holds the identities. What is wrong is said without quoting it.

@@ -25,8 +25,8 @@ pub enum PodError {
         /// What there is instead.
         found: String,
     },
-    /// The volume cannot be used.
-    #[error("failed to make {path} in the volume")]
+    /// A folder that it needs cannot be made.
+    #[error("failed to make folder {path}")]
     PrepareVolume {
         /// The folder.
         path: String,
@@ -56,10 +56,13 @@ pub fn configuration(pod: PodConfig, name: &str) -> Result<AgentConfig, PodError
     let directory = pod
         .volume
         .join(pod.data_uid.as_ref().unwrap_or(&pod.database_uid));
-    make_private(&directory).map_err(|source| PodError::PrepareVolume {
-        path: directory.display().to_string(),
-        source,
-    })?;
+    // Sockets lie in an empty folder of the pod, and commands ask at one before PostgreSQL has made its own.
+    for folder in [&directory, &pod.socket_directory] {
+        make_private(folder).map_err(|source| PodError::PrepareVolume {
+            path: folder.display().to_string(),
+            source,
+        })?;
+    }
     Ok(AgentConfig {
         instance: name.to_owned(),
         ordinal,
@@ -195,6 +198,7 @@ mod tests {
         assert_eq!((config.ordinal, &*config.postgres_version), (2, "15.19"));
         assert_eq!(config.endpoint(), "pg-2.pg-pods.demo.svc:5432");
         assert_eq!(config.directory, folder.path().join("volume/u-1"));
+        assert!(config.directory.is_dir() && config.socket_directory.is_dir());
         let error = configuration(pod(folder.path(), "15"), "other-2").unwrap_err();
         assert!(matches!(error, PodError::ReadOrdinal(_)));
     }

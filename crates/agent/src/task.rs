@@ -9,6 +9,7 @@ use kubedb_engine::{
     store::{Credentials, Store, StoreError},
 };
 
+pub use crate::backup::line;
 use crate::location::{location, reads_no_secret};
 
 /// Why it was not done.
@@ -32,7 +33,7 @@ impl TaskError {
     /// All of it in one line, as a status tells it.
     #[must_use]
     pub fn line(&self) -> String {
-        crate::backup::line(self)
+        line(self)
     }
 }
 

@@ -153,3 +153,34 @@ impl fmt::Debug for TaskInput {
             .finish_non_exhaustive()
     }
 }
+
+/// Name of the variable that holds a `VolumeTask`.
+pub const VOLUME_TASK: &str = "KUBEDB_VOLUME";
+/// Where a volume is served.
+pub const VOLUME_PORT: u16 = 8443;
+/// Where the pod that serves a volume finds its certificate, its key and the authority of who may ask.
+pub const VOLUME_CERTIFICATES: &str = "/run/kubedb-certificates";
+
+/// Name of the Secret with the certificates of both sides.
+#[must_use]
+pub fn volume_secret(database: &str) -> String {
+    format!("{database}-store")
+}
+
+/// Address of who serves a volume.
+#[must_use]
+pub fn volume_endpoint(service: &str, namespace: &str) -> String {
+    format!("https://{service}.{namespace}.svc:{VOLUME_PORT}")
+}
+
+/// A volume that is served to the agents of one database.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VolumeTask {
+    /// Namespace of the database: what is kept of others is not shown.
+    pub namespace: String,
+    /// The database: nothing is written but its own.
+    pub database: String,
+    /// The folder, as it is mounted.
+    pub storage: SnapshotStorage,
+}

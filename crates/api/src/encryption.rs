@@ -7,9 +7,6 @@ use serde::{Deserialize, Serialize};
 /// Key of the Secret that holds identities of age, one a line.
 pub const IDENTITY_KEY: &str = "AGE_IDENTITY";
 
-/// Most recipients.
-pub const RECIPIENTS_MAX: usize = 64;
-
 /// How what goes to a store is encrypted. Everything that goes there is, or nothing does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -16,8 +16,12 @@ pub const DATABASE_UID: &str = "kubedb.com/uid";
 pub const APPLIED: &str = "kubedb.com/applied";
 /// Annotation of a StatefulSet whose pods were refused: when it was asked to try again.
 pub const RETRIED: &str = "kubedb.com/retried";
-/// What a Job is for: `delete`.
+/// What a pod is for that is no instance: `delete`, `store`.
 pub const TASK: &str = "kubedb.com/task";
+/// Annotation of a Secret with certificates: when they end.
+pub const EXPIRES: &str = "kubedb.com/expires";
+/// Name of what serves a volume, on its pod.
+pub const VOLUME: &str = "kubedb.com/volume";
 /// Marks a Snapshot in work.
 pub const SNAPSHOT_STATUS: &str = "snapshot.kubedb.com/status";
 /// Marks a database whose initialisation is over.

@@ -3,8 +3,10 @@
 use k8s_openapi::api::core::v1::{
     EmptyDirVolumeSource, HostPathVolumeSource, NFSVolumeSource, PersistentVolumeClaimVolumeSource,
 };
+use kubedb_core::names::volume_store;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::encryption::Encryption;
 
@@ -110,6 +112,38 @@ pub struct SwiftStorage {
     /// Folder within the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
+}
+
+impl LocalStorage {
+    /// What is mounted, as a pod names it; none where nothing is.
+    #[must_use]
+    pub fn volume(&self) -> Option<Value> {
+        let sources = [
+            ("hostPath", json!(self.host_path)),
+            ("nfs", json!(self.nfs)),
+            ("persistentVolumeClaim", json!(self.persistent_volume_claim)),
+            ("emptyDir", json!(self.empty_dir)),
+        ];
+        let mut said = sources.into_iter().filter(|(_, source)| !source.is_null());
+        said.next().map(|(kind, source)| json!({ kind: source }))
+    }
+
+    /// Name of what serves this volume to the agents of a database in a cluster, where a running pod gains no volume.
+    #[must_use]
+    pub fn served_by(&self, database: &str) -> String {
+        let place = json!([self.volume(), self.mount_path, self.sub_path]);
+        volume_store(database, &place.to_string())
+    }
+
+    /// The same folder for a pod that has the volume mounted.
+    #[must_use]
+    pub fn mounted(&self) -> Self {
+        Self {
+            mount_path: self.mount_path.clone(),
+            sub_path: self.sub_path.clone(),
+            ..Self::default()
+        }
+    }
 }
 
 impl SnapshotStorage {

@@ -11,6 +11,9 @@ const LETTERS: usize = 200;
 /// Identities in one text: each rotation may leave the former beside the new one.
 const IDENTITIES: usize = 64;
 
+/// Recipients of one key: each is a stanza of 100 bytes.
+pub const RECIPIENTS_MAX: usize = 64;
+
 /// Whom something is encrypted for: a public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Recipient(pub [u8; 32]);

@@ -80,6 +80,16 @@ pub fn deletion_job(snapshot: &str, uid: &str) -> String {
     hashed(snapshot, uid, "-delete")
 }
 
+/// Name of what serves a volume to a database's agents; `volume` tells volumes apart.
+#[must_use]
+pub fn volume_store(database: &str, volume: &str) -> String {
+    // A StatefulSet's pods bear its name in a label, with eleven characters more.
+    let room = NAME_LENGTH_MAX - 11 - "-store-".len() - 8;
+    let cut: String = database.chars().take(room).collect();
+    let hash = format!("{:016x}", fnv1a(format!("{database}/{volume}").as_bytes()));
+    format!("{}-store-{}", cut.trim_end_matches('-'), &hash[..8])
+}
+
 fn suffix(tick: Timestamp) -> String {
     tick.to_zoned(TimeZone::UTC)
         .strftime("-%Y%m%d-%H%M%S")
@@ -110,6 +120,24 @@ mod tests {
 
     fn tick() -> Timestamp {
         "2018-02-08T10:53:41Z".parse().unwrap()
+    }
+
+    #[test]
+    fn what_serves_a_volume_has_a_name_of_its_own_that_fits() {
+        let one = volume_store("pg", "a");
+        assert!(
+            one.starts_with("pg-store-") && one.len() == "pg-store-".len() + 8,
+            "{one}"
+        );
+        assert_ne!(one, volume_store("pg", "b"));
+        let long = "a-database-whose-name-has-sixty-three-characters-as-names-may-x";
+        let name = volume_store(long, "a");
+        // The label of a pod's revision has ten digits and a hyphen more.
+        assert!(
+            check(&name).is_ok() && name.len() + 11 <= NAME_LENGTH_MAX,
+            "{name}"
+        );
+        assert_ne!(name, volume_store(&long.replace("-x", "-y"), "a"));
     }
 
     #[test]

@@ -2,12 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    fs,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use kubedb_core::lsn::Lsn;
@@ -22,7 +19,7 @@ mod servers;
 mod snapshots;
 
 use buckets::FakeGcs;
-use servers::{Server, Version, hand_over};
+use servers::{Server, Version};
 use snapshots::{
     assert_lets_go, let_follow, local, primary_of, promote, request, standby_of, take, uid,
 };
@@ -31,13 +28,7 @@ const ACCOUNTS: u32 = 2_000;
 
 /// Tables of every kind: plain with indexes, unlogged, in a tablespace, of several MB, and an empty one.
 async fn fill(server: &Server) {
-    let space = server.folder().join("space");
-    fs::create_dir(&space).unwrap();
-    hand_over(server.folder());
-    let space = space.display();
-    server
-        .sql_by_socket(&format!("CREATE TABLESPACE space LOCATION '{space}'"))
-        .await;
+    server.make_tablespace().await;
     server
         .sql_by_socket(&format!(
             "CREATE TABLE account (id int PRIMARY KEY, amount bigint NOT NULL);

@@ -260,7 +260,7 @@ async fn t13_wal_before_the_earliest_snapshot_goes_by_the_users_word() {
     store.create(&stranger_key, "theirs".into()).await.unwrap();
     let prune = plan(&store, Timestamp::now()).await;
     assert_eq!(prune.wal.len(), 1);
-    assert_eq!(prune.wal[0].objects, before);
+    assert_eq!(prune.wal[0].unneeded.objects.len(), before);
     let all = set(&store).await;
     carry_out(&store, &prune, false, Timestamp::now())
         .await
@@ -270,7 +270,7 @@ async fn t13_wal_before_the_earliest_snapshot_goes_by_the_users_word() {
         .await
         .unwrap();
     assert_eq!(deleted.objects as usize, before);
-    assert_eq!(deleted.bytes, prune.wal[0].bytes);
+    assert_eq!(deleted.bytes, prune.wal[0].unneeded.bytes());
     let left = set(&store).await;
     assert_eq!(left.len(), all.len() - before);
     // What the Snapshot needs is there, and of a lineage without Snapshots all.

@@ -224,13 +224,7 @@ impl World {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let store = kind(local(&folder.path().join("bucket")));
         let server = Server::create(Version::New, "scram-sha-256").await;
-        let space = server.folder().join("space");
-        fs::create_dir(&space).unwrap();
-        hand_over(server.folder());
-        let space = space.display();
-        server
-            .sql_by_socket(&format!("CREATE TABLESPACE space LOCATION '{space}'"))
-            .await;
+        server.make_tablespace().await;
         server
             .sql_by_socket(
                 "CREATE TABLE kept AS SELECT i, md5(i::text) AS t FROM generate_series(1, 100000) i;

@@ -57,13 +57,7 @@ async fn export(
 
 /// A database with a tablespace and changes between its Snapshots.
 async fn two_snapshots(server: &Server, store: &Store) -> BackupOutcome {
-    let space = server.folder().join("space");
-    fs::create_dir(&space).unwrap();
-    hand_over(server.folder());
-    let space = space.display();
-    server
-        .sql_by_socket(&format!("CREATE TABLESPACE space LOCATION '{space}'"))
-        .await;
+    server.make_tablespace().await;
     server
         .sql_by_socket(
             "CREATE TABLE kept AS SELECT i, md5(i::text) AS t FROM generate_series(1, 20000) i;

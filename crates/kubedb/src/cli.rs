@@ -10,9 +10,9 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 use crate::{
     client::ServerArgs,
     commands::{
-        AgentArgs, ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs, GetArgs,
-        InstallArgs, OperatorArgs, RepoArgs, RestoreArgs, ServeArgs, SnapshotArgs, TaskArgs,
-        UninstallArgs, VerifyArgs,
+        AgentArgs, CompareArgs, ConnectArgs, CreateArgs, DeleteArgs, DescribeArgs, EditArgs,
+        GetArgs, InstallArgs, OperatorArgs, RepoArgs, RestoreArgs, ServeArgs, SnapshotArgs,
+        SummarizeArgs, TaskArgs, UninstallArgs, VerifyArgs,
     },
 };
 
@@ -71,6 +71,10 @@ pub(crate) enum Command {
     Restore(RestoreArgs),
     /// Prove that a Snapshot can be restored
     Verify(VerifyArgs),
+    /// Write down what a database holds: tables, their rows and their largest id
+    Summarize(SummarizeArgs),
+    /// Compare two of what summarize wrote, such as before a backup and after its restore
+    Compare(CompareArgs),
     /// Look into a bucket and restore from it, without any server
     Repo(RepoArgs),
     /// Install kubedb into a Kubernetes cluster, or bring it to this version

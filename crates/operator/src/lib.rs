@@ -8,6 +8,7 @@ mod failures;
 mod gate;
 mod guarded;
 pub mod health;
+mod issue;
 pub mod leader;
 pub mod metrics;
 mod operator;

@@ -84,28 +84,17 @@ pub(crate) fn take(cluster: &Cluster, s3: &S3) -> Result<(Cost, String), String>
     Ok((cost, manifest))
 }
 
-/// Restores one into a folder that is not there yet.
+/// Restores one: into a folder that is not there yet, or with `delta` into one that has it already.
 pub(crate) fn restore(
     cluster: &Cluster,
     s3: &S3,
     manifest: &str,
     data: PathBuf,
+    delta: bool,
 ) -> Result<Cost, String> {
     let mut work = work_on(s3, data);
     work.manifest = Some(manifest.to_owned());
-    start(cluster, &work)
-}
-
-/// Restores one into a folder that has it already.
-pub(crate) fn restore_delta(
-    cluster: &Cluster,
-    s3: &S3,
-    manifest: &str,
-    data: PathBuf,
-) -> Result<Cost, String> {
-    let mut work = work_on(s3, data);
-    work.manifest = Some(manifest.to_owned());
-    work.delta = true;
+    work.delta = delta;
     start(cluster, &work)
 }
 

@@ -222,7 +222,7 @@ impl Bench<'_> {
         for run in 1..=self.runs {
             let data = self.empty(&place)?;
             self.ready(Cache::Cold)?;
-            let cost = ours::restore(self.cluster, self.s3, &manifest, data.clone())?;
+            let cost = ours::restore(self.cluster, self.s3, &manifest, data.clone(), false)?;
             tell("restore", run, "ours", &cost);
             ours.add(&cost);
             if run == 1 {
@@ -255,7 +255,7 @@ impl Bench<'_> {
         let (mut ours, mut theirs) = (Runs::default(), Runs::default());
         let place = self.scratch.join("restored");
         let data = self.empty(&place)?;
-        ours::restore(self.cluster, self.s3, &manifest, data.clone())?;
+        ours::restore(self.cluster, self.s3, &manifest, data.clone(), false)?;
         let other = self.scratch.join("restored-peer");
         let other = self.empty(&other)?;
         self.cluster.owner.folder(&other)?;
@@ -269,7 +269,7 @@ impl Bench<'_> {
         };
         for run in 1..=self.runs {
             ready(&data)?;
-            let cost = ours::restore_delta(self.cluster, self.s3, &manifest, data.clone())?;
+            let cost = ours::restore(self.cluster, self.s3, &manifest, data.clone(), true)?;
             tell("restore-delta-unchanged", run, "ours", &cost);
             ours.add(&cost);
             ready(&other)?;

@@ -17,7 +17,9 @@ use kubedb_core::{
     archive::{Segment, WalFile, gaps},
     lsn::Lsn,
 };
-use kubedb_engine::{archive::Archive, repository::keys::DatabaseFolder, store::Store};
+use kubedb_engine::{
+    archive::Archive, repository::keys::DatabaseFolder, restore::free_bytes, store::Store,
+};
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
@@ -246,15 +248,7 @@ impl Archiver {
         if is_fresh && !at_once && !state.waiting.is_empty() {
             return;
         }
-        let entries = std::fs::read_dir(self.to.folder.join("archive_status"));
-        let names = entries.into_iter().flatten().filter_map(Result::ok);
-        let mut ready: Vec<String> = names
-            .filter_map(|entry| {
-                let name = entry.file_name();
-                let name = name.to_str()?.strip_suffix(".ready")?.to_owned();
-                WalFile::read(&name, self.to.segment_bytes).map(|_| name)
-            })
-            .collect();
+        let mut ready: Vec<String> = self.ready().map(|(name, _)| name).collect();
         ready.sort_by_key(|name| (!name.ends_with(".history"), name.clone()));
         // What PostgreSQL does not wait for any more is nobody's.
         state.on_the_way.retain(|name, stored| {
@@ -354,16 +348,23 @@ impl Archiver {
     /// Whole segments that wait, all of them before a position.
     pub(crate) fn waiting_before(&self, lsn: Lsn) -> usize {
         let number = lsn.segment(self.to.segment_bytes);
-        let entries = std::fs::read_dir(self.to.folder.join("archive_status"));
-        let names = entries.into_iter().flatten().filter_map(Result::ok);
-        names
-            .filter_map(|entry| {
-                let name = entry.file_name();
-                let name = name.to_str()?.strip_suffix(".ready")?;
-                WalFile::read(name, self.to.segment_bytes)
-            })
-            .filter(|file| matches!(file, WalFile::Segment(waiting) if waiting.number < number))
+        self.ready()
+            .filter(
+                |(_, file)| matches!(file, WalFile::Segment(waiting) if waiting.number < number),
+            )
             .count()
+    }
+
+    /// What PostgreSQL has finished and waits to be archived, in any order.
+    fn ready(&self) -> impl Iterator<Item = (String, WalFile)> {
+        let entries = std::fs::read_dir(self.to.folder.join("archive_status"));
+        let entries = entries.into_iter().flatten().filter_map(Result::ok);
+        entries.filter_map(|entry| {
+            let name = entry.file_name();
+            let name = name.to_str()?.strip_suffix(".ready")?;
+            let file = WalFile::read(name, self.to.segment_bytes)?;
+            Some((name.to_owned(), file))
+        })
     }
 
     /// PostgreSQL's own folder.
@@ -437,27 +438,21 @@ impl Archiver {
                 self.to.segment_bytes,
             ));
         }
-        if unneeded.keys.is_empty() {
+        if unneeded.objects.is_empty() {
             return Ok(());
         }
         let pruned = archive.prune(&unneeded).await;
         pruned.map_err(|error| line(&error))?;
-        let (files, bytes) = (unneeded.keys.len(), unneeded.bytes);
+        let (files, bytes) = (unneeded.objects.len(), unneeded.bytes());
         tracing::info!(files, bytes, keep = ?unneeded.keep, "deleted WAL that no Snapshot needs");
         Ok(())
     }
 
     /// Segments that wait.
     fn waits(&self) -> BTreeSet<Segment> {
-        let entries = std::fs::read_dir(self.to.folder.join("archive_status"));
-        let names = entries.into_iter().flatten().filter_map(Result::ok);
-        let segments = names.filter_map(|entry| {
-            let name = entry.file_name();
-            let name = name.to_str()?.strip_suffix(".ready")?;
-            match WalFile::read(name, self.to.segment_bytes)? {
-                WalFile::Segment(segment) => Some(segment),
-                _ => None,
-            }
+        let segments = self.ready().filter_map(|(_, file)| match file {
+            WalFile::Segment(segment) => Some(segment),
+            _ => None,
         });
         segments.collect()
     }
@@ -518,12 +513,10 @@ impl Archiver {
         if is_due {
             self.list(true);
         }
-        let room = nix::sys::statvfs::statvfs(&self.to.folder);
-        let free = room.map(|room| room.blocks_available().saturating_mul(room.fragment_size()));
         let state = self.state();
         ArchiveStatus {
             covered_time: state.coverage.time(),
-            disk_full_time: free.ok().and_then(|free| state.growth.full_time(free)),
+            disk_full_time: state.growth.full_time(|| free_bytes(&self.to.folder)),
             ..state.told.clone()
         }
     }

@@ -28,15 +28,15 @@ impl Growth {
         }
     }
 
-    /// When so many bytes are full, if it goes on like that.
-    pub(crate) fn full_time(&self, free_bytes: u64) -> Option<Timestamp> {
+    /// When the bytes that are free are full, if it goes on like that. They are asked for where that matters.
+    pub(crate) fn full_time(&self, free_bytes: impl FnOnce() -> Option<u64>) -> Option<Timestamp> {
         let ((begun, from), (now, to)) = (self.since?, self.now?);
         let elapsed = now.duration_since(begun);
         let written = to.0.checked_sub(from.0).filter(|written| *written > 0)?;
         if elapsed < SETTLED {
             return None;
         }
-        let seconds = u128::from(free_bytes) * elapsed.as_millis().unsigned_abs()
+        let seconds = u128::from(free_bytes()?) * elapsed.as_millis().unsigned_abs()
             / (u128::from(written) * 1_000);
         let left = SignedDuration::from_secs(i64::try_from(seconds).ok()?);
         let full = now
@@ -61,27 +61,27 @@ mod tests {
     #[test]
     fn the_room_that_is_left_is_told_in_time() {
         let mut growth = Growth::default();
-        assert_eq!(growth.full_time(MB), None);
+        assert_eq!(growth.full_time(|| Some(MB)), None);
         growth.note(true, at(0), Lsn(100 * MB));
-        assert_eq!(growth.full_time(MB), None);
+        assert_eq!(growth.full_time(|| Some(MB)), None);
         // 100 MB in ten minutes, and 600 MB are left.
         growth.note(true, at(10), Lsn(200 * MB));
-        let full = growth.full_time(600 * MB).unwrap();
+        let full = growth.full_time(|| Some(600 * MB)).unwrap();
         assert!(
             full <= at(70) && full > at(65),
             "told early rather than late: {full}"
         );
         assert_eq!(full.as_second() % STEP_SECONDS, 0);
-        assert!(growth.full_time(0).unwrap() <= at(10));
+        assert!(growth.full_time(|| Some(0)).unwrap() <= at(10));
         // Decades are nobody's worry.
-        assert_eq!(growth.full_time(u64::MAX), None);
+        assert_eq!(growth.full_time(|| Some(u64::MAX)), None);
         // What works again begins anew.
         growth.note(false, at(11), Lsn(210 * MB));
         growth.note(true, at(12), Lsn(210 * MB));
-        assert_eq!(growth.full_time(600 * MB), None);
+        assert_eq!(growth.full_time(|| Some(600 * MB)), None);
         growth.note(true, at(20), Lsn(210 * MB));
         assert_eq!(
-            growth.full_time(600 * MB),
+            growth.full_time(|| Some(600 * MB)),
             None,
             "where nothing is written it lasts"
         );

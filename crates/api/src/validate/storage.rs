@@ -1,10 +1,10 @@
 //! Where Snapshots may go: one store, named whole.
 
-use kubedb_core::age::Recipient;
+use kubedb_core::age::{RECIPIENTS_MAX, Recipient};
 use serde_json::Value;
 
 use super::{FieldError, check_object_name, is_given, without_nulls};
-use crate::encryption::{IDENTITY_KEY, RECIPIENTS_MAX};
+use crate::encryption::IDENTITY_KEY;
 
 /// Stores in the order in which the original looks for them, and the field that names the bucket.
 const STORES: [(&str, &str); 5] = [

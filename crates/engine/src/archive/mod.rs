@@ -25,10 +25,12 @@ use tokio::sync::OnceCell;
 
 use crate::{
     encryption::{DataKey, KeyError, writing_key},
-    repository::keys::{DatabaseFolder, NameError},
+    repository::keys::{DatabaseFolder, NameError, of_lineage},
     store::Store,
 };
 
+/// Folder of all archives of a database.
+const ARCHIVE: &str = "archive";
 /// Folder of the WAL below a lineage's, as wal-g calls it.
 const WAL_FOLDER: &str = "wal_005";
 /// Folder of the segment in work beside it, of which wal-g knows nothing.
@@ -68,7 +70,7 @@ impl Archive {
     ) -> Result<Self, NameError> {
         Ok(Self {
             store,
-            folder: lineage_folder(database, lineage)?,
+            folder: database.key(&of_lineage(ARCHIVE, lineage)?),
             database: database.clone(),
             lineage: lineage.to_owned(),
             data_key: Arc::default(),
@@ -96,7 +98,7 @@ impl Archive {
 
     /// What an object is sealed under: its key relative to the database's folder.
     fn seal_name(&self, path: &str) -> String {
-        format!("archive/{}/{path}{SEALED_SUFFIX}", self.lineage)
+        format!("{ARCHIVE}/{}/{path}{SEALED_SUFFIX}", self.lineage)
     }
 
     /// Folder of the WAL.
@@ -156,21 +158,10 @@ fn file_of(object: &str) -> Option<&str> {
 
 /// Folder of all archives of a database.
 fn archives(database: &DatabaseFolder) -> String {
-    database.key("archive")
+    database.key(ARCHIVE)
 }
 
 /// Path of a file of WAL below the lineage's folder.
 fn wal_path(name: &str) -> String {
     format!("{WAL_FOLDER}/{name}")
-}
-
-fn lineage_folder(database: &DatabaseFolder, lineage: &str) -> Result<String, NameError> {
-    // A lineage is a UUID; what else stands there would lead elsewhere.
-    if uuid::Uuid::try_parse(lineage).is_err() {
-        return Err(NameError {
-            what: "lineage",
-            name: lineage.to_owned(),
-        });
-    }
-    Ok(format!("{}/{lineage}", archives(database)))
 }

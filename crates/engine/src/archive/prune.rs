@@ -1,6 +1,6 @@
 //! Deleting WAL that no Snapshot needs any more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kubedb_core::{
@@ -21,14 +21,18 @@ const AT_ONCE: usize = 8;
 pub struct Unneeded {
     /// From here on everything is kept; nothing where no Snapshot is known, and then all is.
     pub keep: Option<Lsn>,
-    /// Keys of what goes, the oldest first.
-    pub keys: Vec<String>,
-    /// Bytes of it in the store.
-    pub bytes: u64,
-    /// Bytes of what stays.
-    pub kept_bytes: u64,
+    /// Keys and sizes of what goes, the oldest first: a prune that is cut off leaves no hole between what stays.
+    pub objects: BTreeMap<String, u64>,
     /// Whole segments that stay.
     pub kept: BTreeSet<Segment>,
+}
+
+impl Unneeded {
+    /// Bytes of what goes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.objects.values().copied().fold(0, u64::saturating_add)
+    }
 }
 
 impl Archive {
@@ -52,22 +56,16 @@ impl Archive {
             };
             let keep = unneeded.keep;
             if keep.is_some_and(|keep| file.is_before(keep, self.segment_bytes)) {
-                unneeded.bytes += listed.bytes;
-                unneeded.keys.push(listed.key);
-            } else {
-                unneeded.kept_bytes += listed.bytes;
-                if let WalFile::Segment(segment) = file
-                    && !listed.key.starts_with(&tails)
-                {
-                    unneeded.kept.insert(segment);
-                }
+                unneeded.objects.insert(listed.key, listed.bytes);
+            } else if let WalFile::Segment(segment) = file
+                && !listed.key.starts_with(&tails)
+            {
+                unneeded.kept.insert(segment);
             }
         };
         for folder in [self.wal_folder(), self.tails()] {
             self.store.visit(&folder, |listed, _| note(listed)).await?;
         }
-        // A prune that is cut off leaves no hole between what stays.
-        unneeded.keys.sort();
         Ok(unneeded)
     }
 
@@ -86,7 +84,8 @@ impl Archive {
 
     /// Deletes it.
     pub async fn prune(&self, unneeded: &Unneeded) -> Result<(), ArchiveError> {
-        stream::iter(unneeded.keys.clone())
+        let keys: Vec<String> = unneeded.objects.keys().cloned().collect();
+        stream::iter(keys)
             .map(|key| {
                 let store = self.store.clone();
                 async move { store.delete(&key).await }

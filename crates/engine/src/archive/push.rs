@@ -166,15 +166,8 @@ impl Archive {
         if form == Form::Plain {
             return Ok(false);
         }
-        match self
-            .store
-            .size(&self.key(&wal_path(name), Form::Plain))
-            .await
-        {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        let key = self.key(&wal_path(name), Form::Plain);
+        Ok(self.store.exists(&key).await?)
     }
 
     /// A segment says which one it is and of which cluster. One that was recycled, or comes from elsewhere, says something else.

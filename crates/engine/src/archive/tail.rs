@@ -144,23 +144,28 @@ impl Archive {
         let Some(kind) = WalFile::read(name, self.segment_bytes) else {
             return Ok(None);
         };
-        for look in 1..=LOOKS {
-            if let Some(whole) = self.fetch(name).await? {
+        let mut whole = self.fetch(name).await?;
+        let WalFile::Segment(segment) = kind else {
+            return Ok(whole.map(WalContent::Whole));
+        };
+        let mut looks = 0;
+        loop {
+            if let Some(whole) = whole {
                 return Ok(Some(WalContent::Whole(whole)));
             }
-            let WalFile::Segment(segment) = kind else {
-                return Ok(None);
-            };
-            match self.fetch_tail(segment).await {
+            looks += 1;
+            let is_absent = match self.fetch_tail(segment).await {
                 Ok(Some(begun)) => return Ok(Some(WalContent::Begun(begun))),
-                // Between the two looks the pieces may have made room for the whole.
-                Ok(None) if look > 1 => return Ok(None),
-                Ok(None) => {}
-                Err(ArchiveError::Gone { .. }) if look < LOOKS => {}
+                Ok(None) => true,
+                Err(ArchiveError::Gone { .. }) if looks < LOOKS => false,
                 Err(error) => return Err(error),
+            };
+            // Meanwhile the pieces may have made room for the whole.
+            whole = self.fetch(name).await?;
+            if is_absent {
+                return Ok(whole.map(WalContent::Whole));
             }
         }
-        Ok(None)
     }
 
     /// What there is of a segment that is not whole yet, filled up with zeros.

@@ -16,6 +16,7 @@ use std::{
 };
 
 use aws_lc_rs::error::Unspecified;
+use kubedb_core::age::RECIPIENTS_MAX;
 pub use kubedb_core::age::{Identity, Recipient};
 
 pub use self::{
@@ -28,9 +29,6 @@ pub(crate) use self::{
     sealed::{CHUNK, PackKey, TAG, sealed_length, sealed_with},
 };
 use crate::{repository::keys::NameError, store::StoreError};
-
-/// Recipients of one key: each is a stanza of 100 bytes.
-pub const RECIPIENTS_MAX: usize = 64;
 
 /// What a store was opened with to read what is encrypted there, and perhaps to encrypt what is written.
 pub struct Keys {

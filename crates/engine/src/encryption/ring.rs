@@ -13,7 +13,7 @@ use super::{
     wrapped::{WRAPPED_BYTES, Wrapped},
 };
 use crate::{
-    repository::keys::{DatabaseFolder, NameError},
+    repository::keys::{DatabaseFolder, NameError, of_lineage},
     store::{Store, StoreError},
 };
 
@@ -50,20 +50,16 @@ struct Held {
     objects: Vec<(Place, Wrapped)>,
 }
 
+/// Folder of all data keys of a database.
+const KEYS: &str = "keys";
+
 fn folder_of(lineage: &str) -> Result<String, NameError> {
-    // A lineage is a UUID; what else stands there would lead elsewhere.
-    if uuid::Uuid::try_parse(lineage).is_err() {
-        return Err(NameError {
-            what: "lineage",
-            name: lineage.to_owned(),
-        });
-    }
-    Ok(format!("keys/{lineage}"))
+    of_lineage(KEYS, lineage)
 }
 
 fn place(folder: &DatabaseFolder, object: String) -> Option<Place> {
     let parts: Vec<&str> = folder.relative(&object)?.split('/').collect();
-    let ["keys", lineage, id, file] = parts.as_slice() else {
+    let [KEYS, lineage, id, file] = parts.as_slice() else {
         return None;
     };
     let (number, _) = file.strip_suffix(".json")?.split_once('-')?;
@@ -342,7 +338,7 @@ pub async fn rotate(store: &Store, folder: &DatabaseFolder) -> Result<Vec<Rotate
     let Some(keys) = store.keys().filter(|keys| keys.encrypts()) else {
         return Err(KeyError::System);
     };
-    let all = held(store, folder, "keys").await?;
+    let all = held(store, folder, KEYS).await?;
     // All are opened before any is written.
     let opened: Result<Vec<_>, _> = all
         .iter()

@@ -41,6 +41,14 @@ pub struct NameError {
     pub name: String,
 }
 
+/// Folder of a lineage below one of a database's: `archive/<lineage>`, `keys/<lineage>`.
+pub(crate) fn of_lineage(root: &str, lineage: &str) -> Result<String, NameError> {
+    // A lineage is a UUID; what else stands there would lead elsewhere.
+    let is_lineage = uuid::Uuid::try_parse(lineage).is_ok();
+    checked("lineage", lineage, is_lineage)?;
+    Ok(format!("{root}/{lineage}"))
+}
+
 impl Record {
     const ALL: [Self; 3] = [Self::Intent, Self::Manifest, Self::Deleting];
 

@@ -17,7 +17,7 @@ use super::{
     manifest::ReadManifestError,
 };
 use crate::{
-    archive::{Archive, ArchiveError, inventory},
+    archive::{Archive, ArchiveError, Unneeded, inventory},
     store::{Listed, Store, StoreError},
 };
 
@@ -63,19 +63,15 @@ pub struct DatabasePrune {
 }
 
 /// WAL of one lineage that lies before its earliest Snapshot in the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct WalPrune {
     /// The lineage.
     pub lineage: String,
     /// From here on everything is kept.
     pub keep: Lsn,
-    /// Objects that go.
-    pub objects: usize,
-    /// Bytes of them.
-    pub bytes: u64,
-    system_identifier: u64,
-    segment_bytes: u64,
-    keys: BTreeSet<String>,
+    /// What goes.
+    pub unneeded: Unneeded,
+    archive: Archive,
 }
 
 /// Looks through a store and tells what of it nobody needs. Nothing is changed. `now` is compared with the store's clock.
@@ -130,15 +126,12 @@ async fn wal(store: &Store, folder: &DatabaseFolder) -> Result<Vec<WalPrune>, Pr
         // What stands there under another name is no archive.
         let Ok(archive) = archive else { continue };
         let unneeded = archive.unneeded(folder, &lineage, None).await?;
-        if let (Some(keep), false) = (unneeded.keep, unneeded.keys.is_empty()) {
+        if let (Some(keep), false) = (unneeded.keep, unneeded.objects.is_empty()) {
             found.push(WalPrune {
                 lineage,
                 keep,
-                objects: unneeded.keys.len(),
-                bytes: unneeded.bytes,
-                system_identifier: known.system_identifier,
-                segment_bytes: known.segment_bytes,
-                keys: unneeded.keys.into_iter().collect(),
+                unneeded,
+                archive,
             });
         }
     }
@@ -227,7 +220,7 @@ impl Pruning<'_> {
             let intent = self.folder.record(Record::Intent, &id);
             let manifest = self.folder.record(Record::Manifest, &id);
             // A listing may be a moment old.
-            if is_there(self.store, &manifest).await? || !is_there(self.store, &intent).await? {
+            if self.store.exists(&manifest).await? || !self.store.exists(&intent).await? {
                 continue;
             }
             self.store.delete(&intent).await?;
@@ -259,24 +252,13 @@ impl Pruning<'_> {
 
     /// Deletes WAL of the plan that no Snapshot needs by now either.
     async fn clear_wal(&mut self, wal: &WalPrune) -> Result<(), PruneError> {
-        let archive = Archive::new(
-            self.store.clone(),
-            &self.folder,
-            &wal.lineage,
-            wal.system_identifier,
-            wal.segment_bytes,
-        );
-        let archive = archive.map_err(DeleteError::from)?;
+        let archive = &wal.archive;
         let mut unneeded = archive.unneeded(&self.folder, &wal.lineage, None).await?;
-        unneeded.keys.retain(|key| wal.keys.contains(key));
+        let planned = &wal.unneeded.objects;
+        unneeded.objects.retain(|key, _| planned.contains_key(key));
         archive.prune(&unneeded).await?;
-        self.deleted.objects += unneeded.keys.len() as u64;
-        let share = if unneeded.keys.len() == wal.objects {
-            wal.bytes
-        } else {
-            unneeded.bytes.min(wal.bytes)
-        };
-        self.deleted.bytes = self.deleted.bytes.saturating_add(share);
+        self.deleted.objects += unneeded.objects.len() as u64;
+        self.deleted.bytes = self.deleted.bytes.saturating_add(unneeded.bytes());
         Ok(())
     }
 
@@ -290,14 +272,6 @@ impl Pruning<'_> {
             self.deleted.objects += 1;
         }
         Ok(())
-    }
-}
-
-async fn is_there(store: &Store, key: &str) -> Result<bool, StoreError> {
-    match store.size(key).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_not_found() => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

@@ -12,7 +12,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
     AHEAD, Restore, RestoreError, blocking,
-    existing::{Survey, read, remove},
+    existing::{read, remove},
     plan::{Fetch, Frame, Part, ranges},
     write::{MARKER, WAITING, fail, open_file},
 };
@@ -43,10 +43,7 @@ struct Gap {
 }
 
 impl Restore {
-    pub(super) async fn write_what_differs(
-        self: Arc<Self>,
-        _survey: Survey,
-    ) -> Result<(), RestoreError> {
+    pub(super) async fn write_what_differs(self: Arc<Self>) -> Result<(), RestoreError> {
         let this = self.clone();
         let fresh: Arc<[bool]> = blocking(move || this.clear()).await?.into();
         let threads = self.request.threads.clamp(1, 64);

@@ -33,38 +33,31 @@ pub struct Terms {
     pub keep_tablespaces: bool,
 }
 
-/// What was found there.
-#[derive(Debug, Default)]
-pub(super) struct Survey {
-    /// Bytes on the disk that the restore uses again.
-    pub(super) spared_bytes: u64,
-}
-
 /// Neighbours that are asked whether they have the same tablespace.
 const NEIGHBOURS: usize = 10_000;
 
 impl Site {
-    /// Looks at the folder and refuses what must not be overwritten; nothing is changed.
+    /// Looks at the folder and refuses what must not be overwritten; nothing is changed. Gives the bytes on the disk that the restore uses again.
     pub(super) fn survey(
         &mut self,
         plan: &Plan,
         request: &RestoreRequest,
         terms: Terms,
-    ) -> Result<Survey, RestoreError> {
+    ) -> Result<u64, RestoreError> {
         let data = self.data_folder.clone();
         match fs::metadata(&data) {
             Ok(found) if found.is_dir() => self.owner = new_owner(&found),
             Ok(_) => return Err(no_cluster(&data, "it is no folder")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.check_empty()?;
-                return Ok(Survey::default());
+                return Ok(0);
             }
             Err(error) => return Err(read(&data)(error)),
         }
         let is_empty = fs::read_dir(&data).map_err(read(&data))?.next().is_none();
         if is_empty {
             self.check_empty()?;
-            return Ok(Survey::default());
+            return Ok(0);
         }
         if let Some(pid) = server_of(&data).map_err(read(&data))? {
             return Err(RestoreError::Living {
@@ -77,12 +70,12 @@ impl Site {
             let space = self.space(oid, terms)?;
             self.spaces.insert(oid, space);
         }
-        let mut survey = Survey::default();
+        let mut spared = 0;
         self.visit(&request.dialect, &mut |found| {
-            survey.spared_bytes += found.metadata.blocks() * 512;
+            spared += found.metadata.blocks() * 512;
             Ok(true)
         })?;
-        Ok(survey)
+        Ok(spared)
     }
 
     /// Where a tablespace of the Snapshot goes.

@@ -36,7 +36,6 @@ pub use self::{
     probe::{Outlook, disk, outlook},
 };
 use self::{
-    existing::Survey,
     plan::{Plan, plan},
     source::Source,
     write::{MARKER, Site, WAITING},
@@ -127,13 +126,13 @@ pub async fn write(
         request,
         cancel,
     };
-    let (restore, stale) = blocking(move || restore.look_at_ground(ground)).await?;
-    let restore = Arc::new(restore);
-    let written = match stale {
-        None => restore.clone().write_all().await,
-        Some(stale) => restore.clone().write_what_differs(stale).await,
-    };
+    let restore = Arc::new(blocking(move || restore.look_at_ground(ground)).await?);
     let is_fresh = ground == Ground::Empty;
+    let written = if is_fresh {
+        restore.clone().write_all().await
+    } else {
+        restore.clone().write_what_differs().await
+    };
     if let Err(error) = written {
         // What another restore has written since we looked is not ours.
         if is_fresh && !matches!(error, RestoreError::Busy { .. }) {
@@ -228,22 +227,18 @@ struct Restore {
 }
 
 impl Restore {
-    /// Refuses a ground that is not what it should be, before anything is written. What is to be known of one that has something on it is told.
-    fn look_at_ground(mut self, ground: Ground) -> Result<(Self, Option<Survey>), RestoreError> {
+    /// Refuses a ground that is not what it should be, before anything is written, and notes where on it things go.
+    fn look_at_ground(mut self, ground: Ground) -> Result<Self, RestoreError> {
         let sizes = self.plan.files.iter().map(|file| file.bytes);
         // A map may claim any size.
         let needed = sizes.fold(0, u64::saturating_add);
-        let survey = match ground {
+        let spared = match ground {
             Ground::Empty => {
                 self.site.check_empty()?;
-                None
+                0
             }
-            Ground::Existing(terms) => {
-                let survey = self.site.survey(&self.plan, &self.request, terms)?;
-                Some(survey)
-            }
+            Ground::Existing(terms) => self.site.survey(&self.plan, &self.request, terms)?,
         };
-        let spared = survey.as_ref().map_or(0, |survey| survey.spared_bytes);
         let needed = needed.saturating_sub(spared);
         let folder = &self.request.data_folder;
         match free_bytes(folder) {
@@ -252,7 +247,7 @@ impl Restore {
                 needed,
                 free,
             }),
-            _ => Ok((self, survey)),
+            _ => Ok(self),
         }
     }
 

@@ -415,16 +415,16 @@ impl Decoder {
         let length = usize::try_from(frame.stored).unwrap_or(usize::MAX);
         let stored = bytes.get(from..from.saturating_add(length));
         let stored = stored.ok_or_else(|| damaged("it ends early".to_owned()))?;
-        let Some(pack) = &fetch.pack else {
-            let raw = self.unpack(frame.codec, stored, frame.whole, &frame.blake3);
-            return raw.map(Some).map_err(damaged);
-        };
-        let mut opened = std::mem::take(&mut self.opened);
-        let result = pack.open(frame.offset, stored, &mut opened);
-        self.opened = opened;
-        result.map_err(|error| damaged(error.to_string()))?;
         let Self { zstd, raw, opened } = self;
-        let raw = unpack(zstd, raw, frame.codec, opened, frame.whole, &frame.blake3);
+        let packed = match &fetch.pack {
+            None => stored,
+            Some(pack) => {
+                let done = pack.open(frame.offset, stored, opened);
+                done.map_err(|error| damaged(error.to_string()))?;
+                opened
+            }
+        };
+        let raw = unpack(zstd, raw, frame.codec, packed, frame.whole, &frame.blake3);
         raw.map(Some).map_err(damaged)
     }
 

@@ -1,7 +1,7 @@
 //! One request to a store that speaks HTTP, with its retries.
 
 use std::{
-    fmt,
+    fmt, io,
     time::{Duration, Instant},
 };
 
@@ -9,13 +9,14 @@ use ::http::StatusCode;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
-use reqwest::{Certificate, Client, RequestBuilder, Response};
+use reqwest::{Certificate, Client, ClientBuilder, RequestBuilder, Response};
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
+use url::Url;
 
 use super::error::{AdapterFailure, chain, untrusted};
 
@@ -57,6 +58,16 @@ pub(super) enum Failure {
     Credential { reason: String },
 }
 
+/// A URL below another one; a slash within a segment is escaped.
+pub(super) fn below(base: &Url, segments: &[&str]) -> Url {
+    let mut url = base.clone();
+    // An http URL always has segments.
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty().extend(segments);
+    }
+    url
+}
+
 /// What requests are signed with.
 #[async_trait]
 pub(super) trait Access: fmt::Debug + Send + Sync {
@@ -85,9 +96,7 @@ impl<A: Access> Api<A> {
     /// `is_plain` leaves out certificates, which take a while to load and are not on every machine. `roots`, in PEM form, are trusted on
     /// top of the usual ones.
     pub(super) fn new(access: A, is_plain: bool, roots: Option<&[u8]>) -> Result<Self, String> {
-        let mut builder = Client::builder()
-            .connect_timeout(CONNECT)
-            .user_agent(concat!("kubedb/", env!("CARGO_PKG_VERSION")));
+        let mut builder = Client::builder();
         if is_plain {
             builder = builder.tls_certs_only(std::iter::empty());
         }
@@ -96,7 +105,16 @@ impl<A: Access> Api<A> {
             let roots = Certificate::from_pem_bundle(roots).map_err(|error| chain(&error))?;
             builder = builder.tls_certs_merge(roots);
         }
-        let client = builder.build().map_err(|error| chain(&error))?;
+        Self::over(builder, access)
+    }
+
+    /// The same with a client that trusts, and shows, what its builder was told.
+    pub(super) fn over(builder: ClientBuilder, access: A) -> Result<Self, String> {
+        let client = builder
+            .connect_timeout(CONNECT)
+            .user_agent(concat!("kubedb/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| chain(&error))?;
         Ok(Self {
             client,
             access,
@@ -265,6 +283,10 @@ impl Failure {
                         source: message.into(),
                     }
                 }
+                StatusCode::INSUFFICIENT_STORAGE => object_store::Error::Generic {
+                    store,
+                    source: Box::new(io::Error::from(io::ErrorKind::StorageFull)),
+                },
                 _ => generic(AdapterFailure::Refused {
                     reason: format!("the store answers {status}: {message}"),
                 }),
@@ -280,10 +302,12 @@ fn pause(attempt: u32) -> Duration {
 }
 
 fn is_final(status: StatusCode) -> bool {
-    !(status == StatusCode::REQUEST_TIMEOUT
-        || status == StatusCode::TOO_MANY_REQUESTS
-        || status.as_u16() == SWIFT_TOO_MANY
-        || status.is_server_error())
+    // A disk that is full stays so while we wait.
+    status == StatusCode::INSUFFICIENT_STORAGE
+        || !(status == StatusCode::REQUEST_TIMEOUT
+            || status == StatusCode::TOO_MANY_REQUESTS
+            || status.as_u16() == SWIFT_TOO_MANY
+            || status.is_server_error())
 }
 
 async fn answer(response: Response, silence: Duration) -> Result<Response, Failure> {

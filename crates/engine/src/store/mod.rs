@@ -11,15 +11,15 @@ mod gcs;
 mod http;
 mod local;
 mod s3;
+pub mod served;
 mod swift;
 
 use std::{collections::BTreeMap, fmt, ops::Range, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
-use object_store::{
-    GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, path::Path,
-};
+pub use object_store::PutPayload;
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, path::Path};
 
 pub use error::StoreError;
 use error::{Named, classify};
@@ -74,6 +74,13 @@ pub enum Location {
         /// Folder within the container.
         prefix: Option<String>,
     },
+    /// A folder that only another process sees, which serves it with mutual TLS. Its certificates are the credentials, under the keys that `served` names.
+    Served {
+        /// Base URL.
+        endpoint: String,
+        /// How users know the folder.
+        label: String,
+    },
 }
 
 /// The data of the Secret that the user named, under the original's keys, such as `GOOGLE_SERVICE_ACCOUNT_JSON_KEY`.
@@ -86,10 +93,17 @@ pub struct Store {
     root: Path,
     label: Arc<str>,
     bucket: Arc<str>,
-    /// Set where the store is a folder.
-    folder: Option<Arc<std::path::Path>>,
+    /// Where what killed writers left half written is seen, which listings do not show.
+    left: Option<Left>,
     /// What opens what is encrypted there.
     keys: Option<Arc<Keys>>,
+}
+
+/// Who sees what killed writers left half written.
+#[derive(Clone)]
+enum Left {
+    Folder(Arc<std::path::Path>),
+    Served(served::Served),
 }
 
 /// An object found by listing.
@@ -116,7 +130,7 @@ impl Store {
                 let objects = local::open(folder, &label)?;
                 let store = Self::over(Arc::new(objects), &label, &folder.to_string_lossy(), None)?;
                 Ok(Self {
-                    folder: Some(folder.as_path().into()),
+                    left: Some(Left::Folder(folder.as_path().into())),
                     ..store
                 })
             }
@@ -152,6 +166,14 @@ impl Store {
                 let objects = swift::Swift::open(container, credentials, &label)?;
                 Self::over(Arc::new(objects), &label, container, prefix.as_deref())
             }
+            Location::Served { endpoint, label } => {
+                let objects = served::Served::open(endpoint, credentials, label)?;
+                let store = Self::over(Arc::new(objects.clone()), label, label, None)?;
+                Ok(Self {
+                    left: Some(Left::Served(objects)),
+                    ..store
+                })
+            }
         }
     }
 
@@ -172,7 +194,7 @@ impl Store {
             root,
             label: label.into(),
             bucket: bucket.into(),
-            folder: None,
+            left: None,
             keys: None,
         })
     }
@@ -300,6 +322,15 @@ impl Store {
             .map_err(|error| classify(self.named(key, false), error))
     }
 
+    /// Whether there is an object of this key.
+    pub async fn exists(&self, key: &str) -> Result<bool, StoreError> {
+        match self.size(key).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// All objects below a folder, sorted by key. A folder that does not exist is empty.
     pub async fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
         let mut all = Vec::new();
@@ -349,25 +380,76 @@ impl Store {
         }
     }
 
-    /// Removes what a killed writer left half written below a folder, of the objects that `is_ours` names. Other stores than folders
+    /// Removes what a killed writer left half written in a folder, of the objects that `is_ours` names. Other stores than folders
     /// show nothing of it, and forget it by themselves.
     pub(crate) async fn discard_unfinished(
         &self,
         folder: &str,
         is_ours: impl Fn(&str) -> bool,
     ) -> Result<(), StoreError> {
-        let Some(base) = &self.folder else {
-            return Ok(());
-        };
-        let path = self.path(folder)?;
-        local::discard_unfinished(&base.join(path.as_ref()), is_ours).map_err(|source| {
-            StoreError::Unreachable {
-                label: self.label.to_string(),
-                object: folder.to_owned(),
-                reason: source.to_string(),
-                source: source.into(),
+        for name in self.unfinished(folder).await? {
+            if local::object_of(&name).is_some_and(&is_ours) {
+                self.discard(folder, &name).await?;
             }
-        })
+        }
+        Ok(())
+    }
+
+    /// Names of what killed writers left half written in a folder: that of the object, and more.
+    pub async fn unfinished(&self, folder: &str) -> Result<Vec<String>, StoreError> {
+        let path = self.path(folder)?;
+        match &self.left {
+            None => Ok(Vec::new()),
+            Some(Left::Folder(base)) => {
+                local::unfinished(&base.join(path.as_ref())).map_err(|error| self.io(folder, error))
+            }
+            Some(Left::Served(served)) => {
+                let found = served.unfinished(&path).await;
+                found.map_err(|error| classify(self.named(folder, false), error))
+            }
+        }
+    }
+
+    /// Removes one of them; what is no name of such is refused.
+    pub async fn discard(&self, folder: &str, name: &str) -> Result<(), StoreError> {
+        let path = self.path(&format!("{folder}/{name}"))?;
+        let is_left = local::object_of(name).is_some() && path.filename() == Some(name);
+        match &self.left {
+            Some(Left::Folder(base)) if is_left => {
+                let folder_path = base.join(self.path(folder)?.as_ref());
+                local::discard(&folder_path, name).map_err(|error| self.io(folder, error))
+            }
+            Some(Left::Served(served)) if is_left => {
+                let done = served.discard(&path).await;
+                done.map_err(|error| classify(self.named(folder, false), error))
+            }
+            _ => Err(StoreError::Refused {
+                label: self.label.to_string(),
+                object: format!("{folder}/{name}"),
+                reason: "nothing that is half written is called so".to_owned(),
+                source: "not a name of a half written object".into(),
+            }),
+        }
+    }
+
+    fn io(&self, object: &str, source: std::io::Error) -> StoreError {
+        StoreError::Unreachable {
+            label: self.label.to_string(),
+            object: object.to_owned(),
+            reason: source.to_string(),
+            source: source.into(),
+        }
+    }
+
+    /// Asks whether whoever serves the folder is there; every other store is asked with its first request.
+    pub async fn knock(&self) -> Result<(), StoreError> {
+        match &self.left {
+            Some(Left::Served(served)) => {
+                let answered = served.knock().await;
+                answered.map_err(|error| classify(self.named("its folder", false), error))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn path(&self, key: &str) -> Result<Path, StoreError> {

@@ -290,6 +290,16 @@ impl Server {
         Some(client)
     }
 
+    /// Makes a tablespace called `space` beside the data.
+    pub(crate) async fn make_tablespace(&self) {
+        let space = self.folder().join("space");
+        fs::create_dir(&space).unwrap();
+        hand_over(self.folder());
+        let space = space.display();
+        self.sql_by_socket(&format!("CREATE TABLESPACE space LOCATION '{space}'"))
+            .await;
+    }
+
     /// Runs statements as superuser.
     pub(crate) async fn sql_by_socket(&self, statements: &str) {
         let client = self.connect_by_socket().await.expect("no connection");

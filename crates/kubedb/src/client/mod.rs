@@ -1,6 +1,7 @@
 //! Which server a command talks to, and how.
 
 pub(crate) mod kinds;
+pub(crate) mod tunnel;
 
 use std::{
     env,
@@ -108,7 +109,8 @@ impl Session {
     }
 }
 
-fn is_pod() -> bool {
+/// Whether this runs in a pod, where names of the cluster lead somewhere.
+pub(crate) fn is_pod() -> bool {
     env::var_os("KUBERNETES_SERVICE_HOST").is_some()
         && Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
 }

@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsString,
-    fs,
+    fs, io,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::Command,
@@ -12,13 +12,17 @@ use std::{
 use clap::Args;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
+use kubedb_api::protocol::InstanceRole;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_postgres::Config;
 use url::Url;
 
 use super::selection::{self, NamespaceArgs};
 use crate::{
     client::{
-        ServerArgs, Session,
+        ServerArgs, Session, is_pod,
         kinds::{POSTGRES, parse_kind},
+        tunnel::Tunnel,
     },
     error::CommandError,
     ui::Ui,
@@ -32,7 +36,8 @@ const PASSWORD_KEY: &str = "POSTGRES_PASSWORD";
 const DEBIAN_FOLDER: &str = "/usr/lib/postgresql";
 
 const EXAMPLES: &str = "\
-psql is looked for in PATH and in /usr/lib/postgresql. The password goes to it in its environment.
+psql is looked for in PATH and in /usr/lib/postgresql. The password goes to it in its environment. A database in a
+cluster is reached through its API server, where this machine is none of the cluster's.
 
 Examples:
   kubedb connect pg scheduled-pg -n demo
@@ -80,8 +85,14 @@ pub(super) async fn run(
         .await
         .map_err(|error| session.fail(error, None))?;
     let address = endpoint(&postgres, arguments.standby, namespace)?;
+    let pod = pod_behind(&address, &postgres, arguments.standby).filter(|_| !is_pod());
     let secret = secret_name(&postgres);
     let place = format!("the password is in Secret {secret}, key {PASSWORD_KEY}");
+    if let Some(pod) = pod.as_ref().filter(|_| arguments.url) {
+        ui.note(&format!(
+            "the address is one of the cluster; from elsewhere: kubectl port-forward -n {namespace} pod/{pod} 5432"
+        ));
+    }
     if arguments.show_password {
         let password = password(&session, namespace, &secret).await?;
         ui.data(url(&address, &arguments.database, Some(&password))?.as_str());
@@ -98,16 +109,87 @@ pub(super) async fn run(
         return without_psql(&arguments.psql, &place, ui);
     };
     let password = password(&session, namespace, &secret).await?;
-    // The address is no secret; the password must not be seen in the list of processes.
-    let error = Command::new(&psql)
-        .arg(url.as_str())
-        .args(&arguments.psql)
-        .env("PGPASSWORD", password)
-        .exec();
-    Err(CommandError::Local {
+    let command = |url: &Url| {
+        // The address is no secret; the password must not be seen in the list of processes.
+        let mut command = Command::new(&psql);
+        command
+            .arg(url.as_str())
+            .args(&arguments.psql)
+            .env("PGPASSWORD", password);
+        command
+    };
+    let failed = |source| CommandError::Local {
         doing: format!("start {}", psql.display()),
-        source: error,
-    })
+        source,
+    };
+    match pod {
+        None => Err(failed(command(&url).exec())),
+        Some(pod) => {
+            let tunnel = Tunnel::open(session.client.clone(), namespace, &pod).await?;
+            let url = self::url(&tunnel.address.to_string(), &arguments.database, None)?;
+            beside(command(&url)).await.map_err(failed)?
+        }
+    }
+}
+
+/// Runs a client while a tunnel is kept open beside it. Ctrl-C is the client's.
+async fn beside(command: Command) -> io::Result<Result<(), CommandError>> {
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut child = tokio::process::Command::from(command).spawn()?;
+    loop {
+        tokio::select! {
+            ended = child.wait() => {
+                let code = ended?.code().and_then(|code| u8::try_from(code).ok());
+                return Ok(match code {
+                    Some(0) => Ok(()),
+                    code => Err(CommandError::Reported { code: code.unwrap_or(1) }),
+                });
+            }
+            _ = interrupts.recv() => {}
+        }
+    }
+}
+
+/// The pod whose PostgreSQL an address of a cluster leads to; none where the address leads there from here.
+fn pod_behind(address: &str, postgres: &kubedb_api::Postgres, standby: bool) -> Option<String> {
+    let (host, _) = address.rsplit_once(':')?;
+    let status = postgres
+        .status
+        .as_ref()
+        .filter(|_| host.ends_with(".svc"))?;
+    if !standby {
+        return status.primary.clone();
+    }
+    let mut instances = status.instances.iter();
+    let found =
+        instances.find(|(_, report)| report.ready && report.role == Some(InstanceRole::Standby));
+    found.map(|(name, _)| name.clone())
+}
+
+/// Where a program of ours reaches the primary, and what must live as long as it does.
+pub(super) async fn reach(
+    session: &Session,
+    postgres: &kubedb_api::Postgres,
+    namespace: &str,
+) -> Result<(Config, Option<Tunnel>), CommandError> {
+    let address = endpoint(postgres, false, namespace)?;
+    let pod = pod_behind(&address, postgres, false).filter(|_| !is_pod());
+    let tunnel = match pod {
+        Some(pod) => Some(Tunnel::open(session.client.clone(), namespace, &pod).await?),
+        None => None,
+    };
+    let address = tunnel
+        .as_ref()
+        .map_or(address, |tunnel| tunnel.address.to_string());
+    let password = password(session, namespace, &secret_name(postgres)).await?;
+    let mut url = url(&address, "postgres", Some(&password))?;
+    url.set_query(Some("connect_timeout=10&application_name=kubedb"));
+    let config = url.as_str().parse();
+    let config = config.map_err(|source| CommandError::Server {
+        doing: "read the database's address",
+        source: Box::<dyn std::error::Error + Send + Sync>::from(source),
+    });
+    Ok((config?, tunnel))
 }
 
 /// The address serves any client; statements for psql would have been lost.

@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod agent;
+mod compare;
 mod completion;
 mod connect;
 mod create;
@@ -19,6 +20,7 @@ mod selection;
 mod server;
 mod signals;
 mod snapshot;
+mod summarize;
 mod task;
 mod verify;
 
@@ -31,6 +33,7 @@ use crate::{
 };
 
 pub(crate) use agent::AgentArgs;
+pub(crate) use compare::CompareArgs;
 pub(crate) use connect::ConnectArgs;
 pub(crate) use create::CreateArgs;
 pub(crate) use delete::DeleteArgs;
@@ -43,6 +46,7 @@ pub(crate) use repo::RepoArgs;
 pub(crate) use restore::RestoreArgs;
 pub(crate) use server::ServeArgs;
 pub(crate) use snapshot::SnapshotArgs;
+pub(crate) use summarize::SummarizeArgs;
 pub(crate) use task::TaskArgs;
 pub(crate) use verify::VerifyArgs;
 
@@ -63,6 +67,8 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
         Command::Repo(arguments) => online(repo::run(arguments, ui)),
         Command::Restore(arguments) => online(restore::run(arguments, &server, ui)),
         Command::Snapshot(arguments) => online(self::snapshot::run(arguments, &server, ui)),
+        Command::Summarize(arguments) => online(summarize::run(arguments, &server, ui)),
+        Command::Compare(arguments) => compare::run(&arguments, ui),
         Command::Verify(arguments) => online(verify::run(arguments, &server, ui)),
         Command::Server(arguments) => self::server::run(arguments, ui),
         Command::Operator(arguments) => self::operator::run(arguments, &server),

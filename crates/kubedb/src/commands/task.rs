@@ -9,10 +9,17 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use kubedb_agent::task::delete_data;
-use kubedb_api::agent_config::{TASK, TASK_SECRET, TaskInput};
+use kubedb_agent::{
+    served::{listen, serve},
+    task::{delete_data, line},
+};
+use kubedb_api::agent_config::{
+    TASK, TASK_SECRET, TaskInput, VOLUME_CERTIFICATES, VOLUME_TASK, VolumeTask,
+};
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
 
-use super::agent::confine;
+use super::{agent::confine, signals::StopSignals};
 use crate::error::CommandError;
 
 /// What is read from standard input at most: a Secret has one MiB, which is longer as JSON.
@@ -36,30 +43,68 @@ enum TaskCommand {
         #[arg(long)]
         pod: bool,
     },
+    /// Serve a mounted volume to the agents of one database; says in the pod's environment which
+    ServeVolume,
 }
 
 pub(super) fn run(arguments: TaskArgs) -> Result<(), CommandError> {
-    let TaskCommand::DeleteData { pod } = arguments.command;
     confine();
     super::log_to_stderr();
-    let local = |doing: &str| {
-        let doing = doing.to_owned();
-        move |source| CommandError::Local { doing, source }
-    };
-    let input = if pod { of_pod() } else { of_input() };
-    let TaskInput { task, credentials } = input.map_err(local("read what to do"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    match arguments.command {
+        TaskCommand::DeleteData { pod } => delete(pod),
+        TaskCommand::ServeVolume => serve_volume(),
+    }
+}
+
+fn local(doing: &str) -> impl Fn(io::Error) -> CommandError {
+    let doing = doing.to_owned();
+    move |source| CommandError::Local {
+        doing: doing.clone(),
+        source,
+    }
+}
+
+fn runtime() -> Result<Runtime, CommandError> {
+    Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(local("start the runtime"))?;
-    let deleted = runtime.block_on(async {
-        let work = tokio::time::timeout(LONGEST, delete_data(&task, credentials));
-        let failed = |reason: String| CommandError::Task {
-            reason: reason.replace('\n', " "),
+        .map_err(local("start the runtime"))
+}
+
+fn failed(reason: &str) -> CommandError {
+    CommandError::Task {
+        reason: reason.replace('\n', " "),
+    }
+}
+
+fn serve_volume() -> Result<(), CommandError> {
+    let text = std::env::var(VOLUME_TASK).map_err(io::Error::other);
+    let task = text.and_then(|text| Ok(serde_json::from_str::<VolumeTask>(&text)?));
+    let task = task.map_err(local("read what to serve"))?;
+    runtime()?.block_on(async {
+        let mut signals = StopSignals::listen().map_err(local("listen for signals"))?;
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        tokio::spawn(async move {
+            signals.next().await;
+            stop.cancel();
+        });
+        let serving = async {
+            let listener = listen().await?;
+            serve(&task, listener, Path::new(VOLUME_CERTIFICATES), shutdown).await
         };
+        serving.await.map_err(|error| failed(&line(&error)))
+    })
+}
+
+fn delete(pod: bool) -> Result<(), CommandError> {
+    let input = if pod { of_pod() } else { of_input() };
+    let TaskInput { task, credentials } = input.map_err(local("read what to do"))?;
+    let deleted = runtime()?.block_on(async {
+        let work = tokio::time::timeout(LONGEST, delete_data(&task, credentials));
         match work.await {
-            Ok(done) => done.map_err(|error| failed(error.line())),
-            Err(_) => Err(failed(format!("not done within {} s", LONGEST.as_secs()))),
+            Ok(done) => done.map_err(|error| failed(&error.line())),
+            Err(_) => Err(failed(&format!("not done within {} s", LONGEST.as_secs()))),
         }
     })?;
     tracing::info!(

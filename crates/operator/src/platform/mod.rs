@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::api::core::v1::PersistentVolumeClaimSpec;
-use kubedb_api::{agent_config::DataTask, monitor::Monitor, pod_template::PodTemplateSpec};
+use kubedb_api::{
+    agent_config::DataTask, monitor::Monitor, pod_template::PodTemplateSpec, storage::LocalStorage,
+};
 
 /// Which database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +49,8 @@ pub struct DesiredDatabase {
     pub has_lease: bool,
     /// Who scrapes its metrics, and where.
     pub monitor: Option<Monitor>,
+    /// Volumes that its agents reach for now; where they cannot mount them, somebody serves them.
+    pub volumes: Vec<LocalStorage>,
     /// What its containers are made of.
     pub container: DesiredContainer,
 }

@@ -18,6 +18,8 @@ pub(super) const MOVES_BY: SignedDuration = SignedDuration::from_secs(60);
 /// Reason of a condition that is Unknown, and was False before: when it is known again, that is news.
 const SINCE_FAILURE: &str = "NotReportedSinceFailure";
 
+/// Reason of a condition while nothing can be stored.
+const FAILING: &str = "Failing";
 /// Reason of a condition while the disk is nearly full: PostgreSQL stops then.
 const FILLING: &str = "DiskFilling";
 /// So much time to do something is little.
@@ -66,23 +68,8 @@ pub(super) fn condition(
             "NothingStored",
             "nothing had to be stored since its agent began",
         ),
-        Some(archive) => match archive.failing_since {
-            Some(since) => {
-                let message = format!("{} (since {since})", why(archive));
-                match archive.disk_full_time {
-                    None => ("False", "Failing", message),
-                    Some(full) => {
-                        let is_near = full.duration_since(now) < NEAR;
-                        let reason = if is_near { FILLING } else { "Failing" };
-                        (
-                            "False",
-                            reason,
-                            format!("{message}; as WAL is written, the disk is full at {full}"),
-                        )
-                    }
-                }
-            }
-            None => {
+        Some(archive) => match (archive.failing_since, archive.disk_full_time) {
+            (None, _) => {
                 let mut message = "every change is stored as it is made".to_owned();
                 if let Some(missing) = &archive.missing {
                     message += &format!(
@@ -90,6 +77,19 @@ pub(super) fn condition(
                     );
                 }
                 ("True", "Archiving", message)
+            }
+            (Some(since), None) => (
+                "False",
+                FAILING,
+                format!("{} (since {since})", why(archive)),
+            ),
+            (Some(since), Some(full)) => {
+                let is_near = full.duration_since(now) < NEAR;
+                let reason = if is_near { FILLING } else { FAILING };
+                let why = why(archive);
+                let message =
+                    format!("{why} (since {since}); as WAL is written, the disk is full at {full}");
+                ("False", reason, message)
             }
         },
     };

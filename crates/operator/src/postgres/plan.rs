@@ -9,7 +9,7 @@ use kubedb_api::{
     pod_template::PodMetadata,
     postgres::{Endpoints, PostgresPhase, ScriptSource, StandbyMode},
     protocol::{InstancePhase, InstanceRole, RestoreSource, TaskPhase},
-    storage::SnapshotStorage,
+    storage::{LocalStorage, SnapshotStorage},
     summary::summary,
 };
 
@@ -145,6 +145,9 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
         primary_ready,
         now,
     );
+    let unfinished = bootstrap
+        .as_ref()
+        .filter(|_| phase != PostgresPhase::Running);
     let archiving = archive::condition(postgres, found, primary_ready, now);
     status.conditions.extend(archiving);
     let monitored = monitor::condition(postgres, found, now);
@@ -166,16 +169,11 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
             replicas,
             primary: found.holder.clone(),
             standbys,
-            secrets: secrets(
-                postgres,
-                found,
-                bootstrap
-                    .as_ref()
-                    .filter(|_| phase != PostgresPhase::Running),
-            ),
+            secrets: secrets(postgres, found, unfinished),
             config_maps: config_maps(postgres),
             has_lease: found.has_lease,
             monitor: postgres.spec.monitor.clone(),
+            volumes: volumes(postgres, old, unfinished),
             container: container(postgres, found),
         },
         make_auth_secret: !found.has_auth_secret && postgres.spec.database_secret.is_none(),
@@ -397,6 +395,31 @@ fn secrets(
     names
 }
 
+/// Volumes that its agents reach for: always that of its archive, the others while something is done with them.
+fn volumes(
+    postgres: &Postgres,
+    status: &PostgresStatus,
+    bootstrap: Option<&RestoreSource>,
+) -> Vec<LocalStorage> {
+    let archiver = postgres.spec.archiver.as_ref();
+    let archive = archiver.and_then(|archiver| archiver.storage.as_ref());
+    let tasks = status.tasks.values().map(|task| &task.storage);
+    // No pod mounts a claim of another namespace.
+    let own = postgres.namespace();
+    let source = bootstrap.filter(|source| Some(&source.namespace) == own.as_ref());
+    let recovery = source.and_then(|source| source.recovery.as_ref());
+    let sources = source.map(|source| &source.storage).into_iter();
+    let sources = sources.chain(recovery.map(|recovery| &recovery.storage));
+    let used = archive.into_iter().chain(tasks).chain(sources);
+    let mut volumes = Vec::new();
+    for local in used.filter_map(|storage| storage.local.as_ref()) {
+        if !volumes.contains(local) {
+            volumes.push(local.clone());
+        }
+    }
+    volumes
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -415,6 +438,39 @@ mod tests {
         named
             .map(|(namespace, name)| format!("{namespace}/{name}"))
             .collect()
+    }
+
+    #[test]
+    fn volumes_are_asked_for_while_something_is_done_with_them() {
+        let local = |path: &str| json!({"local": {"mountPath": path, "persistentVolumeClaim": {"claimName": "c"}}});
+        let asked = |spec: Value, status: Value, bootstrap: Value| {
+            let postgres: Postgres = serde_json::from_value(json!({
+                "apiVersion": "kubedb.com/v1alpha1", "kind": "Postgres",
+                "metadata": {"name": "pg", "namespace": "demo"}, "spec": spec, "status": status,
+            }))
+            .unwrap();
+            let bootstrap: Option<RestoreSource> = serde_json::from_value(bootstrap).unwrap();
+            let status = postgres.status.clone().unwrap_or_default();
+            let volumes = volumes(&postgres, &status, bootstrap.as_ref()).into_iter();
+            volumes
+                .filter_map(|local| local.mount_path)
+                .collect::<Vec<_>>()
+        };
+        let plain = json!({"version": "15", "backupSchedule": {"cronExpression": "@daily", "local": {"mountPath": "/s"}}});
+        assert!(asked(plain.clone(), json!({}), Value::Null).is_empty());
+        let task = json!({"action": "Backup", "instance": "pg-0", "attempt": 1, "snapshotUid": "u", "storage": local("/s")});
+        let status = json!({"tasks": {"a": task, "b": task}});
+        assert_eq!(asked(plain.clone(), status, Value::Null), ["/s"]);
+        let archived = json!({"version": "15", "archiver": {"storage": local("/wal")}});
+        assert_eq!(asked(archived, json!({}), Value::Null), ["/wal"]);
+        let mut source = json!({"namespace": "demo", "database": "old", "storage": local("/s"),
+            "recovery": {"namespace": "demo", "database": "old", "storage": local("/wal")}});
+        assert_eq!(
+            asked(plain.clone(), json!({}), source.clone()),
+            ["/s", "/wal"]
+        );
+        source["namespace"] = json!("prod");
+        assert!(asked(plain, json!({}), source).is_empty());
     }
 
     #[test]

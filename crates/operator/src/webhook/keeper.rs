@@ -25,9 +25,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Options,
     certificates::{Authority, Leaf, State, Step, decide},
-    issue,
 };
-use crate::rights::{MUTATING, VALIDATING, WEBHOOK_SECRET};
+use crate::{
+    issue::{self, Side},
+    rights::{MUTATING, VALIDATING, WEBHOOK_SECRET},
+};
 
 /// Keys of the Secret.
 const STATE: &str = "state.json";
@@ -60,6 +62,14 @@ pub(super) enum KeepError {
     Tls(#[from] rustls::Error),
     #[error("failed to encode the state of the rotation")]
     Encode(#[from] serde_json::Error),
+}
+
+fn signer(made: Timestamp, expires: Timestamp) -> issue::Authority<'static> {
+    issue::Authority {
+        of: "webhook",
+        made,
+        expires,
+    }
 }
 
 fn request(action: &'static str) -> impl FnOnce(kube::Error) -> KeepError {
@@ -165,7 +175,7 @@ impl Keeper {
     ) -> Result<Kept, KeepError> {
         let authority = || -> Result<(Authority, String), KeepError> {
             let expires = now + self.options.lifetimes.authority;
-            let pair = issue::authority(now, expires)?;
+            let pair = issue::authority(signer(now, expires))?;
             let authority = Authority {
                 certificate: pair.certificate,
                 made: now,
@@ -217,7 +227,8 @@ impl Keeper {
         };
         // Nothing outlives who signed it.
         let expires = (now + self.options.lifetimes.certificate).min(newest.expires);
-        let pair = issue::certificate((newest, &kept.authority_key), &names, now, expires)?;
+        let signer = (signer(newest.made, newest.expires), &*kept.authority_key);
+        let pair = issue::certificate(signer, Side::Server, &names, now, expires)?;
         kept.state.leaf = Leaf {
             authority: newest.made,
             made: now,

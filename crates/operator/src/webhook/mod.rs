@@ -3,7 +3,6 @@
 
 mod certificates;
 pub mod configuration;
-mod issue;
 mod keeper;
 mod listen;
 mod review;

@@ -129,6 +129,43 @@ fn a_script_an_instant_snapshot_and_a_database_made_of_it() {
         world.sql(&namespace, "script-postgres", &host, query)
     });
     assert_eq!(rows, "1000|1|1000");
+    // From outside of the cluster, through its API server.
+    let folder = scratch().unwrap();
+    let output = folder.path().to_str().unwrap();
+    let words = [
+        "summarize",
+        "pg",
+        "recovered-postgres",
+        "-n",
+        &namespace,
+        "--output",
+        output,
+    ];
+    let said = world.does(&words, "");
+    assert!(
+        said.contains("Summary report for \"postgreses/recovered-postgres\""),
+        "{said}"
+    );
+    let report = fs::read_dir(folder.path())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    let report: serde_json::Value =
+        serde_json::from_slice(&fs::read(report.path()).unwrap()).unwrap();
+    let schemas = &report["summary"]["postgres"]["postgres"]["schema"];
+    assert_eq!(schemas["data"]["table"]["dashboard"]["totalRow"], 1000);
+    let words = [
+        "connect",
+        "pg",
+        "recovered-postgres",
+        "-n",
+        &namespace,
+        "--",
+        "-Atc",
+        "select 6 * 7",
+    ];
+    assert_eq!(world.does(&words, "").trim(), "42");
     let told = world.does(
         &["describe", "pg", "recovered-postgres", "-n", &namespace],
         "",

@@ -8,6 +8,8 @@ mod guide;
 mod monitoring;
 mod pauses;
 mod pods;
+mod quickstart;
 mod standbys;
 mod steady;
+mod volumes;
 mod world;

@@ -12,7 +12,7 @@ use url::Url;
 use crate::store::{
     Credentials,
     error::chain,
-    http::{Access, Failure, message},
+    http::{Access, Failure, below, message},
 };
 
 /// A token is given within this.
@@ -267,16 +267,6 @@ fn versioned(address: Url, version: &str) -> Url {
     } else {
         below(&address, &[version])
     }
-}
-
-/// A URL below another one; a slash within a segment is escaped.
-pub(super) fn below(base: &Url, segments: &[&str]) -> Url {
-    let mut url = base.clone();
-    // An http URL always has segments.
-    if let Ok(mut path) = url.path_segments_mut() {
-        path.pop_if_empty().extend(segments);
-    }
-    url
 }
 
 /// Sends a login. A refusal is final; silence is not.

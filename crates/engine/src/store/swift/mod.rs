@@ -21,12 +21,12 @@ use reqwest::{Client, Response};
 use serde::Deserialize;
 use url::Url;
 
-use self::auth::{Login, Pass, below};
+use self::auth::{Login, Pass};
 use super::{
     Credentials, StoreError,
     adapter::{self, delete_each, extent, not_implemented, result},
     error::AdapterFailure,
-    http::{Api, Failure},
+    http::{Api, Failure, below},
 };
 
 /// Largest object of one request.

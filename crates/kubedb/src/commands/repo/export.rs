@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use kubedb_engine::{repository::manifest::Manifest, restore::Ground, store::Store};
 
-use super::{PlaceArgs, one, open, read, restore::held, writing::Job};
+use super::{PlaceArgs, one, open, read_meant, restore::held, writing::Job};
 use crate::{error::CommandError, ui::Ui};
 
 const EXAMPLES: &str = "\
@@ -33,14 +33,7 @@ pub(super) struct ExportArgs {
 pub(super) async fn run(arguments: ExportArgs, ui: &Ui) -> Result<(), CommandError> {
     let (store, catalogue) = open(&arguments.place).await?;
     let snapshot = one(&catalogue, &arguments.snapshot, &store)?;
-    let manifest = read(&store, &snapshot.manifest).await?;
-    let manifest = manifest.map_err(|message| CommandError::State {
-        message,
-        hint: Some(format!(
-            "kubedb repo list {} shows the others",
-            arguments.place.words()
-        )),
-    })?;
+    let manifest = read_meant(&store, &snapshot, &arguments.place).await?;
     ui.note(&held(&snapshot.path(), &manifest));
     export(store, snapshot.manifest, &manifest, &arguments.to, ui).await
 }

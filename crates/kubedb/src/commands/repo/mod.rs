@@ -145,6 +145,22 @@ fn one(catalogue: &Catalogue, wanted: &str, store: &Store) -> Result<Complete, C
     }
 }
 
+/// The manifest of a Snapshot that is meant; without one to go by there is nothing to do.
+async fn read_meant(
+    store: &Store,
+    snapshot: &Complete,
+    place: &PlaceArgs,
+) -> Result<Manifest, CommandError> {
+    let read = read(store, &snapshot.manifest).await?;
+    read.map_err(|message| CommandError::State {
+        message,
+        hint: Some(format!(
+            "kubedb repo list {} shows the others",
+            place.words()
+        )),
+    })
+}
+
 /// A manifest, or why there is none to go by. An error is the store's.
 async fn read(store: &Store, key: &str) -> Result<Result<Manifest, String>, CommandError> {
     let examined = manifest::examine(store, key).await?;

@@ -145,14 +145,14 @@ fn say(prune: &DatabasePrune, arguments: &PruneArgs, ui: &Ui) -> (Value, Sum) {
     }
     for wal in &prune.wal {
         if arguments.wal {
-            sum.add(wal.objects, wal.bytes);
+            sum.add(wal.unneeded.objects.len(), wal.unneeded.bytes());
         }
         if !is_quiet {
             ui.data(&wal_line(&path, wal, arguments.wal));
         }
     }
     let item = |item: &Item| json!({"what": name(&item.what), "reason": item.reason, "objects": item.objects.len(), "bytes": item.bytes()});
-    let wal = |wal: &WalPrune| json!({"lineage": wal.lineage, "before": wal.keep.to_string(), "objects": wal.objects, "bytes": wal.bytes});
+    let wal = |wal: &WalPrune| json!({"lineage": wal.lineage, "before": wal.keep.to_string(), "objects": wal.unneeded.objects.len(), "bytes": wal.unneeded.bytes()});
     let told = json!({
         "namespace": prune.namespace, "database": prune.database, "obstacle": prune.obstacle,
         "goes": prune.plan.goes.iter().map(item).collect::<Vec<_>>(),
@@ -184,8 +184,8 @@ fn wal_line(path: &str, wal: &WalPrune, goes: bool) -> String {
     format!(
         "{path}: {fate}: WAL of lineage {}, {} objects of {}: it lies before {}, where the earliest Snapshot here begins{end}",
         wal.lineage,
-        wal.objects,
-        size(wal.bytes),
+        wal.unneeded.objects.len(),
+        size(wal.unneeded.bytes()),
         wal.keep
     )
 }

@@ -17,7 +17,7 @@ use super::{
     list::second,
     one, open,
     outlook::{self, Place},
-    read, recover,
+    read_meant, recover,
     target::{TargetArgs, check_version},
     writing::{Job, Telling},
 };
@@ -109,14 +109,7 @@ pub(super) async fn run(arguments: RestoreArgs, ui: &Ui) -> Result<(), CommandEr
         Some(recovery) => recovery.begin(),
         None => one(&catalogue, &arguments.snapshot, &store)?,
     };
-    let read = read(&store, &snapshot.manifest).await?;
-    let manifest = read.map_err(|message| CommandError::State {
-        message,
-        hint: Some(format!(
-            "kubedb repo list {} shows the others",
-            arguments.place.words()
-        )),
-    })?;
+    let manifest = read_meant(&store, &snapshot, &arguments.place).await?;
     if let Some(recovery) = &recovery {
         check_version(&recovery.target, &manifest.cluster.postgres_version)?;
     }

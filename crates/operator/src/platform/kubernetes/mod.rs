@@ -5,6 +5,7 @@
 //! no request.
 
 mod apply;
+mod certificates;
 mod known;
 mod monitors;
 mod observe;
@@ -23,6 +24,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream::BoxStream};
+use jiff::Timestamp;
 use kube::{Api, Client, core::DynamicObject};
 use tokio::sync::{broadcast, watch::Sender};
 use tokio_stream::wrappers::BroadcastStream;
@@ -72,6 +74,8 @@ pub struct KubernetesPlatform {
     pods: Arc<Pods>,
     /// What each database was last applied with.
     expected: Arc<Mutex<BTreeMap<DatabaseKey, Expected>>>,
+    /// Until when the certificates of volumes are good, by the UID of their database.
+    certified: Arc<Mutex<BTreeMap<String, Timestamp>>>,
     changes: broadcast::Sender<DatabaseKey>,
     /// Whether there are ServiceMonitors.
     support: Arc<Sender<Support>>,
@@ -87,6 +91,7 @@ impl KubernetesPlatform {
             known: Arc::new(Known::default()),
             pods: Arc::new(Pods::default()),
             expected: Arc::default(),
+            certified: Arc::default(),
             client,
             options,
             changes,
@@ -206,6 +211,9 @@ impl Platform for KubernetesPlatform {
         if !desired.has_lease {
             self.make_lease(desired).await?;
         }
+        if !desired.volumes.is_empty() {
+            self.certify(desired, Timestamp::now()).await?;
+        }
         for (place, seen) in self.known.of(&desired.key) {
             let is_wanted = wanted.iter().any(|object| object.place == place);
             // Another database's, of the same name and before this one, goes with its owner.
@@ -215,7 +223,16 @@ impl Platform for KubernetesPlatform {
             }
         }
         let monitor = wanted.iter().find(is_monitor);
-        self.apply_monitor(desired, monitor).await
+        self.apply_monitor(desired, monitor).await?;
+        render::unserved(desired).map_or(Ok(()), |reason| {
+            Err(PlatformError::Refuse {
+                action: format!(
+                    "serve a volume to {}/{}",
+                    desired.key.namespace, desired.key.name
+                ),
+                reason,
+            })
+        })
     }
 
     async fn observe(&self, key: &DatabaseKey) -> Result<Option<ObservedDatabase>, PlatformError> {

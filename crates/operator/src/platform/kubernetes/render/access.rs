@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kubedb_api::agent_config::volume_secret;
 use serde_json::{Value, json};
 
 use super::{Kind, Object, object, outside};
@@ -58,6 +59,7 @@ fn rules(desired: &DesiredDatabase) -> Vec<Value> {
         .iter()
         .filter(|(namespace, _)| *namespace == desired.key.namespace)
         .map(|(_, name)| name.clone())
+        .chain((!desired.volumes.is_empty()).then(|| volume_secret(&desired.key.name)))
         .collect();
     let mut rules = vec![
         rule("kubedb.com", "postgreses", &["get", "list", "watch"], own),

@@ -4,10 +4,12 @@ mod access;
 mod monitor;
 mod network;
 pub(super) mod task;
+mod volume;
 mod workload;
 
 use std::{collections::BTreeMap, fmt};
 
+pub(super) use self::volume::unserved;
 use kube::core::{ApiResource, GroupVersionKind};
 use kubedb_api::labels;
 use serde::Serialize;
@@ -92,6 +94,7 @@ pub(super) fn objects(desired: &DesiredDatabase, options: &KubernetesOptions) ->
     all.extend(network::objects(desired));
     all.extend(monitor::objects(desired));
     all.push(workload::stateful_set(desired, options));
+    all.extend(volume::objects(desired, options));
     all
 }
 
@@ -194,6 +197,7 @@ pub(super) mod tests {
             config_maps: Vec::new(),
             has_lease: true,
             monitor: None,
+            volumes: Vec::new(),
             container: DesiredContainer {
                 image: "postgres:15".to_owned(),
                 user: 999,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{super::KubernetesOptions, value, workload::confined};
 
 /// The user it runs as where nothing is mounted that belongs to another: any that is not root.
-const USER: i64 = 65_532;
+pub(super) const USER: i64 = 65_532;
 /// A store that takes longer is tried again.
 const DEADLINE_SECONDS: i64 = 3600;
 /// A finished Job that nobody took away goes by itself.
@@ -95,13 +95,7 @@ pub(in super::super) fn job(
 /// The storage as the pod has it: what is a volume lies at its mount path.
 fn within(task: &DataTask) -> kubedb_api::storage::SnapshotStorage {
     let mut storage = task.storage.clone();
-    if let Some(local) = &mut storage.local {
-        *local = LocalStorage {
-            mount_path: local.mount_path.take(),
-            sub_path: local.sub_path.take(),
-            ..LocalStorage::default()
-        };
-    }
+    storage.local = storage.local.as_ref().map(LocalStorage::mounted);
     storage
 }
 
@@ -114,15 +108,7 @@ fn volumes(task: &DataTask) -> (Vec<Value>, Vec<Value>) {
         mounts.push(json!({ "name": name, "mountPath": path, "readOnly": is_read_only }));
     };
     if let Some(local) = &task.storage.local {
-        let source = json!({
-            "hostPath": local.host_path, "nfs": local.nfs, "persistentVolumeClaim": local.persistent_volume_claim,
-            "emptyDir": local.empty_dir,
-        });
-        let mut source = source;
-        if let Some(fields) = source.as_object_mut() {
-            fields.retain(|_, source| !source.is_null());
-        }
-        if let (Some(path), true) = (&local.mount_path, source != json!({})) {
+        if let (Some(path), Some(source)) = (&local.mount_path, local.volume()) {
             mount("store", source, path, false);
         }
     } else if let Some(name) = &task.storage.storage_secret_name {

@@ -12,33 +12,53 @@ use rcgen::{
 const BACKDATED: SignedDuration = SignedDuration::from_hours(1);
 
 /// Certificate and key, both in PEM.
-pub(super) struct Pair {
-    pub(super) certificate: String,
-    pub(super) key: String,
+pub(crate) struct Pair {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+/// What an authority is told by: it can be made again of these and its key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Authority<'a> {
+    /// Whose it is, such as `webhook`.
+    pub(crate) of: &'a str,
+    pub(crate) made: Timestamp,
+    pub(crate) expires: Timestamp,
+}
+
+/// What a certificate is shown for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Server,
+    Client,
 }
 
 /// An authority.
-pub(super) fn authority(made: Timestamp, expires: Timestamp) -> Result<Pair, rcgen::Error> {
+pub(crate) fn authority(authority: Authority<'_>) -> Result<Pair, rcgen::Error> {
     let key = KeyPair::generate()?;
-    let certificate = authority_params(made, expires)?.self_signed(&key)?;
+    let certificate = authority_params(authority)?.self_signed(&key)?;
     Ok(Pair {
         certificate: certificate.pem(),
         key: key.serialize_pem(),
     })
 }
 
-/// A server's certificate, signed by the authority that was made and expires then and has this key.
-pub(super) fn certificate(
-    (authority, key): (&super::certificates::Authority, &str),
+/// A certificate, signed by the authority that has this key.
+pub(crate) fn certificate(
+    (authority, key): (Authority<'_>, &str),
+    side: Side,
     names: &[String],
     made: Timestamp,
     expires: Timestamp,
 ) -> Result<Pair, rcgen::Error> {
-    let params = authority_params(authority.made, authority.expires)?;
+    let params = authority_params(authority)?;
     let issuer = Issuer::new(params, KeyPair::from_pem(key)?);
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(names.to_vec())?;
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.extended_key_usages = vec![match side {
+        Side::Server => ExtendedKeyUsagePurpose::ServerAuth,
+        Side::Client => ExtendedKeyUsagePurpose::ClientAuth,
+    }];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     let name = names.first().map_or("kubedb", String::as_str);
@@ -51,16 +71,14 @@ pub(super) fn certificate(
 }
 
 /// Each has a name of its own: two of one name in a bundle would be taken for each other.
-fn authority_params(
-    made: Timestamp,
-    expires: Timestamp,
-) -> Result<CertificateParams, rcgen::Error> {
+fn authority_params(authority: Authority<'_>) -> Result<CertificateParams, rcgen::Error> {
+    let Authority { of, made, expires } = authority;
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.distinguished_name.push(
         DnType::CommonName,
-        format!("kubedb webhook authority {}", made.as_millisecond()),
+        format!("kubedb {of} authority {}", made.as_millisecond()),
     );
     set_times(&mut params, made, expires);
     Ok(params)
