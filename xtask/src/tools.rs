@@ -15,6 +15,8 @@ pub(crate) const POSTGRES_15: &str = "/usr/lib/postgresql/15/bin/postgres";
 const KUBERNETES: (&str, &str, &str) = ("1", "34", "4");
 /// The kubectls that are tried beside the one of that Kubernetes; each has its modules pinned in `tests/tools/kubectl`.
 const OTHER_KUBECTLS: [&str; 2] = ["1.32", "1.37"];
+/// What reads our metrics and checks our rules; unpacked, since an installed one would run as a service.
+const PROMETHEUS: [&str; 1] = ["prometheus"];
 /// Names under which the one binary of `tests/tools/kubernetes` is started.
 const KUBERNETES_PROGRAMS: [&str; 6] = [
     "etcd",
@@ -37,6 +39,7 @@ pub(crate) fn install() -> Result<Tools, String> {
     postgres()?;
     locale()?;
     stores::install(&cache)?;
+    stores::unpack(&cache, "prometheus", &PROMETHEUS)?;
     kubectl(&bin)?;
     Ok(Tools { bin })
 }

@@ -8,6 +8,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kubedb_api::{
     Postgres,
     agent_config::AgentConfig,
+    monitor::MetricsStatus,
     protocol::{InstancePhase, InstanceRole},
 };
 use kubedb_core::instance::{self, Action, DataState, ProcessState, Role, Seen};
@@ -25,10 +26,11 @@ use crate::{
     bootstrap::{BootstrapError, Place},
     health::Health,
     label::Label,
+    metrics::{Listening, Metrics},
     observe::{self, Facts},
     paths::Paths,
     postgres::process::{Postmaster, StopMode},
-    report::Reporter,
+    report::{Reporter, status_of},
     sql::{ServerView, Session},
     state::{self, InstanceState, StoredRole},
 };
@@ -107,6 +109,8 @@ pub(crate) struct Agent {
     /// Who answers PostgreSQL's commands about WAL.
     pub(crate) desk: WalDesk,
     pub(crate) commands: WalCommands,
+    /// Where it answers with metrics, while that is asked for.
+    pub(crate) metrics: Option<MetricsStatus>,
 }
 
 /// Runs an instance until `shutdown`; PostgreSQL is stopped then.
@@ -157,6 +161,7 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
         reason: String::new(),
         desk,
         commands,
+        metrics: None,
         config,
     };
     // What an agent that was killed had made to be looked at.
@@ -183,7 +188,9 @@ impl Agent {
         let mut reporter = Reporter::new();
         let mut tasks = crate::tasks::Tasks::new(self.session_id.clone());
         let mut label = Label::new(&self.config);
-        let health = Health::start(self.config.health_port).await?;
+        let metrics = Metrics::new(&self.config, self.begun, &self.place, &self.desk);
+        let health = Health::start(self.config.health_port, metrics.router()).await?;
+        let mut listening = Listening::new(metrics.clone());
         loop {
             let database = latest.borrow_and_update().clone();
             let next = self.step(database.as_ref()).await;
@@ -191,7 +198,10 @@ impl Agent {
                 tasks.follow(self, database);
             }
             self.backs_up = tasks.backs_up();
+            listening.follow(database.as_ref()).await;
+            self.metrics = listening.status();
             reporter.send(self, &tasks).await;
+            metrics.note(status_of(self, &tasks), database.as_ref());
             label.keep(self, database.as_ref()).await;
             health.beat(self.obstacle());
             tokio::select! {

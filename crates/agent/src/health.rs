@@ -1,10 +1,12 @@
 //! What an agent in a pod answers to its kubelet. It rests on nothing but this process: an API server that is away must not restart
 //! databases or take them from their Service.
 
-use std::{net::Ipv6Addr, time::Duration};
+use std::time::Duration;
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+
+use crate::metrics::listen;
 
 /// A loop that was silent for longer hangs. Its longest pause is a server that it stops: 145 seconds.
 const SILENCE_LIMIT: Duration = Duration::from_secs(300);
@@ -25,8 +27,8 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Answers at this port, if there is one.
-    pub(crate) async fn start(port: Option<u16>) -> std::io::Result<Self> {
+    /// Answers at this port, if there is one, and there also what `more` answers.
+    pub(crate) async fn start(port: Option<u16>, more: Router) -> std::io::Result<Self> {
         let first = Pulse {
             at: Instant::now(),
             unready: Some("the agent starts".to_owned()),
@@ -35,13 +37,9 @@ impl Health {
         let server = match port {
             None => None,
             Some(port) => {
-                let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await;
-                // A node without IPv6 has no such address.
-                let listener = match listener {
-                    Ok(listener) => listener,
-                    Err(_) => TcpListener::bind(("0.0.0.0", port)).await?,
-                };
-                Some(tokio::spawn(serve(listener, receiver)))
+                let listener = listen::bind(None, port).await?;
+                let router = router(receiver).merge(more);
+                Some(tokio::spawn(listen::serve(listener, router)))
             }
         };
         Ok(Self { sender, server })
@@ -64,14 +62,11 @@ impl Drop for Health {
     }
 }
 
-async fn serve(listener: TcpListener, pulse: watch::Receiver<Pulse>) {
-    let router = Router::new()
+fn router(pulse: watch::Receiver<Pulse>) -> Router {
+    Router::new()
         .route("/livez", get(live))
         .route("/readyz", get(ready))
-        .with_state(pulse);
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::warn!(%error, "nobody can ask for the agent's health any more");
-    }
+        .with_state(pulse)
 }
 
 async fn live(State(pulse): State<watch::Receiver<Pulse>>) -> (StatusCode, String) {
@@ -105,7 +100,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_loop_that_hangs_is_dead_and_one_that_waits_is_not_ready() {
-        let health = Health::start(None).await.unwrap();
+        let health = Health::start(None, Router::new()).await.unwrap();
         let pulse = health.sender.subscribe();
         let code = |said: (StatusCode, String)| said.0;
         let first = pulse.borrow().clone();

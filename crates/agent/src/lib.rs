@@ -9,6 +9,7 @@ mod copy;
 mod health;
 mod label;
 pub mod location;
+pub mod metrics;
 mod observe;
 pub mod paths;
 pub mod pod;

@@ -75,6 +75,7 @@ pub fn configuration(pod: PodConfig, name: &str) -> Result<AgentConfig, PodError
         port: POSTGRES_PORT,
         kubeconfig: None,
         health_port: Some(HEALTH_PORT),
+        metrics_port: None,
         namespace: pod.namespace,
         database: pod.database,
         database_uid: pod.database_uid,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kubedb_api::archiver::ArchiveStatus;
+use kubedb_api::monitor::MetricsStatus;
 use kubedb_api::protocol::{InstancePhase, InstanceRole, InstanceStatus, TaskStatus};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -80,7 +81,7 @@ fn without_pulse(status: &InstanceStatus) -> InstanceStatus {
     status
 }
 
-fn status_of(agent: &Agent, tasks: &Tasks) -> InstanceStatus {
+pub(crate) fn status_of(agent: &Agent, tasks: &Tasks) -> InstanceStatus {
     let role = agent.role();
     let is_up = agent.view.is_some();
     let streams = agent.view.as_ref().is_some_and(|view| view.streaming);
@@ -126,6 +127,7 @@ fn status_of(agent: &Agent, tasks: &Tasks) -> InstanceStatus {
             .archiver()
             .filter(|_| role == Some(InstanceRole::Primary))
             .map(|archiver| archiver.status()),
+        metrics: agent.metrics.clone(),
         tasks: tasks.statuses(),
     }
 }
@@ -177,6 +179,12 @@ fn all_fields() -> InstanceStatus {
             disk_full_time: Some(Timestamp::UNIX_EPOCH),
             reason: Some(String::new()),
             waiting_segments: 0,
+            gaps: Some(0),
+            missing: Some(String::new()),
+        }),
+        metrics: Some(MetricsStatus {
+            endpoint: Some(String::new()),
+            reason: Some(String::new()),
         }),
         ..InstanceStatus::default()
     }

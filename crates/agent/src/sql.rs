@@ -14,7 +14,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// The agent's own statements are small.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
 /// Role for monitoring.
-const MONITOR_ROLE: &str = "kubedb_monitor";
+pub(crate) const MONITOR_ROLE: &str = "kubedb_monitor";
 
 /// Why PostgreSQL did not answer.
 #[derive(Debug, thiserror::Error)]

@@ -44,6 +44,9 @@ pub struct AgentConfig {
     /// Port at which the agent says how it is; none where nobody asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_port: Option<u16>,
+    /// Port that is kept for metrics, used while `spec.monitor` names no other; none where every instance has an address of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_port: Option<u16>,
 }
 
 impl AgentConfig {

@@ -381,6 +381,12 @@ pub struct ArchiveStatus {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_full_time: Option<Timestamp>,
+    /// Places of the archive where WAL is missing that later WAL builds on, as last listed: nothing behind the first can come back from a Snapshot before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gaps: Option<i32>,
+    /// The first segment that is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
 }
 
 #[cfg(test)]

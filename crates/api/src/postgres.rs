@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::archiver::{Archiver, PostgresWal, RecoveryTarget};
 use crate::dormant_database::KeptData;
+use crate::monitor::Monitor;
 use crate::pod_template::PodTemplate;
 use crate::protocol::{InstanceStatus, RestoreSource, SnapshotTask};
 use crate::retention::Retention;
 use crate::storage::SnapshotStorage;
+use crate::summary::SnapshotSummary;
 use crate::untyped::{Unbuilt, VersionText};
 use crate::verification::ScheduledVerification;
 
@@ -73,9 +75,9 @@ pub struct PostgresSpec {
     /// Keeps every change as it is made, so that any moment can come back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archiver: Option<Archiver>,
-    /// Not built yet; refused by name.
+    /// Who scrapes its metrics, and where.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub monitor: Option<Unbuilt>,
+    pub monitor: Option<Monitor>,
     /// Labels that a node must have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<BTreeMap<String, String>>,
@@ -119,7 +121,6 @@ pub struct PostgresSpec {
 
 /// Fields of `spec` that are known and not built.
 pub const UNBUILT_FIELDS: &[&str] = &[
-    "monitor",
     "configSource",
     "storageType",
     "serviceTemplate",
@@ -357,6 +358,9 @@ pub struct PostgresStatus {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latest_restorable_time: Option<Timestamp>,
+    /// How its Snapshots are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<SnapshotSummary>,
     /// Full PostgreSQL version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postgres_version: Option<String>,

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::archiver::{ArchiveStatus, Recovery};
+use crate::monitor::MetricsStatus;
 use crate::storage::SnapshotStorage;
 use crate::verification::VerificationRequest;
 
@@ -143,6 +144,9 @@ pub struct InstanceStatus {
     /// Primary with an archiver: how archiving goes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveStatus>,
+    /// With `spec.monitor`: where it answers with its metrics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<MetricsStatus>,
     /// Progress and outcome of the tasks assigned to it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tasks: BTreeMap<String, TaskStatus>,

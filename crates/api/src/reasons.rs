@@ -20,6 +20,9 @@ pub const CAN_START: &str = "CanStart";
 /// Condition of a Snapshot that was verified: True or False as proven, Unknown where it could not be looked at.
 pub const VERIFIED: &str = "Verified";
 
+/// Condition of a database with `spec.monitor`: its metrics can be scraped, and whoever scrapes them was told where.
+pub const MONITORED: &str = "Monitored";
+
 /// Condition of a Snapshot that is being deleted: whether its data is gone.
 pub const DATA_DELETED: &str = "DataDeleted";
 
@@ -63,6 +66,8 @@ pub mod event {
     pub const ARCHIVE_FAILING: &str = "ArchiveFailing";
     /// WAL that cannot be archived fills the disk within the hour.
     pub const DISK_FILLING: &str = "DiskFilling";
+    /// An archive lacks WAL that later WAL builds on.
+    pub const ARCHIVE_GAP: &str = "ArchiveGap";
     /// It can again.
     pub const ARCHIVE_RECOVERED: &str = "ArchiveRecovered";
     /// A database is wiped out, and its archive stays.
@@ -79,6 +84,10 @@ pub mod event {
 
 /// Event texts.
 pub mod text {
+    /// Begins the message of `Failed` when the metrics cannot be scraped.
+    pub const MONITORING_FAILED: &str = "Failed to manage monitoring system. Reason: ";
+    /// Reason of that where there is no ServiceMonitor.
+    pub const NO_PROMETHEUS_OPERATOR: &str = "cluster does not support CoreOS Prometheus operator";
     /// With `Successful`.
     pub const CREATED_POSTGRES: &str = "Successfully created Postgres";
     /// With `Successful`.

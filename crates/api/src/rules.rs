@@ -43,6 +43,18 @@ const RULES: &[Rule] = &[
     ),
     (
         "postgreses",
+        "spec.monitor",
+        "has(self.agent) && self.agent in ['prometheus.io/builtin', 'prometheus.io/coreos-operator', 'coreos-prometheus-operator']",
+        "agent must be prometheus.io/builtin or prometheus.io/coreos-operator",
+    ),
+    (
+        "postgreses",
+        "spec.monitor.prometheus.port",
+        "self >= 1024 && self <= 65535 && self != 5432",
+        "Prometheus.Port value must be between 1024 and 65535, inclusive, and not PostgreSQL's own",
+    ),
+    (
+        "postgreses",
         "spec.storage",
         "has(self.resources) && has(self.resources.requests) && 'storage' in self.resources.requests",
         "missing ResourceStorage request",

@@ -279,7 +279,42 @@ fn every_rule_of_the_original_has_its_words() {
         (
             "spec.monitor",
             json!({ "agent": "x" }),
-            "spec.monitor: spec.monitor is not built yet: remove it",
+            "spec.monitor.agent: invalid 'Agent' in '{\"agent\":\"x\"}' (known values: prometheus.io/builtin, prometheus.io/coreos-operator)",
+        ),
+        (
+            "spec.monitor",
+            json!({ "prometheus": { "port": 9000, "interval": null } }),
+            "spec.monitor.agent: object 'Agent' is missing in '{\"prometheus\":{\"port\":9000}}' (known values: prometheus.io/builtin, prometheus.io/coreos-operator)",
+        ),
+        (
+            "spec.monitor",
+            json!({ "agent": "prometheus.io/builtin", "prometheus": { "port": 80 } }),
+            "spec.monitor.prometheus.port: invalid 'Monitor.Prometheus' in '{\"agent\":\"prometheus.io/builtin\",\"prometheus\":{\"port\":80}}'. Prometheus.Port value must be between 1024 and 65535, inclusive",
+        ),
+        (
+            "spec.monitor",
+            json!({ "agent": "prometheus.io/builtin", "prometheus": { "port": 5432 } }),
+            "spec.monitor.prometheus.port: spec.monitor.prometheus.port \"5432\" invalid: PostgreSQL listens there",
+        ),
+        (
+            "spec.monitor",
+            json!({ "agent": "prometheus.io/coreos-operator", "prometheus": { "namespace": "Monitoring" } }),
+            "spec.monitor.prometheus.namespace: spec.monitor.prometheus.namespace \"Monitoring\" invalid: a namespace has lower-case letters, digits and hyphens",
+        ),
+        (
+            "spec.monitor",
+            json!({ "agent": "prometheus.io/coreos-operator", "prometheus": { "interval": "ten seconds" } }),
+            "spec.monitor.prometheus.interval: spec.monitor.prometheus.interval \"ten seconds\" invalid (write a time such as 10s or 1m30s)",
+        ),
+        (
+            "spec.monitor",
+            json!({ "agent": "coreos-prometheus-operator", "prometheus": { "labels": { "kubedb.com/name": "x" } } }),
+            "spec.monitor.prometheus.labels: spec.monitor.prometheus.labels \"kubedb.com/name\" invalid: kubedb sets it itself",
+        ),
+        (
+            "spec.monitor",
+            json!({ "agent": "prometheus.io/builtin", "resources": {} }),
+            "spec.monitor.resources: unknown field \"spec.monitor.resources\" (remove it: there is no exporter, the agent beside PostgreSQL answers itself)",
         ),
         (
             "spec.init",

@@ -1,6 +1,6 @@
 //! An archive of WAL: what its files are called, and what their names tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -49,6 +49,37 @@ impl Segment {
     pub fn end(self, segment_bytes: u64) -> Lsn {
         Lsn(self.number.saturating_add(1).saturating_mul(segment_bytes))
     }
+}
+
+/// First missing segment of each hole between segments of the same timeline, as far as they end at `before`: what is newer may be on its way. `waits` has
+/// what is known to wait; it will come.
+#[must_use]
+pub fn gaps(
+    there: &BTreeSet<Segment>,
+    waits: &BTreeSet<Segment>,
+    before: Lsn,
+    segment_bytes: u64,
+) -> Vec<Segment> {
+    let settled = there
+        .iter()
+        .filter(|segment| segment.end(segment_bytes) <= before);
+    let mut last: Option<Segment> = None;
+    let mut gaps = Vec::new();
+    for segment in settled {
+        if let Some(last) = last.filter(|last| last.timeline == segment.timeline)
+            && last.number + 1 < segment.number
+        {
+            let missing = Segment {
+                number: last.number + 1,
+                ..last
+            };
+            if !waits.contains(&missing) {
+                gaps.push(missing);
+            }
+        }
+        last = Some(*segment);
+    }
+    gaps
 }
 
 impl WalFile {
@@ -195,6 +226,31 @@ mod tests {
             timeline: TimelineId(timeline),
             number,
         }
+    }
+
+    #[test]
+    fn only_what_will_not_come_any_more_is_a_gap() {
+        const BYTES: u64 = 16 << 20;
+        let of = |all: &[(u32, u64)]| -> BTreeSet<Segment> {
+            let segments = all.iter().map(|(timeline, number)| Segment {
+                timeline: TimelineId(*timeline),
+                number: *number,
+            });
+            segments.collect()
+        };
+        let there = of(&[(1, 3), (1, 4), (1, 7), (2, 7), (2, 9), (2, 11)]);
+        let found = |waits: &[(u32, u64)], before: u64| {
+            let gaps = gaps(&there, &of(waits), Lsn(before * BYTES), BYTES);
+            gaps.iter()
+                .map(|gap| (gap.timeline.0, gap.number))
+                .collect::<Vec<_>>()
+        };
+        // A new timeline begins anywhere.
+        assert_eq!(found(&[], 99), [(1, 5), (2, 8), (2, 10)]);
+        assert_eq!(found(&[(2, 8), (2, 10)], 99), [(1, 5)]);
+        // The eleventh may have overtaken the tenth.
+        assert_eq!(found(&[], 11), [(1, 5), (2, 8)]);
+        assert_eq!(gaps(&BTreeSet::new(), &BTreeSet::new(), Lsn(0), BYTES), []);
     }
 
     #[test]

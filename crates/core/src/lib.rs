@@ -8,6 +8,7 @@ pub mod estimate;
 pub mod first;
 pub mod instance;
 pub mod lsn;
+pub mod metrics;
 pub mod names;
 pub mod prune;
 pub mod pulse;

@@ -187,6 +187,10 @@ const KEPT: &[&str] = &[
     "no storage provider is configured",
     "object 'SecretName' is missing in '",
     "invalid cron expression",
+    "object 'Agent' is missing in '",
+    "invalid 'Agent' in '",
+    "invalid 'Monitor.Prometheus' in '",
+    "Prometheus.Port value must be between 1024 and 65535, inclusive",
     "object 'DatabaseName' is missing in '",
     "postgreses.kubedb.com \"elsewhere\" not found",
     "can't be paused. To continue delete, unset spec.doNotPause and retry",
@@ -216,15 +220,6 @@ const REPLACED: &[(&str, &str)] = &[
     (
         "object 'StorageSecretName' is missing in '",
         "no storage provider is configured",
-    ),
-    (
-        "object 'Agent' is missing in '",
-        "spec.monitor is not built yet",
-    ),
-    ("invalid 'Agent' in '", "spec.monitor is not built yet"),
-    (
-        "invalid 'Monitor.Prometheus' in '",
-        "spec.monitor is not built yet",
     ),
     (
         "'kubedb.com/kind:XDB' label is missing",

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, future::BoxFuture};
 use kube::{
     Api, Client, ResourceExt as _,
     core::NamespaceResourceScope,
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     dormant,
     gate::digest,
+    metrics::{Caches, Metrics},
     operator::Operator,
     platform::{Platform, PlatformError},
     postgres, snapshot,
@@ -41,6 +42,8 @@ pub struct Context {
     pub platform: Arc<dyn Platform>,
     /// Namespace to stay within; all when absent.
     pub namespace: Option<String>,
+    /// Who counts what they do.
+    pub metrics: Metrics,
 }
 
 /// Why a reconcile failed. It is tried again.
@@ -65,7 +68,7 @@ pub(crate) enum ReconcileError {
 
 impl ReconcileError {
     /// Whether somebody changed the object since it was read.
-    fn is_conflict(&self) -> bool {
+    pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, Self::Request { source, .. }
             if matches!(&**source, kube::Error::Api(status) if status.reason == "Conflict"))
     }
@@ -95,7 +98,8 @@ pub async fn run(context: Context, shutdown: CancellationToken) {
 }
 
 /// Runs all controllers until `shutdown`.
-pub async fn run_with(context: Context, limits: Limits, shutdown: CancellationToken) {
+pub async fn run_with(mut context: Context, limits: Limits, shutdown: CancellationToken) {
+    context.client = context.metrics.counted(context.client);
     let postgreses: Api<Postgres> = within(&context);
     let snapshots: Api<Snapshot> = within(&context);
     let dormants: Api<DormantDatabase> = within(&context);
@@ -111,6 +115,13 @@ pub async fn run_with(context: Context, limits: Limits, shutdown: CancellationTo
     );
     let made_store = made.store.clone();
     let operator = Arc::new(Operator::new(context, limits, known, made, paused));
+    let failing = Arc::downgrade(&operator);
+    operator.metrics.attach(Caches {
+        databases: operator.databases.clone(),
+        snapshots: operator.snapshots.clone(),
+        dormants: operator.dormants.clone(),
+        failing: Box::new(move || failing.upgrade().map_or(0, |it| it.failures.len())),
+    });
     let stopped = || shutdown.clone().cancelled_owned();
     let changed = changed(Arc::clone(&operator));
     let databases = databases
@@ -118,11 +129,19 @@ pub async fn run_with(context: Context, limits: Limits, shutdown: CancellationTo
         .watches(dormants, any(), resumes(Arc::clone(&operator)))
         .reconcile_on(changed)
         .graceful_shutdown_on(stopped())
-        .run(postgres::reconcile, retry, Arc::clone(&operator));
+        .run(
+            measured("Postgres", postgres::reconcile),
+            retry,
+            Arc::clone(&operator),
+        );
     let backups = backups
         .watches(postgreses.clone(), any(), concerned(made_store))
         .graceful_shutdown_on(stopped())
-        .run(snapshot::reconcile, retry, Arc::clone(&operator));
+        .run(
+            measured("Snapshot", snapshot::reconcile),
+            retry,
+            Arc::clone(&operator),
+        );
     let of_database = named(Arc::clone(&operator), |postgres: &Postgres| {
         postgres.name_any()
     });
@@ -133,8 +152,27 @@ pub async fn run_with(context: Context, limits: Limits, shutdown: CancellationTo
         .watches(postgreses, any(), of_database)
         .watches(snapshots, any(), of_snapshot)
         .graceful_shutdown_on(stopped())
-        .run(dormant::reconcile, retry, operator);
+        .run(
+            measured("DormantDatabase", dormant::reconcile),
+            retry,
+            operator,
+        );
     tokio::join!(log(databases), log(backups), log(sleepers));
+}
+
+/// A reconcile that is counted.
+fn measured<K, F>(
+    controller: &'static str,
+    mut reconcile: impl FnMut(Arc<K>, Arc<Operator>) -> F,
+) -> impl FnMut(Arc<K>, Arc<Operator>) -> BoxFuture<'static, F::Output>
+where
+    F: Future<Output = Result<Action, ReconcileError>> + Send + 'static,
+{
+    move |object, operator: Arc<Operator>| {
+        let metrics = operator.metrics.clone();
+        let work = reconcile(object, operator);
+        Box::pin(async move { metrics.measure(controller, work).await })
+    }
 }
 
 /// All objects of a kind that this operator is for.

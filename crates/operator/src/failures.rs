@@ -66,6 +66,15 @@ impl Failures {
         }
     }
 
+    /// Objects whose last reconcile failed, those that met another's change not counted.
+    pub(crate) fn len(&self) -> usize {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known
+            .values()
+            .filter(|failure| failure.failures > 0)
+            .count()
+    }
+
     /// It went well.
     pub(crate) fn forget(&self, key: &str) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -73,6 +73,8 @@ pub(crate) fn digest<'a>(postgres: &Postgres, alive: impl IntoIterator<Item = &'
                 failing_since: archive.failing_since,
                 reason: archive.reason.take(),
                 disk_full_time: archive.disk_full_time,
+                gaps: archive.gaps,
+                missing: archive.missing.take(),
                 ..ArchiveStatus::default()
             };
         }

@@ -10,6 +10,7 @@ mod guarded;
 pub mod health;
 mod issue;
 pub mod leader;
+pub mod metrics;
 mod operator;
 pub mod platform;
 mod postgres;

@@ -140,6 +140,13 @@ pub const OPERATOR: &[Right] = &[
         "keeps a drain from taking too many instances",
     ),
     right(
+        "monitoring.coreos.com",
+        &["servicemonitors"],
+        MANAGE,
+        Scope::Databases,
+        "tells a Prometheus of CoreOS' operator where metrics are, where `spec.monitor` asks for it",
+    ),
+    right(
         "",
         &["services", "serviceaccounts"],
         MANAGE,

@@ -6,6 +6,7 @@ pub mod disk;
 pub mod instance;
 pub mod kubedb;
 pub mod machine;
+pub mod metrics;
 pub mod slow;
 pub mod wait;
 pub mod world;
@@ -16,6 +17,6 @@ pub use kubedb_stores::{left, process};
 pub mod stores {
     pub use kubedb_stores::{
         gcs::FakeGcs,
-        net::{free_port, get},
+        net::{cache, free_port, get},
     };
 }

@@ -224,9 +224,9 @@ fn wrong_manifests_are_refused_by_field_and_reason() {
     );
     let unbuilt = world.refused(&postgres(
         "one",
-        "  monitor:\n    agent: prometheus.io/builtin\n",
+        "  configSource:\n    configMap:\n      name: settings\n",
     ));
-    assert!(unbuilt.contains("spec.monitor"), "{unbuilt}");
+    assert!(unbuilt.contains("spec.configSource"), "{unbuilt}");
     let version = world.refused(&postgres("one", "").replace("\"15\"", "\"8.4\""));
     assert!(
         version.contains("KubeDB doesn't support Postgres version: 8.4"),

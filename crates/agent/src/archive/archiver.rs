@@ -14,7 +14,7 @@ use futures::{
 use jiff::Timestamp;
 use kubedb_api::{archiver::ArchiveStatus, storage::SnapshotStorage};
 use kubedb_core::{
-    archive::{Segment, WalFile},
+    archive::{Segment, WalFile, gaps},
     lsn::Lsn,
 };
 use kubedb_engine::{
@@ -99,6 +99,25 @@ struct State {
     silence: Silence,
     /// Why the segment in work is not stored; told once.
     behind: Option<String>,
+    /// Where the primary was when it was last looked at.
+    position: Option<Lsn>,
+    /// Files that were stored for PostgreSQL, and times that it was told no.
+    stored: u64,
+    failures: u64,
+}
+
+/// How archiving goes, in numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Figures {
+    pub(crate) status: ArchiveStatus,
+    /// Files that were stored for PostgreSQL since the agent began.
+    pub(crate) stored: u64,
+    /// Times since then that it was told no.
+    pub(crate) failures: u64,
+    /// Whether it does not ask for what waits.
+    pub(crate) is_silent: bool,
+    /// Bytes of a segment.
+    pub(crate) segment_bytes: u64,
 }
 
 impl std::fmt::Debug for State {
@@ -160,6 +179,7 @@ impl Archiver {
                 state.told.failing_since = None;
                 state.told.reason = None;
                 state.told.last_archived_time = Some(now);
+                state.stored += 1;
                 if let WalFile::Segment(segment) = kind {
                     state.told.last_segment = Some(name.to_owned());
                     state.coverage.archived(segment.end(self.to.segment_bytes));
@@ -171,11 +191,13 @@ impl Archiver {
             }
             Ok(Err(why)) => {
                 state.on_the_way.remove(name);
+                state.failures += 1;
                 Err(state.fail(now, &why))
             }
             // It goes on.
             Err(_) => {
                 let seconds = PUSH_LIMIT.as_secs();
+                state.failures += 1;
                 Err(state.fail(now, &format!("{name} is not stored after {seconds} s")))
             }
         }
@@ -401,10 +423,21 @@ impl Archiver {
         let archive = self.archive().await?;
         let folder = DatabaseFolder::new(&self.to.namespace, &self.to.database);
         let folder = folder.map_err(|error| error.to_string())?;
+        // Before the archive is looked at: what waits, or comes about, later is no gap.
+        let position = self.state().position;
+        let waits = self.waits();
         let found = archive
             .unneeded(&folder, &self.to.lineage, Some(told))
             .await;
         let unneeded = found.map_err(|error| line(&error))?;
+        if let Some(position) = position {
+            self.note_gaps(&gaps(
+                &unneeded.kept,
+                &waits,
+                position,
+                self.to.segment_bytes,
+            ));
+        }
         if unneeded.objects.is_empty() {
             return Ok(());
         }
@@ -413,6 +446,31 @@ impl Archiver {
         let (files, bytes) = (unneeded.objects.len(), unneeded.bytes());
         tracing::info!(files, bytes, keep = ?unneeded.keep, "deleted WAL that no Snapshot needs");
         Ok(())
+    }
+
+    /// Segments that wait.
+    fn waits(&self) -> BTreeSet<Segment> {
+        let segments = self.ready().filter_map(|(_, file)| match file {
+            WalFile::Segment(segment) => Some(segment),
+            _ => None,
+        });
+        segments.collect()
+    }
+
+    fn note_gaps(&self, gaps: &[Segment]) {
+        let first = gaps.first();
+        let missing = first.map(|segment| segment.name(self.to.segment_bytes));
+        let mut state = self.state();
+        if missing.is_some() && state.told.missing != missing {
+            let gaps = gaps.len();
+            tracing::warn!(
+                missing,
+                gaps,
+                "the archive lacks WAL that later WAL builds on"
+            );
+        }
+        state.told.gaps = i32::try_from(gaps.len()).ok();
+        state.told.missing = missing;
     }
 
     /// A position just behind the header of a segment is the end of the one before: nothing lies in between.
@@ -429,8 +487,21 @@ impl Archiver {
     pub(crate) fn look(&self, look: Look) -> bool {
         let mut state = self.state();
         let is_failing = state.told.failing_since.is_some();
+        state.position = Some(look.lsn);
         state.growth.note(is_failing, look.at, look.lsn);
         state.coverage.look(look)
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
+        let status = self.status();
+        let state = self.state();
+        Figures {
+            is_silent: status.reason.as_deref() == Some(SILENT),
+            status,
+            stored: state.stored,
+            failures: state.failures,
+            segment_bytes: self.to.segment_bytes,
+        }
     }
 
     pub(crate) fn status(&self) -> ArchiveStatus {

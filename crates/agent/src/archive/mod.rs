@@ -17,7 +17,7 @@ use std::{
 };
 
 pub use archiver::Destination;
-pub(crate) use archiver::{Archiver, Opener};
+pub(crate) use archiver::{Archiver, Figures, Opener};
 pub(crate) use coverage::Look;
 pub(crate) use listener::listen;
 pub(crate) use source::WalSource;

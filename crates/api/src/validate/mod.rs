@@ -3,6 +3,7 @@
 
 mod archive;
 mod dormant;
+mod monitor;
 mod pods;
 mod postgres;
 mod quantity;
@@ -176,6 +177,11 @@ fn is_plain(name: &str, longest: usize, signs: &[u8]) -> bool {
             .into_iter()
             .flatten()
             .all(is_outer)
+}
+
+/// A domain as labels have it before a slash, or none.
+fn is_plain_or_empty(name: &str) -> bool {
+    name.is_empty() || is_plain(name, OBJECT_NAME_MAX, b".-")
 }
 
 /// A name that must be there and be one.

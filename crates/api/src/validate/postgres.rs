@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     FieldError, archive, check_name, check_namespace, check_object_name, check_reference, is_given,
-    judged, pods, quantity, shape, storage, without_nulls,
+    judged, monitor, pods, quantity, shape, storage, without_nulls,
 };
 use crate::{
     postgres::{Postgres, TerminationPolicy, UNBUILT_FIELDS},
@@ -59,6 +59,7 @@ pub fn validate_postgres(raw: &Value, known_versions: &[&str]) -> Vec<FieldError
         check_schedule(&spec["backupSchedule"], &mut errors);
     }
     pods::check(spec, &mut errors);
+    monitor::check(spec, &mut errors);
     let unbuilt = UNBUILT_FIELDS.iter().filter(|field| is_given(spec, field));
     errors.extend(unbuilt.map(|field| FieldError::unbuilt(format!("spec.{field}"))));
     judged(shape::check("postgreses", raw), errors)

@@ -16,6 +16,10 @@ static SCHEMAS: LazyLock<BTreeMap<&str, Value>> = LazyLock::new(|| {
         .collect()
 });
 
+/// Later versions of the original have a container for it.
+const NO_EXPORTER: &str =
+    "remove it: there is no exporter, the agent beside PostgreSQL answers itself";
+
 /// Fields that older versions wrote otherwise: last part of the parent's path, field, what to write.
 const FORMER: &[(&str, &str, &str)] = &[
     ("local", "path", "write mountPath"),
@@ -53,6 +57,10 @@ const FORMER: &[(&str, &str, &str)] = &[
     ("pitr", "immediate", "write targetImmediate"),
     ("pitr", "timeline", "write targetTimeline"),
     ("pitr", "inclusive", "write targetInclusive"),
+    ("monitor", "args", NO_EXPORTER),
+    ("monitor", "env", NO_EXPORTER),
+    ("monitor", "resources", NO_EXPORTER),
+    ("monitor", "securityContext", NO_EXPORTER),
     ("spec", "standby", "write standbyMode"),
     ("spec", "streaming", "write streamingMode"),
 ];

@@ -1,10 +1,10 @@
 //! Deleting WAL that no Snapshot needs any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kubedb_core::{
-    archive::{WalFile, keep_from},
+    archive::{Segment, WalFile, keep_from},
     lsn::Lsn,
 };
 
@@ -23,6 +23,8 @@ pub struct Unneeded {
     pub keep: Option<Lsn>,
     /// Keys and sizes of what goes, the oldest first: a prune that is cut off leaves no hole between what stays.
     pub objects: BTreeMap<String, u64>,
+    /// Whole segments that stay.
+    pub kept: BTreeSet<Segment>,
 }
 
 impl Unneeded {
@@ -47,6 +49,7 @@ impl Archive {
             keep: keep_from(begins, told),
             ..Unneeded::default()
         };
+        let tails = self.tails();
         let mut note = |listed: Listed| {
             let Some(file) = self.file_of(&listed.key) else {
                 return;
@@ -54,6 +57,10 @@ impl Archive {
             let keep = unneeded.keep;
             if keep.is_some_and(|keep| file.is_before(keep, self.segment_bytes)) {
                 unneeded.objects.insert(listed.key, listed.bytes);
+            } else if let WalFile::Segment(segment) = file
+                && !listed.key.starts_with(&tails)
+            {
+                unneeded.kept.insert(segment);
             }
         };
         for folder in [self.wal_folder(), self.tails()] {

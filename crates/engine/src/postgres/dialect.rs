@@ -5,7 +5,7 @@ use std::{fmt, ops::RangeInclusive};
 /// A major that this engine runs: `9.6`, or 10 and later by one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PgDialect {
-    major: u32,
+    pub(super) major: u32,
 }
 
 /// Majors that are built and tested. 9.6 is written as 9 here; there was no later 9.
@@ -55,12 +55,12 @@ impl PgDialect {
     }
 
     /// `wal` from 10 on, `xlog` before, as in function names.
-    fn wal(self) -> &'static str {
+    pub(super) fn wal(self) -> &'static str {
         if self.major >= 10 { "wal" } else { "xlog" }
     }
 
     /// `lsn` from 10 on, `location` before, as in function names.
-    fn lsn(self) -> &'static str {
+    pub(super) fn lsn(self) -> &'static str {
         if self.major >= 10 { "lsn" } else { "location" }
     }
 

@@ -5,3 +5,4 @@ pub mod control;
 pub mod dialect;
 pub mod page;
 pub mod reset;
+pub mod statistics;

@@ -7,6 +7,7 @@ use kubedb_api::agent_config::WAYS_OUT;
 use kubedb_operator::{
     health,
     leader::Candidate,
+    metrics::Metrics,
     platform::kubernetes::{KubernetesOptions, KubernetesPlatform},
     webhook,
 };
@@ -44,7 +45,7 @@ pub(crate) struct OperatorArgs {
     /// Name under which it leads; one of its own for each process
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     identity: Option<String>,
-    /// Address at which it says how it is
+    /// Address at which it says how it is, and answers with its metrics
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     health: SocketAddr,
     /// Address at which it answers API servers about objects to be stored; without it, it does not
@@ -96,9 +97,11 @@ async fn operate(arguments: OperatorArgs, server: &ServerArgs) -> Result<(), Com
         .map_err(|source| local("listen where the operator says how it is", source))?;
     let (ready, is_ready) = watch::channel(false);
     let stop = CancellationToken::new();
-    tokio::spawn(health::serve(listener, is_ready, stop.clone()));
-    let hook = Hook::start(&arguments, &session.client, ready.clone()).await?;
-    let result = lead(arguments, session.client, &mut signals, &stop).await;
+    let metrics = Metrics::default();
+    let (told, ended) = (metrics.clone(), stop.clone());
+    tokio::spawn(async move { health::serve(listener, is_ready, &told, ended).await });
+    let hook = Hook::start(&arguments, &session.client, ready.clone(), &metrics).await?;
+    let result = lead(arguments, session.client, &metrics, &mut signals, &stop).await;
     // First it is no longer asked, then it no longer answers.
     ready.send_replace(false);
     if let Some(hook) = hook {
@@ -120,6 +123,7 @@ impl Hook {
         arguments: &OperatorArgs,
         client: &kube::Client,
         ready: watch::Sender<bool>,
+        metrics: &Metrics,
     ) -> Result<Option<Self>, CommandError> {
         let Some(listen) = arguments.webhook else {
             ready.send_replace(true);
@@ -128,6 +132,7 @@ impl Hook {
         let stop = CancellationToken::new();
         let options = webhook::Options {
             listen,
+            metrics: metrics.clone(),
             ..webhook::Options::new(&arguments.namespace)
         };
         let serving = webhook::start(client.clone(), options, stop.clone()).await;
@@ -155,6 +160,7 @@ impl Hook {
 async fn lead(
     arguments: OperatorArgs,
     client: kube::Client,
+    metrics: &Metrics,
     signals: &mut StopSignals,
     stop: &CancellationToken,
 ) -> Result<(), CommandError> {
@@ -169,6 +175,7 @@ async fn lead(
     if !leads {
         return Ok(());
     }
+    metrics.leads(true);
     let namespace = arguments.watch_namespace.clone();
     let options = KubernetesOptions {
         image: arguments.image,
@@ -177,17 +184,21 @@ async fn lead(
     };
     // The controllers end before the webhook does.
     let stop = stop.child_token();
-    let platform = KubernetesPlatform::start(client.clone(), options, stop.clone());
+    // What the platform asks is counted as well.
+    let counted = metrics.counted(client.clone());
+    let platform = KubernetesPlatform::start(counted, options, stop.clone());
     let context = kubedb_operator::Context {
         client,
         platform: Arc::new(platform),
         namespace,
+        metrics: metrics.clone(),
     };
     let controllers = tokio::spawn(kubedb_operator::run(context, stop.clone()));
     let lost = tokio::select! {
         () = candidate.hold() => true,
         () = signals.next() => false,
     };
+    metrics.leads(false);
     stop.cancel();
     if tokio::time::timeout(STOP_LIMIT, controllers).await.is_err() {
         tracing::warn!("the controllers do not end; what they are at is left to the next leader");

@@ -7,11 +7,15 @@ mod rotate;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, Subcommand};
-use kubedb_operator::platform::DatabaseKey;
+use kubedb_operator::{
+    metrics::{self, Metrics},
+    platform::DatabaseKey,
+};
 use kubedb_server::{
     AgentGrant, ApiServer, ServeError, Serving,
     process::{AgentAccess, ProcessPlatform, ProcessPlatformOptions, ServiceUser, stop_orphans},
 };
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::signals::StopSignals;
@@ -24,6 +28,7 @@ use crate::{client::default_data_folder, error::CommandError, ui::Ui};
 Examples:
   kubedb server                                     data under /var/lib/kubedb, or ~/.local/share/kubedb
   kubedb server --data-dir ./pg --listen 127.0.0.1:0
+  kubedb server --metrics 127.0.0.1:7480            /metrics, and /targets for a Prometheus' http_sd_configs
   kubedb server rotate                              new certificates and tokens for the next start
 Then, in another terminal:
   kubedb create -f scheduled-pg.yaml"
@@ -37,6 +42,9 @@ pub(crate) struct ServeArgs {
     /// Address of the API, on loopback; port 0 picks one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7443")]
     listen: SocketAddr,
+    /// Address, on loopback, of metrics of the server and all databases, and of where each database's own are; none without it
+    #[arg(long, env = "KUBEDB_METRICS", value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -112,14 +120,21 @@ async fn serve(arguments: ServeArgs, ui: &Ui) -> Result<(), CommandError> {
         access: access(&api, serving),
         client: api.client(),
     });
+    let metrics = Metrics::default();
+    metrics.leads(true);
+    let measured = tell_metrics(arguments.metrics, &metrics, stop_operator.clone()).await?;
     let context = kubedb_operator::Context {
         client: api.client(),
         platform: Arc::new(platform.clone()),
         namespace: None,
+        metrics,
     };
     let operator = tokio::spawn(kubedb_operator::run(context, stop_operator.clone()));
     let orphans = tokio::spawn(stop_orphans(platform.clone(), api.client()));
     ui.data(&format!("kubeconfig: {}", kubeconfig.display()));
+    if let Some(address) = measured {
+        ui.note(&format!("metrics: http://{address}/metrics"));
+    }
     signals.next().await;
     ui.note("stopping: every instance is shut down cleanly; Ctrl-C again leaves them to it");
     orphans.abort();
@@ -138,6 +153,27 @@ async fn serve(arguments: ServeArgs, ui: &Ui) -> Result<(), CommandError> {
     } else {
         Err(CommandError::StillRunning)
     }
+}
+
+/// Answers with metrics, where somebody wants them. They name databases and say how they are, and hold no secret, so nobody is asked who he is; but others of the
+/// machine's network are not among those who may ask.
+async fn tell_metrics(
+    address: Option<SocketAddr>,
+    metrics: &Metrics,
+    stop: CancellationToken,
+) -> Result<Option<SocketAddr>, CommandError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    if !address.ip().is_loopback() {
+        let error = ServeError::NotLoopback(address);
+        return Err(server("answer with metrics")(error.into()));
+    }
+    let failed = |source| local("listen where metrics are asked for", source);
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    tokio::spawn(metrics::serve::serve(listener, metrics.clone(), stop));
+    Ok(Some(address))
 }
 
 /// How agents come by their kubeconfigs.

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::api::core::v1::PersistentVolumeClaimSpec;
-use kubedb_api::{agent_config::DataTask, pod_template::PodTemplateSpec, storage::LocalStorage};
+use kubedb_api::{
+    agent_config::DataTask, monitor::Monitor, pod_template::PodTemplateSpec, storage::LocalStorage,
+};
 
 /// Which database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +47,8 @@ pub struct DesiredDatabase {
     pub config_maps: Vec<String>,
     /// Whether the database's Lease exists.
     pub has_lease: bool,
+    /// Who scrapes its metrics, and where.
+    pub monitor: Option<Monitor>,
     /// Volumes that its agents reach for now; where they cannot mount them, somebody serves them.
     pub volumes: Vec<LocalStorage>,
     /// What its containers are made of.
@@ -79,6 +83,8 @@ pub struct ObservedDatabase {
     pub standbys_endpoint: Option<String>,
     /// Why instances that there should be cannot be made, in the words of whoever refuses them.
     pub refusal: Option<String>,
+    /// Why whoever is to scrape its metrics does not find them.
+    pub monitor_refusal: Option<String>,
     /// Full version of the resolved PostgreSQL build, pinned for this database.
     pub postgres_version: Option<String>,
     /// The instances by name.

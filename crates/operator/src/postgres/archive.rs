@@ -70,8 +70,13 @@ pub(super) fn condition(
         ),
         Some(archive) => match (archive.failing_since, archive.disk_full_time) {
             (None, _) => {
-                let message = "every change is stored as it is made";
-                ("True", "Archiving", message.to_owned())
+                let mut message = "every change is stored as it is made".to_owned();
+                if let Some(missing) = &archive.missing {
+                    message += &format!(
+                        "; older ones are missing from {missing} on, so that Snapshots of before cannot be replayed beyond it"
+                    );
+                }
+                ("True", "Archiving", message)
             }
             (Some(since), None) => (
                 "False",
@@ -149,6 +154,22 @@ pub(super) fn note(postgres: &Postgres, new: &PostgresStatus) -> Option<Note> {
         }
         _ => None,
     }
+}
+
+/// The Event of a gap that was not known before.
+pub(super) fn gap(postgres: &Postgres, new: &PostgresStatus) -> Option<Note> {
+    let missing = reported(postgres, new.primary.as_ref())?.missing.as_ref()?;
+    let known = postgres.status.iter().flat_map(|status| &status.conditions);
+    let known = known.filter(|known| known.type_ == ARCHIVING);
+    let tells = |condition: &Condition| condition.message.contains(missing);
+    let is_told = known.clone().any(tells);
+    let is_news = new.conditions.iter().any(tells) && !is_told;
+    is_news.then(|| {
+        let message = format!(
+            "The archive lacks WAL from {missing} on: Snapshots of before cannot be replayed beyond it. Take a Snapshot now"
+        );
+        Note::warning(component::POSTGRES_OPERATOR, event::ARCHIVE_GAP, message).of(missing.clone())
+    })
 }
 
 /// The earliest and the latest moment that can come back. Without a Snapshot to begin from there is none.
@@ -314,6 +335,36 @@ mod tests {
         );
         let failing = "Failed to archive WAL. Reason: bucket gone";
         assert_eq!(notes, [Some(failing), Some(filling.as_str()), None]);
+    }
+
+    #[test]
+    fn a_gap_is_told_once() {
+        let now: Timestamp = NOW.parse().unwrap();
+        let report = |missing: Value| json!({"lastSegment": "000000010000000000000009", "gaps": 1, "missing": missing});
+        let mut conditions = Vec::new();
+        let mut told = Vec::new();
+        for missing in [
+            Value::Null,
+            json!("000000010000000000000005"),
+            json!("000000010000000000000005"),
+            Value::Null,
+        ] {
+            let postgres = postgres(report(missing), &conditions);
+            let new = condition(&postgres, &found(json!([])), true, now).unwrap();
+            assert_eq!(new.status, "True");
+            conditions = vec![new];
+            let after = PostgresStatus {
+                conditions: conditions.clone(),
+                primary: Some("pg-0".to_owned()),
+                ..PostgresStatus::default()
+            };
+            told.push(gap(&postgres, &after).map(|note| note.reason));
+        }
+        assert_eq!(told, [None, Some("ArchiveGap"), None, None]);
+        assert_eq!(
+            conditions[0].message,
+            "every change is stored as it is made"
+        );
     }
 
     #[test]

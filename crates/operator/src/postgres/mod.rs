@@ -6,6 +6,7 @@ mod conditions;
 mod dereference;
 mod first;
 mod kept_wal;
+mod monitor;
 mod plan;
 mod removal;
 mod resume;
@@ -287,7 +288,7 @@ async fn patch_status(
 }
 
 /// Fields of the status that this controller writes; agents and the Snapshot controller write the others.
-const OWN_FIELDS: [&str; 18] = [
+const OWN_FIELDS: [&str; 19] = [
     "keepWalFrom",
     "phase",
     "reason",
@@ -304,6 +305,7 @@ const OWN_FIELDS: [&str; 18] = [
     "firstSnapshot",
     "earliestRestorableTime",
     LATEST_RESTORABLE,
+    "snapshots",
     "postgresVersion",
     "bootstrap",
 ];
@@ -349,7 +351,12 @@ async fn update_status(
             publish(&operator.client, postgres, &note, now).await;
         }
     }
-    if let Some(note) = archive::note(postgres, &status) {
+    let notes = [
+        archive::note(postgres, &status),
+        archive::gap(postgres, &status),
+        monitor::note(postgres, &status),
+    ];
+    for note in notes.into_iter().flatten() {
         publish(&operator.client, postgres, &note, now).await;
     }
     let patch = changes(known, &status, plan);

@@ -10,6 +10,7 @@ use kubedb_api::{
     postgres::{Endpoints, PostgresPhase, ScriptSource, StandbyMode},
     protocol::{InstancePhase, InstanceRole, RestoreSource, TaskPhase},
     storage::{LocalStorage, SnapshotStorage},
+    summary::summary,
 };
 
 use super::{
@@ -17,6 +18,7 @@ use super::{
     dereference::{Found, auth_secret, key_of, replication_secret},
     first::{First, first},
     kept_wal::keep_wal_from,
+    monitor,
     schedule::{Scheduled, scheduled},
     source::{Unresolved, restore_source},
 };
@@ -122,6 +124,7 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
         first_snapshot: first.status.clone(),
         earliest_restorable_time: earliest,
         latest_restorable_time: latest,
+        snapshots: Some(summary(&found.snapshots)),
         postgres_version: postgres_version(old, found),
         bootstrap: bootstrap.clone(),
         resumed: old.resumed.clone(),
@@ -147,6 +150,8 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
         .filter(|_| phase != PostgresPhase::Running);
     let archiving = archive::condition(postgres, found, primary_ready, now);
     status.conditions.extend(archiving);
+    let monitored = monitor::condition(postgres, found, now);
+    status.conditions.extend(monitored);
     Plan {
         desired: DesiredDatabase {
             key: key_of(postgres),
@@ -167,6 +172,7 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
             secrets: secrets(postgres, found, unfinished),
             config_maps: config_maps(postgres),
             has_lease: found.has_lease,
+            monitor: postgres.spec.monitor.clone(),
             volumes: volumes(postgres, old, unfinished),
             container: container(postgres, found),
         },

@@ -138,12 +138,14 @@ async fn answer(
     reviewer: Arc<Reviewer>,
     bodies: Arc<Semaphore>,
 ) -> Response<Full<Bytes>> {
+    let is_mutating = match (request.method(), request.uri().path()) {
+        (&Method::POST, super::configuration::MUTATE_PATH) => Some(true),
+        (&Method::POST, super::configuration::VALIDATE_PATH) => Some(false),
+        _ => None,
+    };
+    let metrics = reviewer.metrics.clone();
     let reviewed = tokio::time::timeout(ANSWER, async {
-        let is_mutating = match (request.method(), request.uri().path()) {
-            (&Method::POST, super::configuration::MUTATE_PATH) => true,
-            (&Method::POST, super::configuration::VALIDATE_PATH) => false,
-            _ => return Err(StatusCode::NOT_FOUND),
-        };
+        let is_mutating = is_mutating.ok_or(StatusCode::NOT_FOUND)?;
         let _place = bodies.acquire().await;
         let body = Limited::new(request.into_body(), BODY_MAX).collect().await;
         let body = body.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?.to_bytes();
@@ -153,7 +155,17 @@ async fn answer(
             .await
             .ok_or(StatusCode::BAD_REQUEST)
     });
-    let (code, body) = match reviewed.await {
+    let reviewed = reviewed.await;
+    if let Some(is_mutating) = is_mutating {
+        let webhook = if is_mutating { "mutate" } else { "validate" };
+        let outcome = match &reviewed {
+            Ok(Ok(answer)) if answer["response"]["allowed"] == true => "allowed",
+            Ok(Ok(_)) => "denied",
+            _ => "error",
+        };
+        metrics.webhook(webhook, outcome);
+    }
+    let (code, body) = match reviewed {
         Ok(Ok(answer)) => (StatusCode::OK, answer.to_string()),
         Ok(Err(code)) => (code, String::new()),
         Err(_) => (StatusCode::GATEWAY_TIMEOUT, String::new()),

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::certificates::Lifetimes;
 use self::keeper::{Keeper, Tls};
+use crate::metrics::Metrics;
 
 /// What to serve.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Options {
     pub lifetimes: Lifetimes,
     /// Between two looks at the Secret and the configurations.
     pub look_every: Duration,
+    /// Who counts the questions.
+    pub metrics: Metrics,
 }
 
 impl Options {
@@ -38,6 +41,7 @@ impl Options {
             namespace: namespace.into(),
             lifetimes: Lifetimes::default(),
             look_every: Duration::from_secs(15),
+            metrics: Metrics::default(),
         }
     }
 
@@ -113,6 +117,7 @@ pub async fn start(
     let (serve, ready) = watch::channel(None);
     let reviewer = Arc::new(review::Reviewer {
         client: client.clone(),
+        metrics: options.metrics.clone(),
     });
     let keeper = Keeper {
         client,

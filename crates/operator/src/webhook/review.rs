@@ -5,6 +5,8 @@ use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use kubedb_api::{DormantDatabase, Postgres, PostgresVersion, admission, validate};
 use serde_json::{Value, json};
 
+use crate::metrics::Metrics;
+
 /// What is asked, of an AdmissionReview.
 #[derive(Clone, Copy, Debug)]
 struct Question<'a> {
@@ -134,6 +136,7 @@ fn response(question: &Question<'_>, verdict: Verdict) -> Value {
 /// Asks the API what an answer depends on.
 pub(super) struct Reviewer {
     pub(super) client: Client,
+    pub(super) metrics: Metrics,
 }
 
 impl Reviewer {

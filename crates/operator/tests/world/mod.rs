@@ -329,6 +329,7 @@ impl World {
             client,
             platform,
             namespace: None,
+            metrics: kubedb_operator::metrics::Metrics::default(),
         };
         let operator = tokio::spawn(run_with(context, limits, self.stop.clone()));
         self.operator = Some((operator, traffic));

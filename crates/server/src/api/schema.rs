@@ -276,13 +276,13 @@ mod tests {
     #[test]
     fn removes_what_it_does_not_know_and_keeps_versions_as_sent() {
         let mut object = json!({"metadata": {"name": "p"}, "spec": {"version": 9.6, "replcas": 2,
-            "storage": null, "monitor": {"any": [1]}}});
+            "storage": null, "configSource": {"any": [1]}}});
         let findings = check(&postgres(), &mut object);
         assert_eq!(findings.unknown, ["spec.replcas"]);
         assert!(findings.causes.is_empty(), "{:?}", findings.causes);
         assert_eq!(
             object["spec"],
-            json!({"version": 9.6, "monitor": {"any": [1]}})
+            json!({"version": 9.6, "configSource": {"any": [1]}})
         );
         assert_eq!(object["metadata"]["name"], "p");
     }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kubedb_api::agent_config::AgentConfig;
+use kubedb_api::{agent_config::AgentConfig, monitor::Discovery, reasons::text};
 use kubedb_operator::platform::{DesiredDatabase, ObservedDatabase, ObservedInstance};
 
 use super::{
@@ -74,6 +74,7 @@ impl Database {
                     primary_port: machine.ports.choose()?,
                     standbys_port: machine.ports.choose()?,
                     instance_ports: BTreeMap::new(),
+                    metrics_ports: BTreeMap::new(),
                 }
             }
         };
@@ -137,8 +138,11 @@ impl Database {
             }
             let mut agent = AgentProcess::adopt(self.launch(machine, instance));
             if !agent.is_running() {
-                let port = self.port(machine, instance)?;
-                self.prepare(machine, instance, ordinal, port)?;
+                let ports = (
+                    self.port(machine, instance)?,
+                    self.metrics_port(machine, instance)?,
+                );
+                self.prepare(machine, instance, ordinal, ports)?;
             }
             agent.tick();
             self.agents.insert(instance.clone(), agent);
@@ -208,6 +212,19 @@ impl Database {
         Ok(port)
     }
 
+    /// The port that the instance keeps for metrics; another one if somebody else has taken it while its agent was down.
+    fn metrics_port(&mut self, machine: &Machine, instance: &str) -> Result<u16, BoxError> {
+        let known = self.pinned.metrics_ports.get(instance).copied();
+        if let Some(port) = known.filter(|port| ports::is_free(*port)) {
+            return Ok(port);
+        }
+        let port = machine.ports.choose()?;
+        let before = self.pinned.metrics_ports.insert(instance.to_owned(), port);
+        machine.ports.release(before);
+        self.pinned.write(&self.folder)?;
+        Ok(port)
+    }
+
     /// Kubeconfig with the rights of today; agents read it anew when the API does not answer.
     fn write_access(&self, machine: &Machine, instance: &str) -> Result<(), BoxError> {
         let folder = Layout::agent(&self.folder, instance);
@@ -231,7 +248,7 @@ impl Database {
         machine: &Machine,
         instance: &str,
         ordinal: u32,
-        port: u16,
+        (port, metrics_port): (u16, u16),
     ) -> Result<(), BoxError> {
         let user = machine.options.user;
         let folder = self.folder.join(instance);
@@ -261,6 +278,7 @@ impl Database {
             port,
             kubeconfig: Some(agent.join("kubeconfig")),
             health_port: None,
+            metrics_port: Some(metrics_port),
         };
         user.private_file(
             &agent.join("agent.json"),
@@ -321,6 +339,8 @@ impl Database {
         // The port last: while it is pinned, the instance is known to be there.
         if let Some(port) = self.pinned.instance_ports.remove(instance) {
             machine.ports.release([port]);
+            let metrics = self.pinned.metrics_ports.remove(instance);
+            machine.ports.release(metrics);
             let _ = fs::remove_dir_all(machine.layout.socket(port).1);
         }
         self.pinned.write(&self.folder)
@@ -360,6 +380,13 @@ impl Database {
             primary_endpoint: Some(self.primary.address().to_string()),
             standbys_endpoint: Some(self.standbys.address().to_string()),
             refusal: None,
+            // One machine has no ServiceMonitors; the metrics are there all the same.
+            monitor_refusal: self
+                .desired
+                .monitor
+                .as_ref()
+                .filter(|monitor| monitor.discovery() == Some(Discovery::ServiceMonitor))
+                .map(|_| text::NO_PROMETHEUS_OPERATOR.to_owned()),
             postgres_version: Some(self.pinned.postgres_version.clone()),
             instances,
         }

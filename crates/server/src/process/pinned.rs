@@ -21,6 +21,9 @@ pub(super) struct Pinned {
     pub(super) primary_port: u16,
     pub(super) standbys_port: u16,
     pub(super) instance_ports: BTreeMap<String, u16>,
+    /// Ports for metrics, used while `spec.monitor` names no other.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) metrics_ports: BTreeMap<String, u16>,
 }
 
 /// Why the file cannot be read.
@@ -64,6 +67,7 @@ impl Pinned {
     pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
         self.instance_ports
             .values()
+            .chain(self.metrics_ports.values())
             .copied()
             .chain([self.primary_port, self.standbys_port])
     }
@@ -84,6 +88,7 @@ mod tests {
             primary_port: 21_000,
             standbys_port: 21_001,
             instance_ports: BTreeMap::from([("pg-0".to_owned(), 21_002)]),
+            metrics_ports: BTreeMap::from([("pg-0".to_owned(), 21_003)]),
         };
         pinned.write(folder.path()).unwrap();
         assert_eq!(Pinned::read(folder.path()).unwrap(), Some(pinned));

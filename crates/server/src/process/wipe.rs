@@ -121,6 +121,7 @@ mod tests {
             primary_port: 21_000,
             standbys_port: 21_001,
             instance_ports: BTreeMap::new(),
+            metrics_ports: BTreeMap::new(),
         };
         pinned.write(&database).unwrap();
         Scene {

@@ -5,6 +5,7 @@
 mod access;
 mod faults;
 mod guide;
+mod monitoring;
 mod pauses;
 mod pods;
 mod quickstart;

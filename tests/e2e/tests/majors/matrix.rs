@@ -12,12 +12,13 @@ use std::{
 pub(crate) const MAJORS: [&str; 10] = ["18", "9.6", "17", "10", "16", "11", "15", "12", "14", "13"];
 
 /// What is proved on each.
-pub(crate) const CELLS: [&str; 14] = [
+pub(crate) const CELLS: [&str; 15] = [
     "script init",
     "snapshot of primary",
     "clone",
     "stream",
     "no tablespace on two",
+    "metrics",
     "raised settings",
     "snapshot of standby",
     "restore",

@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, process::Command, time::Duration};
 
 use kubedb_e2e::{
     instance::Instance,
+    metrics::{one, port_of, scrape_at, unanswered},
     process::signal,
     wait::eventually,
     world::{World, from_snapshot, postgres, snapshot},
@@ -47,6 +48,7 @@ pub(crate) fn walk(world: &World, column: Column<'_>) {
     let primary = road.begin();
     road.snapshot_amid_writes(&primary);
     let standby = road.follow(&primary);
+    road.monitor();
     road.raise_settings(&primary, &standby);
     proof::prove(&mut road, &primary, &standby);
     assert!(road.differences.is_empty(), "{:#?}", road.differences);
@@ -69,6 +71,25 @@ impl<'a> Road<'a> {
         format!("{}-{word}", self.name)
     }
 
+    /// Every question about PostgreSQL is one that this major can answer, as primary and as standby.
+    fn monitor(&mut self) {
+        for (ordinal, replica) in [(0, 0.0), (1, 1.0)] {
+            let port = port_of(self.world, &self.name, ordinal);
+            eventually("metrics of an instance", SOON, || {
+                let (text, told) = scrape_at(port, "/metrics")?;
+                let is_up = one(&told, "pg_up", "") == Some(1.0);
+                let is_replica = one(&told, "pg_replication_is_replica", "") == Some(replica);
+                let sizes = one(&told, "pg_database_size_bytes", "datname=\"postgres\"");
+                if is_up && is_replica && unanswered(&told).is_empty() && sizes > Some(1e6) {
+                    Ok(())
+                } else {
+                    Err(text)
+                }
+            });
+        }
+        self.column.proved("metrics");
+    }
+
     /// A database of one instance, filled by its script, with a tablespace and a prepared transaction.
     fn begin(&mut self) -> Instance {
         self.column.begin();
@@ -78,8 +99,9 @@ impl<'a> Road<'a> {
             "data": {"10-content.sql": content::script(self.major()), "README": "passed over"},
         });
         self.world.create(&map.to_string());
-        let init =
-            format!("  init:\n    scriptSource:\n      configMap:\n        name: {script}\n");
+        let init = format!(
+            "  monitor:\n    agent: prometheus.io/builtin\n  init:\n    scriptSource:\n      configMap:\n        name: {script}\n"
+        );
         self.world
             .create(&postgres(&self.name, self.major(), 1, &init));
         self.world.status("pg", &self.name, "Running", 240);

@@ -44,6 +44,7 @@ pub(super) async fn describe(
     )
     .await?;
     topology(&status, text);
+    monitoring(&postgres, &status, text);
     text.conditions(&status.conditions);
     snapshots_of(session, &namespace, &name, text).await
 }
@@ -150,6 +151,7 @@ fn archiver(storage: &SnapshotStorage, status: &PostgresStatus, text: &mut Descr
         text.time("  Failing since", archive.failing_since);
         text.maybe("  Reason", archive.reason.clone());
         text.time("  Disk full", archive.disk_full_time);
+        text.maybe("  Missing", archive.missing.clone());
     }
     match (
         status.earliest_restorable_time,
@@ -265,6 +267,37 @@ fn workload(status: &PostgresStatus, full: bool, text: &mut Description) {
     text.line("Endpoints:");
     text.maybe("  Primary", primary);
     text.list("  Standbys", standbys);
+}
+
+/// Who scrapes the metrics, as the original tells it, and where each instance answers.
+fn monitoring(postgres: &Postgres, status: &PostgresStatus, text: &mut Description) {
+    let Some(monitor) = &postgres.spec.monitor else {
+        return;
+    };
+    text.line("");
+    text.line("Monitoring System:");
+    text.pair("  Agent", monitor.agent.clone().unwrap_or_default());
+    if let Some(said) = &monitor.prometheus {
+        text.line("  Prometheus:");
+        text.maybe("    Port", said.port.map(|port| port.to_string()));
+        text.maybe("    Namespace", said.namespace.clone());
+        let labels = said.labels.iter().flatten();
+        let labels = labels.map(|(label, value)| format!("{label}={value}"));
+        text.list("    Labels", labels);
+        text.maybe("    Interval", said.interval.clone());
+    }
+    let reports = status.instances.iter();
+    let reports = reports.filter_map(|(name, report)| Some((name, report.metrics.as_ref()?)));
+    let mut reports = reports.peekable();
+    if reports.peek().is_some() {
+        text.line("  Metrics:");
+    }
+    for (name, metrics) in reports {
+        let place = metrics.endpoint.as_ref();
+        let place = place.map(|endpoint| format!("http://{endpoint}/metrics"));
+        let said = place.or_else(|| metrics.reason.clone());
+        text.maybe(&format!("    {name}"), said);
+    }
 }
 
 fn topology(status: &PostgresStatus, text: &mut Description) {
@@ -387,6 +420,7 @@ mod tests {
         head(&postgres, &status, &mut text);
         workload(&status, full, &mut text);
         topology(&status, &mut text);
+        monitoring(&postgres, &status, &mut text);
         text.conditions(&status.conditions);
         snapshots(Vec::new(), &mut text);
         text.finish()
@@ -460,6 +494,42 @@ mod tests {
 
         No Snapshots.
         "#);
+    }
+
+    #[test]
+    fn who_scrapes_is_told_with_where() {
+        let mut monitored = database();
+        monitored["spec"]["monitor"] = json!({ "agent": "prometheus.io/coreos-operator", "prometheus": {
+            "port": 9187, "namespace": "monitoring", "labels": { "app": "kubedb", "team": "a" }, "interval": "10s" } });
+        monitored["status"]["instances"]["scheduled-pg-0"]["metrics"] =
+            json!({ "endpoint": "127.0.0.1:9187" });
+        let told = render(monitored.clone(), true);
+        let from = told.find("Monitoring System:").unwrap();
+        let to = told.find("Conditions:").unwrap();
+        insta::assert_snapshot!(&told[from..to], @r"
+        Monitoring System:
+          Agent: prometheus.io/coreos-operator
+          Prometheus:
+            Port:      9187
+            Namespace: monitoring
+            Labels:    app=kubedb
+                       team=a
+            Interval:  10s
+          Metrics:
+            scheduled-pg-0: http://127.0.0.1:9187/metrics
+        ");
+        monitored["spec"]["monitor"] = json!({ "agent": "prometheus.io/builtin" });
+        monitored["status"]["instances"]["scheduled-pg-0"]["metrics"] =
+            json!({ "reason": "failed to listen on port 9187: Address already in use" });
+        let told = render(monitored, true);
+        let from = told.find("Monitoring System:").unwrap();
+        let to = told.find("Conditions:").unwrap();
+        insta::assert_snapshot!(&told[from..to], @r"
+        Monitoring System:
+          Agent: prometheus.io/builtin
+          Metrics:
+            scheduled-pg-0: failed to listen on port 9187: Address already in use
+        ");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    chart,
+    chart, monitoring,
     objects::{Part, Settings},
     yaml::{documents, yaml},
 };
@@ -45,6 +45,9 @@ pub(super) fn tree() -> BTreeMap<String, String> {
         "catalogue/kustomization.yaml".to_owned(),
         kustomization(&["versions.yaml".to_owned()]),
     );
+    for (path, text) in monitoring::tree() {
+        files.insert(path, format!("{HEAD}{text}"));
+    }
     for (path, text) in chart::tree() {
         files.insert(format!("helm/kubedb/{path}"), format!("{HEAD}{text}"));
     }

@@ -5,6 +5,8 @@ mod chart;
 mod cluster;
 #[cfg(test)]
 mod files;
+#[cfg(test)]
+mod monitoring;
 mod objects;
 #[cfg(test)]
 mod page;

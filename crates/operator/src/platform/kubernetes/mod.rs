@@ -7,6 +7,7 @@
 mod apply;
 mod certificates;
 mod known;
+mod monitors;
 mod observe;
 mod pods;
 mod refusals;
@@ -25,11 +26,11 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, stream::BoxStream};
 use jiff::Timestamp;
 use kube::{Api, Client, core::DynamicObject};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch::Sender};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
 
-use self::{known::Known, pods::Pods, render::Kind};
+use self::{known::Known, monitors::Support, pods::Pods, render::Kind};
 use super::{DatabaseKey, DesiredDatabase, ObservedDatabase, Platform, PlatformError, TaskState};
 use kubedb_api::agent_config::DataTask;
 
@@ -61,6 +62,9 @@ struct Expected {
     nudged: Option<Instant>,
 }
 
+/// Why databases are not scraped, of those that shall be.
+type Unscraped = BTreeMap<DatabaseKey, String>;
+
 /// Databases as StatefulSets.
 #[derive(Clone)]
 pub struct KubernetesPlatform {
@@ -73,6 +77,9 @@ pub struct KubernetesPlatform {
     /// Until when the certificates of volumes are good, by the UID of their database.
     certified: Arc<Mutex<BTreeMap<String, Timestamp>>>,
     changes: broadcast::Sender<DatabaseKey>,
+    /// Whether there are ServiceMonitors.
+    support: Arc<Sender<Support>>,
+    unscraped: Arc<Mutex<Unscraped>>,
 }
 
 impl KubernetesPlatform {
@@ -88,6 +95,8 @@ impl KubernetesPlatform {
             client,
             options,
             changes,
+            support: Arc::new(Sender::new(Support::Unknown)),
+            unscraped: Arc::default(),
         };
         watch::start(&platform, &shutdown);
         platform
@@ -105,6 +114,32 @@ impl KubernetesPlatform {
     fn expected(&self, key: &DatabaseKey) -> Option<Expected> {
         let all = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(key).copied()
+    }
+
+    fn all_expected(&self) -> Vec<DatabaseKey> {
+        let all = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        all.keys().cloned().collect()
+    }
+
+    /// Notes why a database is not scraped, and whether that is news.
+    fn change_monitor(&self, key: &DatabaseKey, refusal: Option<String>) -> bool {
+        let mut all = self
+            .unscraped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = match &refusal {
+            Some(refusal) => all.insert(key.clone(), refusal.clone()),
+            None => all.remove(key),
+        };
+        before != refusal
+    }
+
+    fn monitor_refusal(&self, key: &DatabaseKey) -> Option<String> {
+        let all = self
+            .unscraped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.get(key).cloned()
     }
 
     fn api(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
@@ -169,7 +204,8 @@ impl Platform for KubernetesPlatform {
         self.caches().await?;
         let wanted = render::objects(desired, &self.options);
         self.expects(&desired.key, Some(desired.replicas));
-        for object in &wanted {
+        let is_monitor = |object: &&render::Object| object.place.kind == Kind::ServiceMonitor;
+        for object in wanted.iter().filter(|object| !is_monitor(object)) {
             self.apply_one(desired, object).await?;
         }
         if !desired.has_lease {
@@ -186,6 +222,8 @@ impl Platform for KubernetesPlatform {
                     .await?;
             }
         }
+        let monitor = wanted.iter().find(is_monitor);
+        self.apply_monitor(desired, monitor).await?;
         render::unserved(desired).map_or(Ok(()), |reason| {
             Err(PlatformError::Refuse {
                 action: format!(
@@ -214,6 +252,7 @@ impl Platform for KubernetesPlatform {
             primary_endpoint: Some(host(key.name.clone())),
             standbys_endpoint: Some(host(render::replicas_service(&key.name))),
             refusal,
+            monitor_refusal: self.monitor_refusal(key),
             // The agents know which build the image holds.
             postgres_version: None,
             instances,
@@ -228,7 +267,13 @@ impl Platform for KubernetesPlatform {
 
     async fn remove(&self, key: &DatabaseKey) -> Result<bool, PlatformError> {
         self.caches().await?;
+        // Without its kind a ServiceMonitor cannot be there; as long as nobody knows, it could be left behind.
+        let known = tokio::time::timeout(CACHES_LIMIT, self.monitors_known());
+        known
+            .await
+            .map_err(|late| act("look for ServiceMonitors", late))?;
         self.expects(key, None);
+        self.change_monitor(key, None);
         // What the agents need to stop well goes with the database itself; what lies in other namespaces has no owner to go with.
         for (place, seen) in self.known.of(key) {
             let is_workload = place.kind == Kind::StatefulSet;

@@ -16,7 +16,7 @@ use kubedb_api::labels;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    KubernetesPlatform,
+    KubernetesPlatform, monitors,
     render::{Kind, Place},
 };
 use crate::platform::DatabaseKey;
@@ -27,19 +27,65 @@ pub(super) fn start(platform: &KubernetesPlatform, shutdown: &CancellationToken)
         let (platform, stop) = (platform.clone(), shutdown.clone());
         tokio::spawn(async move { stop.run_until_cancelled(objects(platform, kind)).await });
     }
+    let (monitored, stop) = (platform.clone(), shutdown.clone());
+    tokio::spawn(async move { stop.run_until_cancelled(monitors::follow(monitored)).await });
     let (platform, stop) = (platform.clone(), shutdown.clone());
     tokio::spawn(async move { stop.run_until_cancelled(pods(platform)).await });
 }
 
-fn ours() -> watcher::Config {
+pub(super) fn ours() -> watcher::Config {
     watcher::Config::default().labels(&format!("{}=Postgres", labels::KIND))
 }
 
 impl KubernetesPlatform {
     /// Nobody listens before the controllers run, and they look at everything then.
-    fn tell(&self, changed: impl IntoIterator<Item = DatabaseKey>) {
+    pub(super) fn tell(&self, changed: impl IntoIterator<Item = DatabaseKey>) {
         for key in changed {
             let _ = self.changes.send(key);
+        }
+    }
+}
+
+/// What a watch has told of a kind since its last list began.
+pub(super) struct Told {
+    kind: Kind,
+    places: BTreeSet<Place>,
+}
+
+impl Told {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            places: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn hear(
+        &mut self,
+        platform: &KubernetesPlatform,
+        event: Event<PartialObjectMeta<DynamicObject>>,
+    ) {
+        let kind = self.kind;
+        let place = |object: &PartialObjectMeta<DynamicObject>| {
+            let namespace = object.metadata.namespace.clone().unwrap_or_default();
+            Place::new(
+                kind,
+                namespace,
+                object.metadata.name.clone().unwrap_or_default(),
+            )
+        };
+        match event {
+            Event::Init => self.places.clear(),
+            Event::InitApply(object) => {
+                let place = place(&object);
+                platform.tell(platform.known.told(&place, &object.metadata));
+                self.places.insert(place);
+            }
+            Event::InitDone => platform.tell(platform.known.relisted(kind, &self.places)),
+            Event::Apply(object) => {
+                platform.tell(platform.known.told(&place(&object), &object.metadata));
+            }
+            Event::Delete(object) => platform.tell(platform.known.gone(&place(&object))),
         }
     }
 }
@@ -54,28 +100,10 @@ async fn objects(platform: KubernetesPlatform, kind: Kind) {
     };
     let events = watcher::watcher(api, ours()).default_backoff();
     let mut events = std::pin::pin!(events);
-    let mut told = BTreeSet::new();
-    let place = |object: &PartialObjectMeta<DynamicObject>| {
-        let namespace = object.metadata.namespace.clone().unwrap_or_default();
-        Place::new(
-            kind,
-            namespace,
-            object.metadata.name.clone().unwrap_or_default(),
-        )
-    };
+    let mut told = Told::new(kind);
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Init) => told.clear(),
-            Ok(Event::InitApply(object)) => {
-                let place = place(&object);
-                platform.tell(platform.known.told(&place, &object.metadata));
-                told.insert(place);
-            }
-            Ok(Event::InitDone) => platform.tell(platform.known.relisted(kind, &told)),
-            Ok(Event::Apply(object)) => {
-                platform.tell(platform.known.told(&place(&object), &object.metadata));
-            }
-            Ok(Event::Delete(object)) => platform.tell(platform.known.gone(&place(&object))),
+            Ok(event) => told.hear(&platform, event),
             Err(error) => tracing::warn!(%kind, %error, "a watch failed and begins anew"),
         }
     }

@@ -71,6 +71,12 @@ pub(super) enum Part {
     Catalogue,
 }
 
+/// Labels of the operator's pods.
+#[cfg(test)]
+pub(super) fn operator_labels() -> Value {
+    workload::selector()
+}
+
 impl Part {
     /// In the order in which they are made: each needs those before it. The webhooks come after what answers them.
     pub(super) const ALL: [Self; 6] = [

@@ -15,7 +15,7 @@ pub(super) fn objects(settings: &Settings) -> Vec<Value> {
 }
 
 /// Labels of the pods. They are in the Deployment's selector, which can never change.
-fn selector() -> Value {
+pub(super) fn selector() -> Value {
     json!({"app.kubernetes.io/name": "kubedb", "app.kubernetes.io/component": "operator"})
 }
 
@@ -41,7 +41,7 @@ fn deployment(settings: &Settings) -> Value {
         "selector": {"matchLabels": selector()},
         // The new one answers before an old one goes.
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-        "template": {"metadata": {"labels": selector()}, "spec": {
+        "template": {"metadata": {"labels": selector(), "annotations": scraped()}, "spec": {
             "serviceAccountName": settings.account,
             "automountServiceAccountToken": true,
             "securityContext": {"runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER,
@@ -51,6 +51,11 @@ fn deployment(settings: &Settings) -> Value {
             "containers": [container(settings)],
         }},
     }})
+}
+
+/// Where a Prometheus that reads annotations finds the metrics.
+fn scraped() -> Value {
+    json!({"prometheus.io/scrape": "true", "prometheus.io/path": "/metrics", "prometheus.io/port": HEALTH_PORT.to_string()})
 }
 
 fn container(settings: &Settings) -> Value {

@@ -1,6 +1,7 @@
 //! What a database is on Kubernetes, as objects. Pure.
 
 mod access;
+mod monitor;
 mod network;
 pub(super) mod task;
 mod volume;
@@ -26,6 +27,8 @@ pub(super) enum Kind {
     Service,
     PodDisruptionBudget,
     StatefulSet,
+    /// Not among `ALL`: a cluster may not have it.
+    ServiceMonitor,
 }
 
 impl Kind {
@@ -47,6 +50,7 @@ impl Kind {
             Self::Service => ("", "Service", "services"),
             Self::PodDisruptionBudget => ("policy", "PodDisruptionBudget", "poddisruptionbudgets"),
             Self::StatefulSet => ("apps", "StatefulSet", "statefulsets"),
+            Self::ServiceMonitor => ("monitoring.coreos.com", "ServiceMonitor", "servicemonitors"),
         };
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", kind), plural)
     }
@@ -88,6 +92,7 @@ pub(super) struct Object {
 pub(super) fn objects(desired: &DesiredDatabase, options: &KubernetesOptions) -> Vec<Object> {
     let mut all = access::objects(desired);
     all.extend(network::objects(desired));
+    all.extend(monitor::objects(desired));
     all.push(workload::stateful_set(desired, options));
     all.extend(volume::objects(desired, options));
     all
@@ -106,6 +111,11 @@ pub(super) fn replicas_service(database: &str) -> String {
 /// Headless Service that gives each pod a name.
 pub(super) fn pods_service(database: &str) -> String {
     format!("{database}-pods")
+}
+
+/// Headless Service that leads to the metrics of each pod.
+pub(super) fn stats_service(database: &str) -> String {
+    format!("{database}-stats")
 }
 
 /// Labels by which a database's pods are found.
@@ -186,6 +196,7 @@ pub(super) mod tests {
             secrets: vec![("demo".to_owned(), "pg-auth".to_owned())],
             config_maps: Vec::new(),
             has_lease: true,
+            monitor: None,
             volumes: Vec::new(),
             container: DesiredContainer {
                 image: "postgres:15".to_owned(),
