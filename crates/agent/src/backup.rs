@@ -1,14 +1,22 @@
 //! One task of this instance: a Snapshot taken or verified, or a Snapshot's data deleted.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use jiff::Timestamp;
-use kubedb_api::protocol::{
-    Progress, SnapshotResult, SnapshotTask, TaskAction, TaskPhase, TaskStatus, VerificationResult,
+use kubedb_api::{
+    protocol::{
+        LogicalResult, Progress, SnapshotResult, SnapshotTask, TaskAction, TaskPhase, TaskStatus,
+        VerificationResult,
+    },
+    snapshot::SnapshotMethod,
 };
 use kubedb_core::lsn::Lsn;
 use kubedb_engine::{
-    backup::{BackupError, BackupOutcome, BackupProgress, BackupRequest, Extent, take},
+    backup::{
+        BackupError, BackupOutcome, BackupProgress, BackupRequest, Extent, LogicalRequest, take,
+        take_logical,
+    },
+    logical::program_folders,
     repository::delete::delete_snapshot,
     store::Store,
     walsender::{WalSender, WalSenderConfig, WalSenderError},
@@ -169,6 +177,13 @@ impl Job {
             stored_bytes: bytes(outcome.stored_bytes),
             base,
             whole_reason,
+            logical: outcome.logical.map(|held| LogicalResult {
+                databases: bytes(held.databases),
+                tables: bytes(held.tables),
+                rows: bytes(held.rows),
+                one_point: held.is_one_point,
+                pg_dump: held.pg_dump,
+            }),
         }
     }
 
@@ -294,7 +309,18 @@ impl Job {
             started: Timestamp::now(),
         };
         let (sender, mut receiver) = watch::channel(BackupProgress::default());
-        let work = take(request, sender, self.cancel.clone());
+        let cancel = self.cancel.clone();
+        let work: Pin<Box<dyn Future<Output = _> + Send + '_>> = match self.task.method {
+            Some(SnapshotMethod::Logical) => {
+                let path = std::env::var_os("PATH");
+                let request = LogicalRequest {
+                    backup: request,
+                    programs: program_folders(&self.place.bin_directory, path.as_deref()),
+                };
+                Box::pin(take_logical(request, sender, cancel))
+            }
+            Some(SnapshotMethod::Physical) | None => Box::pin(take(request, sender, cancel)),
+        };
         tokio::pin!(work);
         loop {
             tokio::select! {

@@ -65,6 +65,8 @@ pub async fn inventory(
     let mut lineages = BTreeMap::<String, Lineage>::new();
     for (key, read) in manifests(snapshots, database).await? {
         match read {
+            // No WAL is replayed behind one that holds rows.
+            Ok(manifest) if manifest.is_logical => {}
             Ok(manifest) => {
                 let lineage = lineages.entry(manifest.lineage.clone()).or_default();
                 lineage.add(key, &manifest);
@@ -88,7 +90,9 @@ pub(super) async fn begins(
     let mut begins = Vec::new();
     for (key, read) in manifests(store, database).await? {
         match read {
-            Ok(manifest) if manifest.lineage == lineage => begins.push(manifest.start_lsn),
+            Ok(manifest) if manifest.lineage == lineage && !manifest.is_logical => {
+                begins.push(manifest.start_lsn)
+            }
             Ok(_) => {}
             Err(error) => {
                 return Err(ArchiveError::Unread {
@@ -136,6 +140,7 @@ struct Summary {
     database_bytes: u64,
     segment_bytes: u64,
     system_identifier: String,
+    is_logical: bool,
 }
 
 impl Summary {
@@ -151,6 +156,7 @@ impl Summary {
             database_bytes: manifest.sizes.database_bytes,
             segment_bytes: manifest.cluster.wal_segment_bytes.into(),
             system_identifier: manifest.cluster.system_identifier,
+            is_logical: manifest.logical.is_some(),
         }
     }
 }

@@ -4,6 +4,7 @@ mod delta;
 mod error;
 mod existing;
 mod export;
+mod files;
 mod living;
 mod pages;
 mod plan;
@@ -26,7 +27,6 @@ use kubedb_core::lsn::Lsn;
 use tokio::{sync::watch, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::write::Decoder;
 pub use self::{
     delta::Spared,
     error::RestoreError,
@@ -40,6 +40,10 @@ use self::{
     plan::{Plan, plan},
     source::Source,
     write::{MARKER, Site, WAITING},
+};
+pub(crate) use self::{
+    files::{Files, Reading},
+    write::Decoder,
 };
 use crate::{backup::BackupProgress, postgres::dialect::PgDialect, store::Store};
 
