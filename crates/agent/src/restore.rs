@@ -121,7 +121,16 @@ impl Restore {
             StopMode::Immediate
         };
         let stopped = postmaster.stop(mode).await;
-        let loaded = loaded?;
+        let loaded = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                // Half of the rows are of no use to anybody. What cannot be removed now is removed by the next try.
+                if let Err(error) = self.place.clear().await {
+                    tracing::warn!(%error, "what a restore has made stays for now");
+                }
+                return Err(error.into());
+            }
+        };
         stopped?;
         sync(&data).await?;
         let control = self.place.new_control()?;

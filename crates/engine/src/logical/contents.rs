@@ -192,10 +192,6 @@ impl Table {
     pub(crate) fn title(&self) -> String {
         format!("{}.{}", self.schema, self.name)
     }
-
-    pub(crate) fn rows(&self) -> u64 {
-        self.parts.iter().map(|part| part.rows).sum()
-    }
 }
 
 pub(crate) fn column_list(columns: &[String]) -> String {

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     contents::{Contents, Database, POST_DATA, PRE_DATA, SEQUENCES, Table, column_list},
     error::LoadError,
-    globals::Told,
+    globals::{OWN_ROLES, Told},
     load::{Statements, chosen, contents},
-    quote::{connect, qualified},
+    quote::{connect, ident, qualified},
 };
 use crate::{
     backup::BackupProgress,
@@ -100,6 +100,11 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         );
         self.text(&head).await?;
         self.text("SET default_transaction_read_only = off;\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\n\n").await?;
+        for role in OWN_ROLES {
+            // Something may have been granted to it.
+            let name = ident(role);
+            self.text(&format!("DO $do$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{role}') THEN CREATE ROLE {name}; END IF; END $do$;\n")).await?;
+        }
         self.statements(&contents.make_roles()).await?;
         for database in databases {
             self.database(database).await?;

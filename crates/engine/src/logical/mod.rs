@@ -16,7 +16,7 @@ pub(crate) mod tables;
 pub(crate) use self::{
     client::Client,
     open::{Opening, Point},
-    program::{Program, Running},
+    program::Program,
 };
 pub use self::{
     client::{Address, SqlError},
