@@ -110,7 +110,8 @@ impl Restore {
             },
             dialect: self.place.dialect,
             postgres_version: self.state.postgres_version.clone(),
-            threads: 2,
+            threads: std::thread::available_parallelism()
+                .map_or(2, |count| count.get().clamp(2, 4)),
             databases: self.source.databases.clone(),
         };
         let (progress, _) = watch::channel(Default::default());

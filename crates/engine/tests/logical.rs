@@ -517,3 +517,82 @@ async fn a_closed_database_is_an_error_and_not_left_out() {
         "{error}"
     );
 }
+
+/// A table that is emptied between the snapshot and the lock would look as if it had been empty; the attempt fails instead.
+#[tokio::test]
+async fn a_table_that_is_rewritten_as_it_begins_is_no_empty_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = local(folder.path());
+    let source = small_server().await;
+    let holder = source.client("postgres").await;
+    holder
+        .batch_execute("BEGIN; LOCK TABLE kept IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let emptying = async {
+        // Its snapshot is there, and it waits for the lock.
+        source
+            .wait_for("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'kubedb snapshot' AND wait_event_type = 'Lock'", "1")
+            .await;
+        holder.batch_execute("TRUNCATE kept; COMMIT").await.unwrap();
+    };
+    let (error, ()) = tokio::join!(take(&source, &store, "rows"), emptying);
+    let error = error.unwrap_err();
+    assert!(
+        error.is_retryable() && error.to_string().contains("public.kept"),
+        "{error}"
+    );
+    assert!(take(&source, &store, "again").await.is_ok());
+}
+
+/// What an extension has made comes back by its own script, and what a user has put into its tables as the extension says.
+#[tokio::test]
+async fn tables_of_extensions_come_back_with_the_rows_of_the_user() {
+    let share = Version::Old
+        .bin()
+        .await
+        .join("../share/postgresql/extension");
+    let files = [
+        (
+            "kubedb_trial.control",
+            "default_version = '1'\nrelocatable = false\nschema = public\n",
+        ),
+        (
+            "kubedb_trial--1.sql",
+            "CREATE TABLE trial_kinds (id int PRIMARY KEY, own boolean);\nINSERT INTO trial_kinds VALUES (1, true);\n\
+             CREATE TABLE trial_refers (kind int REFERENCES trial_kinds);\nCREATE TABLE trial_cache (a int);\nCREATE SEQUENCE trial_seq;\n\
+             SELECT pg_catalog.pg_extension_config_dump('trial_refers', '');\nSELECT pg_catalog.pg_extension_config_dump('trial_kinds', 'WHERE NOT own');\n\
+             SELECT pg_catalog.pg_extension_config_dump('trial_seq', '');\n",
+        ),
+    ];
+    for (name, text) in files {
+        fs::write(share.join(name), text).unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = local(folder.path());
+    let source = Server::create(Version::Old, "md5").await;
+    source
+        .sql_by_socket(
+            "CREATE EXTENSION kubedb_trial; INSERT INTO trial_kinds VALUES (2, false), (3, false); INSERT INTO trial_refers VALUES (1), (3);
+             INSERT INTO trial_cache VALUES (7); SELECT nextval('trial_seq'), nextval('trial_seq')",
+        )
+        .await;
+    let outcome = take(&source, &store, "rows").await.unwrap();
+    let target = load_into(Version::Old, &store, &outcome.manifest)
+        .await
+        .unwrap();
+    for (query, wanted) in [
+        (
+            "SELECT string_agg(id::text, ' ' ORDER BY id) FROM trial_kinds",
+            "1 2 3",
+        ),
+        (
+            "SELECT string_agg(kind::text, ' ' ORDER BY kind) FROM trial_refers",
+            "1 3",
+        ),
+        ("SELECT count(*) FROM trial_cache", "0"),
+        ("SELECT last_value FROM trial_seq", "2"),
+    ] {
+        assert_eq!(target.value(query).await, wanted, "{query}");
+    }
+}

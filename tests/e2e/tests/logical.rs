@@ -225,6 +225,21 @@ fn a_restore_that_is_killed_begins_anew_and_ends_whole() {
     eventually("the standby replays on", Duration::from_secs(40), || {
         world.sql_at("one", &["--standby"], "SELECT count(*) FROM after")
     });
+    // An agent that was killed while replay waited left this behind, and a replay that waits for ever.
+    world
+        .sql_at("one", &["--standby"], "SELECT pg_wal_replay_pause()")
+        .unwrap();
+    fs::write(world.instance("one", 1).join("kubedb-replay-paused"), "").unwrap();
+    eventually("the replay is resumed", Duration::from_secs(60), || {
+        let paused = world.sql_at("one", &["--standby"], "SELECT pg_is_wal_replay_paused()")?;
+        (paused == "f").then_some(()).ok_or(paused)
+    });
+    assert!(
+        !world
+            .instance("one", 1)
+            .join("kubedb-replay-paused")
+            .exists()
+    );
     world.create(&postgres("copy", "15", 1, &from_snapshot("rows")));
     // Killed as soon as its server is there, and once more.
     for _ in 0..2 {

@@ -144,6 +144,75 @@ pub(crate) struct Part {
     pub(crate) bytes: u64,
 }
 
+/// Words of a role.
+const ATTRIBUTES: [&str; 14] = [
+    "SUPERUSER",
+    "NOSUPERUSER",
+    "INHERIT",
+    "NOINHERIT",
+    "CREATEROLE",
+    "NOCREATEROLE",
+    "CREATEDB",
+    "NOCREATEDB",
+    "LOGIN",
+    "NOLOGIN",
+    "REPLICATION",
+    "NOREPLICATION",
+    "BYPASSRLS",
+    "NOBYPASSRLS",
+];
+
+impl Contents {
+    /// Reads the list. What comes into a statement without quotes must be what it is meant to be.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, ReadContentsError> {
+        let version: Version = serde_json::from_slice(bytes)
+            .map_err(|error| ReadContentsError::Damaged(error.to_string()))?;
+        if version.version > VERSION {
+            return Err(ReadContentsError::TooNew(version.version));
+        }
+        let contents: Self = serde_json::from_slice(bytes)
+            .map_err(|error| ReadContentsError::Damaged(error.to_string()))?;
+        match contents.strange_word() {
+            Some(word) => Err(ReadContentsError::Damaged(format!(
+                "it holds {:?}, which no server has",
+                word.chars().take(80).collect::<String>()
+            ))),
+            None => Ok(contents),
+        }
+    }
+
+    fn strange_word(&self) -> Option<&str> {
+        let attributes = self.roles.iter().flat_map(|role| &role.attributes);
+        let mut attributes = attributes.map(String::as_str);
+        let of_databases = self.databases.iter().flat_map(|one| &one.privileges);
+        let privileges = self.parameters.iter().chain(of_databases.flatten());
+        let mut privileges = privileges.map(|one| one.privilege.as_str());
+        let mut encodings = self.databases.iter().map(|one| one.encoding.as_str());
+        let mut providers = self.databases.iter().map(|one| one.provider.as_str());
+        let is_capital = |byte: u8| byte.is_ascii_uppercase() || byte == b' ';
+        let is_encoding =
+            |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+        attributes
+            .find(|word| !ATTRIBUTES.contains(word))
+            .or_else(|| privileges.find(|word| word.is_empty() || !word.bytes().all(is_capital)))
+            .or_else(|| encodings.find(|word| word.is_empty() || !word.bytes().all(is_encoding)))
+            .or_else(|| providers.find(|word| !matches!(*word, "c" | "i" | "b")))
+    }
+}
+
+/// What alone is known of a list that a later program wrote.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+/// Why a list cannot be used.
+#[derive(Debug)]
+pub(crate) enum ReadContentsError {
+    Damaged(String),
+    TooNew(u32),
+}
+
 impl Database {
     /// What its schema is written in.
     pub(crate) fn text_encoding(&self) -> &'static str {
@@ -203,4 +272,48 @@ pub(crate) fn column_list(columns: &[String]) -> String {
         .map(|name| super::quote::ident(name))
         .collect();
     format!(" ({})", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_stand_in_no_quotes_are_those_of_a_server() {
+        let list = |change: fn(&mut Contents)| {
+            let mut contents = Contents {
+                version: VERSION,
+                roles: vec![Role {
+                    attributes: vec!["LOGIN".to_owned()],
+                    ..Role::default()
+                }],
+                databases: vec![Database {
+                    encoding: "SQL_ASCII".to_owned(),
+                    provider: "c".to_owned(),
+                    privileges: Some(vec![Privilege {
+                        privilege: "CONNECT".to_owned(),
+                        ..Privilege::default()
+                    }]),
+                    ..Database::default()
+                }],
+                ..Contents::default()
+            };
+            change(&mut contents);
+            Contents::read(&serde_json::to_vec(&contents).unwrap())
+        };
+        assert!(list(|_| ()).is_ok());
+        let changes: [fn(&mut Contents); 5] = [
+            |contents| contents.roles[0].attributes[0] = "LOGIN; \\! x".to_owned(),
+            |contents| contents.databases[0].encoding = "UTF8') \n\\! x".to_owned(),
+            |contents| contents.databases[0].provider = String::new(),
+            |contents| {
+                let privileges = contents.databases[0].privileges.as_mut();
+                privileges.unwrap()[0].privilege = "ALL; ".to_owned();
+            },
+            |contents| contents.version = VERSION + 1,
+        ];
+        for change in changes {
+            assert!(list(change).is_err());
+        }
+    }
 }

@@ -190,9 +190,35 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         );
         self.text(&copy).await?;
         for part in &table.parts {
-            self.file(&part.file).await?;
+            self.rows(&part.file).await?;
         }
         self.text("\\.\n\n").await
+    }
+
+    /// Rows as they are. One that psql would take for the end of all would have it read on as statements, and commands.
+    async fn rows(&mut self, file: &str) -> Result<(), LoadError> {
+        let mut reading = self.files.read(file)?;
+        let mut guard = Guard::default();
+        while let Some(piece) = reading.next().await? {
+            if guard.ends_within(&piece) {
+                return Err(self.wrong(file, "a row of it is none that COPY writes"));
+            }
+            self.bytes(&piece).await?;
+        }
+        if guard.is_between() {
+            Ok(())
+        } else {
+            Err(self.wrong(file, "it ends within a row"))
+        }
+    }
+
+    fn wrong(&self, file: &str, reason: &str) -> LoadError {
+        LoadError::Snapshot(RestoreError::Damaged {
+            snapshot: self.files.manifest().snapshot.clone(),
+            object: file.to_owned(),
+            label: "the Snapshot".to_owned(),
+            reason: reason.to_owned(),
+        })
     }
 
     /// Rows of `id`, place and content, each as a statement.
@@ -210,24 +236,12 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             for line in String::from_utf8_lossy(&lines).lines() {
                 let mut cells = line.split('\t');
                 let (id, at, data) = (cells.next(), cells.next(), cells.next());
-                let (Some(id), Some(at), Some(data)) = (id, at, data) else {
-                    continue;
-                };
-                // A backslash is written twice in a copy.
-                let data = data.replace("\\\\", "\\");
-                text += &format!("SELECT pg_catalog.lo_put({id}, {at}, '{data}');\n");
+                let strange = || self.wrong(file, "a row of it is no page of a large object");
+                text += &page_of(id, at, data).ok_or_else(strange)?;
             }
             self.text(&text).await?;
         }
         self.text("COMMIT;\n").await
-    }
-
-    async fn file(&mut self, path: &str) -> Result<(), LoadError> {
-        let mut reading = self.files.read(path)?;
-        while let Some(piece) = reading.next().await? {
-            self.bytes(&piece).await?;
-        }
-        Ok(())
     }
 
     async fn statements(&mut self, statements: &[Told]) -> Result<(), LoadError> {
@@ -251,5 +265,74 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             uploaded_bytes: self.files.fetched(),
         });
         Ok(())
+    }
+}
+
+/// The statement that writes a page of a large object.
+fn page_of(id: Option<&str>, at: Option<&str>, data: Option<&str>) -> Option<String> {
+    let (id, at): (u32, u64) = (id?.parse().ok()?, at?.parse().ok()?);
+    // A backslash is written twice in a copy.
+    let digits = data?.strip_prefix("\\\\x")?;
+    let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex.then(|| format!("SELECT pg_catalog.lo_put({id}, {at}, '\\x{digits}');\n"))
+}
+
+/// Looks for a line that begins as the end of all rows does, which `COPY` writes for no row.
+#[derive(Debug, Default)]
+struct Guard {
+    /// Bytes of the line in work, up to two.
+    line: Vec<u8>,
+}
+
+impl Guard {
+    /// Whether one begins in this piece.
+    fn ends_within(&mut self, piece: &[u8]) -> bool {
+        for byte in piece {
+            if *byte == b'\n' {
+                self.line.clear();
+            } else if self.line.len() < 2 {
+                self.line.push(*byte);
+                if self.line == b"\\." {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Whether the last line has ended.
+    fn is_between(&self) -> bool {
+        self.line.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_row_ends_the_rows() {
+        let found = |pieces: &[&str]| {
+            let mut guard = Guard::default();
+            let mut pieces = pieces.iter();
+            pieces.any(|piece| guard.ends_within(piece.as_bytes()))
+        };
+        assert!(found(&["\\.\n"]) && found(&["a\n", "\\", ".\n\\! x"]) && found(&["\\.x"]));
+        assert!(!found(&["\\\\.\n", "a\\.\n", "\\N\n"]));
+        let mut guard = Guard::default();
+        assert!(!guard.ends_within(b"a\nb") && !guard.is_between());
+        assert!(!guard.ends_within(b"\n") && guard.is_between());
+    }
+
+    #[test]
+    fn a_page_is_numbers_and_digits() {
+        let page = page_of(Some("7"), Some("2048"), Some("\\\\x00ff"));
+        assert_eq!(
+            page.unwrap(),
+            "SELECT pg_catalog.lo_put(7, 2048, '\\x00ff');\n"
+        );
+        for (id, data) in [("7)", "\\\\x00"), ("7", "\\\\x00'"), ("7", "00")] {
+            assert_eq!(page_of(Some(id), Some("0"), Some(data)), None);
+        }
     }
 }

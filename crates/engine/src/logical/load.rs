@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     client::{Address, Client, SqlError},
-    contents::{CONTENTS, CONTENTS_BYTES, Contents, Database, PRE_DATA, Part, SEQUENCES, VERSION},
+    contents::{
+        CONTENTS, CONTENTS_BYTES, Contents, Database, PRE_DATA, Part, ReadContentsError, SEQUENCES,
+    },
     error::LoadError,
     globals::{Cells, OWN_ROLES, Told},
     post_data,
@@ -83,23 +85,16 @@ pub struct Loaded {
 /// Reads what a logical Snapshot holds.
 pub(crate) async fn contents(files: &Arc<Files>) -> Result<Contents, LoadError> {
     let list = files.read_whole(CONTENTS, CONTENTS_BYTES).await?;
-    let unreadable = |reason: String| {
-        LoadError::Snapshot(RestoreError::Manifest(ReadManifestError::Damaged {
-            object: CONTENTS.to_owned(),
-            reason,
-        }))
-    };
-    let contents: Contents =
-        serde_json::from_slice(&list).map_err(|error| unreadable(error.to_string()))?;
-    if contents.version > VERSION {
-        return Err(LoadError::Snapshot(RestoreError::Manifest(
-            ReadManifestError::TooNew {
-                object: CONTENTS.to_owned(),
-                what: format!("version {} of its list", contents.version),
+    let object = CONTENTS.to_owned();
+    Contents::read(&list).map_err(|error| {
+        LoadError::Snapshot(RestoreError::Manifest(match error {
+            ReadContentsError::Damaged(reason) => ReadManifestError::Damaged { object, reason },
+            ReadContentsError::TooNew(version) => ReadManifestError::TooNew {
+                object,
+                what: format!("version {version} of its list"),
             },
-        )));
-    }
-    Ok(contents)
+        }))
+    })
 }
 
 /// The databases that are wanted, by name.

@@ -13,6 +13,34 @@ mod quote;
 mod split;
 pub(crate) mod tables;
 
+/// For those who try readers with anything at all.
+pub(crate) fn statements(text: &[u8], length: usize) -> Result<Vec<Vec<u8>>, String> {
+    let mut splitter = split::Splitter::default();
+    let mut statements = Vec::new();
+    let parts = text.chunks(length.max(1)).map(Some);
+    for part in parts.chain([None]) {
+        match part {
+            Some(part) => splitter.push(part),
+            None => splitter.end(),
+        }
+        while let Some(piece) = splitter.next().map_err(|error| error.to_string())? {
+            statements.push(match piece {
+                split::Piece::Statement(statement) => statement,
+                split::Piece::Meta(command) => command.into_bytes(),
+            });
+        }
+    }
+    Ok(statements)
+}
+
+/// The same.
+pub(crate) fn databases(bytes: &[u8]) -> Result<usize, String> {
+    match contents::Contents::read(bytes) {
+        Ok(contents) => Ok(contents.databases.len()),
+        Err(error) => Err(format!("{error:?}")),
+    }
+}
+
 pub(crate) use self::{
     client::Client,
     open::{Opening, Point},
