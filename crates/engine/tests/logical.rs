@@ -9,8 +9,9 @@ mod world;
 
 use std::{fs, path::Path, process::Command};
 
+use kubedb_core::recovery::Target;
 use kubedb_engine::{
-    archive::inventory,
+    archive::{Wish, find, inventory},
     backup::{BackupError, BackupProgress},
     encryption::{Keys, new_identity},
     logical::{ExportRequest, LoadError, export, pause_note},
@@ -266,6 +267,16 @@ async fn what_only_the_other_method_can_do_is_refused_by_name() {
     assert_eq!(since(&again), "pages");
     let database = DatabaseFolder::new("demo", "pg").unwrap();
     let lineages = inventory(&store, &store, &database).await.unwrap();
+    let wish = Wish {
+        target: &Target::latest(),
+        snapshot: Some("rows"),
+        covered: None,
+    };
+    let refused = find(&lineages, &store, &database, wish)
+        .unwrap()
+        .err()
+        .unwrap();
+    assert!(refused.to_string().contains("rows is logical"), "{refused}");
     let bases: Vec<_> = lineages.values().flat_map(|one| &one.bases).collect();
     assert_eq!(bases.len(), 2);
     assert!(bases.iter().all(|base| base.snapshot != "rows"));

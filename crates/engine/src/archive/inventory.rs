@@ -34,6 +34,8 @@ const HISTORIES: usize = 4_096;
 pub struct Lineage {
     /// Snapshots that can be restored, the oldest first.
     pub bases: Vec<Base>,
+    /// Names of those that hold rows, behind which nothing can be replayed.
+    pub logical: Vec<String>,
     /// What is archived.
     pub holdings: Holdings,
     /// When its last file was stored; the beginning of time where there is none.
@@ -65,8 +67,6 @@ pub async fn inventory(
     let mut lineages = BTreeMap::<String, Lineage>::new();
     for (key, read) in manifests(snapshots, database).await? {
         match read {
-            // No WAL is replayed behind one that holds rows.
-            Ok(manifest) if manifest.is_logical => {}
             Ok(manifest) => {
                 let lineage = lineages.entry(manifest.lineage.clone()).or_default();
                 lineage.add(key, &manifest);
@@ -165,6 +165,7 @@ impl Default for Lineage {
     fn default() -> Self {
         Self {
             bases: Vec::new(),
+            logical: Vec::new(),
             holdings: Holdings::default(),
             newest: Timestamp::MIN,
             segment_bytes: 0,
@@ -177,6 +178,10 @@ impl Lineage {
     fn add(&mut self, key: String, manifest: &Summary) {
         self.segment_bytes = manifest.segment_bytes;
         self.system_identifier = manifest.system_identifier.parse().unwrap_or(0);
+        if manifest.is_logical {
+            self.logical.push(manifest.snapshot.clone());
+            return;
+        }
         self.bases.push(base(key, manifest));
         // A Snapshot carries its own history, also where no archive was kept when it came about.
         if let Some(history) = manifest.history.as_deref().and_then(read_history) {
@@ -373,7 +378,11 @@ pub fn find(
 fn unknown(lineages: &BTreeMap<String, Lineage>, archive: &Store, wish: Wish<'_>) -> PlanError {
     let bases = lineages.values().flat_map(|lineage| &lineage.bases);
     let known: Vec<String> = bases.map(|base| base.snapshot.clone()).collect();
+    let mut logical = lineages.values().flat_map(|lineage| &lineage.logical);
     match wish.snapshot {
+        Some(name) if logical.any(|known| known == name) => PlanError::LogicalBase {
+            name: name.to_owned(),
+        },
         Some(name) if !known.is_empty() => PlanError::UnknownBase {
             name: name.to_owned(),
             known,

@@ -190,16 +190,21 @@ fn unpack(fetch: &Fetch, bytes: &Bytes, into: &mut Vec<(u64, Bytes)>) -> Result<
     Ok(done)
 }
 
+/// Bytes of a range when it is unpacked, at most: several are in memory for each table that is loaded.
+const UNPACKED: usize = 8 << 20;
+
 /// Joins what lies one behind the other in a pack, in the order of the file.
 fn join(fetches: impl Iterator<Item = Fetch>) -> Vec<Fetch> {
     let mut joined: Vec<Fetch> = Vec::new();
+    let unpacked = |fetch: &Fetch| fetch.frames.iter().map(|frame| frame.whole).sum::<usize>();
     for fetch in fetches {
         match joined.last_mut() {
             Some(last)
                 if last.key == fetch.key
                     && fetch.start >= last.end
                     && fetch.start - last.end <= GAP
-                    && fetch.end - last.start <= FETCH =>
+                    && fetch.end - last.start <= FETCH
+                    && unpacked(last) + unpacked(&fetch) <= UNPACKED =>
             {
                 last.end = fetch.end;
                 last.frames.extend(fetch.frames);
