@@ -1,14 +1,22 @@
 //! One task of this instance: a Snapshot taken or verified, or a Snapshot's data deleted.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use jiff::Timestamp;
-use kubedb_api::protocol::{
-    Progress, SnapshotResult, SnapshotTask, TaskAction, TaskPhase, TaskStatus, VerificationResult,
+use kubedb_api::{
+    protocol::{
+        LogicalResult, Progress, SnapshotResult, SnapshotTask, TaskAction, TaskPhase, TaskStatus,
+        VerificationResult,
+    },
+    snapshot::SnapshotMethod,
 };
 use kubedb_core::lsn::Lsn;
 use kubedb_engine::{
-    backup::{BackupError, BackupOutcome, BackupProgress, BackupRequest, Extent, take},
+    backup::{
+        BackupError, BackupOutcome, BackupProgress, BackupRequest, Extent, LogicalRequest, take,
+        take_logical,
+    },
+    logical::program_folders,
     repository::delete::delete_snapshot,
     store::Store,
     walsender::{WalSender, WalSenderConfig, WalSenderError},
@@ -55,7 +63,7 @@ pub(crate) struct Refusal {
 
 /// What a task came to.
 enum Done {
-    Taken(SnapshotResult),
+    Taken(Box<SnapshotResult>),
     Deleted,
     Verified(VerificationResult),
 }
@@ -117,7 +125,10 @@ impl Job {
     pub(crate) async fn run(self, status: watch::Sender<TaskStatus>, changed: &Notify) {
         tracing::info!(snapshot = self.name, attempt = self.task.attempt, action = ?self.task.action, "begins");
         let result = match self.task.action {
-            TaskAction::Backup => self.back_up(&status, changed).await.map(Done::Taken),
+            TaskAction::Backup => {
+                let taken = self.back_up(&status, changed).await;
+                taken.map(|result| Done::Taken(Box::new(result)))
+            }
             TaskAction::Delete => self.delete().await.map(|()| Done::Deleted),
             TaskAction::Verify => self.verify(&status, changed).await.map(Done::Verified),
         };
@@ -127,7 +138,7 @@ impl Job {
                 Ok(done) => {
                     status.phase = TaskPhase::Succeeded;
                     match done {
-                        Done::Taken(result) => status.result = Some(result),
+                        Done::Taken(result) => status.result = Some(*result),
                         Done::Verified(result) => {
                             tracing::info!(
                                 snapshot = self.name,
@@ -170,6 +181,13 @@ impl Job {
             stored_bytes: bytes(outcome.stored_bytes),
             base,
             whole_reason,
+            logical: outcome.logical.map(|held| LogicalResult {
+                databases: bytes(held.databases),
+                tables: bytes(held.tables),
+                rows: bytes(held.rows),
+                one_point: held.is_one_point,
+                pg_dump: held.pg_dump,
+            }),
         }
     }
 
@@ -304,7 +322,18 @@ impl Job {
             started: Timestamp::now(),
         };
         let (sender, mut receiver) = watch::channel(BackupProgress::default());
-        let work = take(request, sender, self.cancel.clone());
+        let cancel = self.cancel.clone();
+        let work: Pin<Box<dyn Future<Output = _> + Send + '_>> = match self.task.method {
+            Some(SnapshotMethod::Logical) => {
+                let path = std::env::var_os("PATH");
+                let request = LogicalRequest {
+                    backup: request,
+                    programs: program_folders(&self.place.bin_directory, path.as_deref()),
+                };
+                Box::pin(take_logical(request, sender, cancel))
+            }
+            Some(SnapshotMethod::Physical) | None => Box::pin(take(request, sender, cancel)),
+        };
         tokio::pin!(work);
         loop {
             tokio::select! {

@@ -64,6 +64,9 @@ pub enum BootstrapError {
     /// The Snapshot could not be restored.
     #[error("failed to restore the Snapshot")]
     Restore(#[from] kubedb_engine::restore::RestoreError),
+    /// The Snapshot's rows could not be restored.
+    #[error(transparent)]
+    Load(#[from] Box<kubedb_engine::logical::LoadError>),
     /// The archive could not be used.
     #[error("failed to use the archive")]
     Archive(#[from] kubedb_engine::archive::ArchiveError),
@@ -152,6 +155,7 @@ impl BootstrapError {
             ),
             // What the user mends in the Secret or at the store is found mended by the next try.
             Self::Restore(error) => !error.is_retryable() && !error.is_mendable(),
+            Self::Load(error) => error.is_final(),
             _ => false,
         }
     }
@@ -189,6 +193,7 @@ impl Place {
             is_alone: self.is_alone,
             wal: WalSettings::default(),
             at_least: std::collections::BTreeMap::new(),
+            is_filled: false,
         }
     }
 

@@ -4,7 +4,7 @@
 use std::{fmt, time::Duration};
 
 use kubedb_api::Postgres;
-use kubedb_engine::postgres::control::ControlFile;
+use kubedb_engine::{logical::pause_note, postgres::control::ControlFile};
 use tokio::time::Instant;
 
 use crate::{
@@ -151,6 +151,10 @@ impl Agent {
         &mut self,
         facts: &Facts,
     ) -> Result<Option<Option<Passwords>>, ActError> {
+        if let (Some(sql), false) = (&self.sql, self.backs_up) {
+            let note = pause_note(&self.place.paths.data());
+            sql.resume_replay(self.place.dialect, &note).await?;
+        }
         let is_streaming = self.view.as_ref().is_some_and(|view| view.streaming);
         let was_ready = self.prepared.is_some();
         if !is_streaming && self.is_left_behind(facts) {

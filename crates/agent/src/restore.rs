@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use kubedb_api::{archiver::Recovery, protocol::RestoreSource};
+use kubedb_api::{archiver::Recovery, protocol::RestoreSource, snapshot::SnapshotMethod};
 use kubedb_core::recovery::Target;
 use kubedb_engine::{
     archive::{Found, Wish, find, inventory},
+    logical::{Address, LoadRequest, load},
     repository::keys::{DatabaseFolder, NameError},
     restore::{RestoreRequest, RestoredCluster, fetch},
     store::Store,
@@ -19,7 +20,11 @@ use crate::{
     backup::line,
     bootstrap::{BootstrapError, Place},
     location,
-    postgres::configuration::{Configuration, RecoverySettings, WalSettings},
+    postgres::{
+        configuration::{Configuration, RecoverySettings, WalSettings},
+        initdb::{initdb, sync},
+        process::StopMode,
+    },
     recover::{Aim, Behind, recover},
     state::InstanceState,
 };
@@ -44,6 +49,9 @@ impl Restore {
     pub(crate) async fn run(self, cancel: CancellationToken) -> Result<(), BootstrapError> {
         self.place.clear().await?;
         let store = self.open(&self.source.storage).await?;
+        if self.source.method == Some(SnapshotMethod::Logical) {
+            return self.fill(store, cancel).await;
+        }
         // Before anything is written: what cannot be reached is told now.
         let planned = match &self.source.recovery {
             Some(recovery) => Some(self.plan(&store, recovery).await?),
@@ -75,6 +83,65 @@ impl Restore {
         }
         let control = self.place.new_control()?;
         tracing::info!(snapshot = restored.snapshot, stop = %restored.stop_lsn, timeline = control.timeline, "restored");
+        self.place.finish(&InstanceState {
+            system_identifier: control.system_identifier,
+            timeline: control.timeline,
+            ..self.state
+        })
+    }
+
+    /// A cluster of its own that is filled with the rows of a logical Snapshot. Whatever goes wrong, all of it is begun anew.
+    async fn fill(self, store: Store, cancel: CancellationToken) -> Result<(), BootstrapError> {
+        let data = self.place.paths.new_data();
+        initdb(&self.place.bin_directory, &data).await?;
+        let configuration = Configuration {
+            is_filled: true,
+            ..self.place.private_configuration()
+        };
+        let (mut postmaster, session) = self.place.start_private(&configuration).await?;
+        drop(session);
+        let request = LoadRequest {
+            store,
+            manifest: self.source.manifest.clone(),
+            address: Address {
+                folder: self.place.paths.socket().to_owned(),
+                port: self.place.socket_port,
+                user: "postgres".to_owned(),
+            },
+            dialect: self.place.dialect,
+            postgres_version: self.state.postgres_version.clone(),
+            threads: std::thread::available_parallelism()
+                .map_or(2, |count| count.get().clamp(2, 4)),
+            databases: self.source.databases.clone(),
+        };
+        let (progress, _) = watch::channel(Default::default());
+        let loaded = load(request, progress, cancel).await;
+        let mode = if loaded.is_ok() {
+            StopMode::Fast
+        } else {
+            StopMode::Immediate
+        };
+        let stopped = postmaster.stop(mode).await;
+        let loaded = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                // Half of the rows are of no use to anybody. What cannot be removed now is removed by the next try.
+                if let Err(error) = self.place.clear().await {
+                    tracing::warn!(%error, "what a restore has made stays for now");
+                }
+                return Err(Box::new(error).into());
+            }
+        };
+        stopped?;
+        sync(&data).await?;
+        let control = self.place.new_control()?;
+        tracing::info!(
+            snapshot = loaded.snapshot,
+            databases = loaded.databases,
+            tables = loaded.tables,
+            rows = loaded.rows,
+            "restored"
+        );
         self.place.finish(&InstanceState {
             system_identifier: control.system_identifier,
             timeline: control.timeline,

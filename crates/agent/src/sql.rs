@@ -1,6 +1,6 @@
 //! What the agent asks of its own PostgreSQL, over the Unix socket.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use kubedb_core::lsn::{Lsn, TimelineId};
 use kubedb_engine::{backup::SLOT_PREFIX as BACKUP_SLOT_PREFIX, postgres::dialect::PgDialect};
@@ -266,6 +266,22 @@ impl Session {
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE '{SLOT_PREFIX}%' AND NOT active AND slot_name <> ALL (ARRAY[{list}]::name[])"
         );
         self.run("drop replication slots", &drop).await
+    }
+
+    /// Lets a replay go on that an agent had paused for a Snapshot before it was killed, as its note says. Call it while no Snapshot is being taken.
+    pub async fn resume_replay(&self, dialect: PgDialect, note: &Path) -> Result<(), SqlError> {
+        if !note.exists() {
+            return Ok(());
+        }
+        let resume = format!(
+            "DO $do$ BEGIN IF pg_is_in_recovery() THEN PERFORM ({}); END IF; END $do$",
+            dialect.resume_replay()
+        );
+        self.run("resume the replay", &resume).await?;
+        tracing::info!("resumed a replay that had been paused for a Snapshot");
+        // It is tried again as long as the note is there, which does no harm.
+        let _ = std::fs::remove_file(note);
+        Ok(())
     }
 
     /// Drops slots of Snapshots whose session is gone, which 9.6 leaves behind and which would keep WAL for ever. Call it while no

@@ -17,6 +17,7 @@ use crate::monitor::Monitor;
 use crate::pod_template::PodTemplate;
 use crate::protocol::{InstanceStatus, RestoreSource, SnapshotTask};
 use crate::retention::Retention;
+use crate::snapshot::SnapshotMethod;
 use crate::storage::SnapshotStorage;
 use crate::summary::SnapshotSummary;
 use crate::untyped::{Unbuilt, VersionText};
@@ -226,6 +227,9 @@ pub struct SnapshotSource {
     /// How far behind the Snapshot the archive of its database is replayed; not at all when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<RecoveryTarget>,
+    /// Of a logical Snapshot, the databases that come back; all when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub databases: Option<Vec<String>>,
 }
 
 /// When Snapshots are taken, and where to.
@@ -250,9 +254,9 @@ pub struct BackupSchedule {
     /// Which Snapshots are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
-    /// How Snapshots are taken.
+    /// How Snapshots are taken; Physical when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub method: Option<Unbuilt>,
+    pub method: Option<SnapshotMethod>,
     /// Which instance is read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Unbuilt>,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::archiver::{ArchiveStatus, Recovery};
 use crate::monitor::MetricsStatus;
+use crate::snapshot::SnapshotMethod;
 use crate::storage::SnapshotStorage;
 use crate::verification::VerificationRequest;
 
@@ -35,6 +36,9 @@ pub struct SnapshotTask {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
+    /// With `Backup`: how it is taken; Physical when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<SnapshotMethod>,
     /// With `Verify`: what shall be proven of what.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifyTask>,
@@ -94,6 +98,12 @@ pub struct RestoreSource {
     /// WAL that is replayed behind the Snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
+    /// How the Snapshot was taken; Physical when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<SnapshotMethod>,
+    /// The databases that are wanted of a logical one; all when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub databases: Option<Vec<String>>,
 }
 
 /// What an agent reports of its instance (`status.instances.<instance>`).
@@ -271,4 +281,23 @@ pub struct SnapshotResult {
     /// Why everything was sent, where it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub whole_reason: Option<String>,
+    /// What a logical one holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logical: Option<LogicalResult>,
+}
+
+/// What a logical Snapshot holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LogicalResult {
+    /// Databases.
+    pub databases: i64,
+    /// Tables.
+    pub tables: i64,
+    /// Rows.
+    pub rows: i64,
+    /// Whether all databases are seen at one point; else they are some milliseconds apart.
+    pub one_point: bool,
+    /// The pg_dump that read the schemas.
+    pub pg_dump: String,
 }

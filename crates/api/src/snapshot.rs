@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::{Progress, SnapshotResult};
 use crate::storage::SnapshotStorage;
-use crate::untyped::Unbuilt;
 use crate::verification::Verification;
 
 /// What the user wants of a Snapshot.
@@ -39,15 +38,33 @@ pub struct SnapshotSpec {
     /// Resources of the backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
-    /// How it is taken.
+    /// How it is taken; Physical when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub method: Option<Unbuilt>,
+    pub method: Option<SnapshotMethod>,
     /// What deletion does with the data; Delete when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
     /// Other namespaces that may restore it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<Vec<String>>,
+}
+
+/// How a Snapshot is taken, and so what it holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SnapshotMethod {
+    /// The files of the data folder. The next one costs what changed, and WAL can be replayed behind it.
+    #[default]
+    Physical,
+    /// Schemas and rows as SQL, which a later major version restores too.
+    Logical,
+}
+
+impl SnapshotSpec {
+    /// Whether it holds SQL, which no WAL can be replayed behind.
+    #[must_use]
+    pub fn is_logical(&self) -> bool {
+        self.method == Some(SnapshotMethod::Logical)
+    }
 }
 
 /// What deletion does with the data.

@@ -31,7 +31,7 @@ fn wrong_snapshots_are_told_the_field_and_the_reason() {
         ("spec.databaseName", json!("../pg"), "spec.databaseName: name \"../pg\" must begin with a lower-case letter, end with a letter or digit, and hold only lower-case letters, digits and hyphens".to_owned()),
         ("spec.gcs", Value::Null, "spec: no storage provider is configured (give one of s3, gcs, azure, local, swift)".to_owned()),
         ("spec.deletionPolicy", json!("Keep"), "spec.deletionPolicy: spec.deletionPolicy \"Keep\" invalid (known values: Delete, Retain)".to_owned()),
-        ("spec.method", json!("Logical"), "spec.method: spec.method is not built yet: remove it".to_owned()),
+        ("spec.method", json!("logical"), "spec.method: spec.method \"logical\" invalid (known values: Physical, Logical)".to_owned()),
         ("spec.databasename", json!("pg"), "spec.databasename: unknown field \"spec.databasename\" (did you mean \"databaseName\"?)".to_owned()),
         ("spec.allowedNamespaces", json!("other"), "spec.allowedNamespaces: spec.allowedNamespaces must be a list, not text".to_owned()),
         ("metadata.labels", json!({ "kubedb.com/kind": "MySQL" }), "metadata.labels.kubedb.com/kind: Snapshots of MySQL are not built: Postgres is".to_owned()),

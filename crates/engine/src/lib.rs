@@ -6,6 +6,7 @@ extern crate self as kubedb_engine;
 pub mod archive;
 pub mod backup;
 pub mod encryption;
+pub mod logical;
 pub mod postgres;
 #[doc(hidden)]
 pub mod readers;

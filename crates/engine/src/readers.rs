@@ -44,6 +44,16 @@ pub fn unit(codec: Codec, stored: &[u8], raw: usize, blake3: &str) -> Result<Vec
         .map(<[u8]>::to_vec)
 }
 
+/// Takes a schema apart that arrives in pieces of this length: statements, and commands of psql.
+pub fn statements(text: &[u8], length: usize) -> Result<Vec<Vec<u8>>, String> {
+    crate::logical::statements(text, length)
+}
+
+/// Reads the list of what a logical Snapshot holds. Gives how many databases that are.
+pub fn contents(bytes: &[u8]) -> Result<usize, String> {
+    crate::logical::databases(bytes)
+}
+
 /// Opens an object that is sealed under the name `map` with the data key of all zeros.
 pub fn sealed(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let opened = fixed::key().open("map", bytes);

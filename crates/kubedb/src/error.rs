@@ -174,6 +174,9 @@ pub(crate) enum CommandError {
     /// A Snapshot was not restored out of a store.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// The rows of one were not.
+    #[error(transparent)]
+    Load(#[from] kubedb_engine::logical::LoadError),
     /// There is no key to what is encrypted.
     #[error(transparent)]
     Key(#[from] kubedb_engine::encryption::KeyError),

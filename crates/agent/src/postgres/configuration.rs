@@ -38,6 +38,8 @@ pub struct Configuration {
     pub is_alone: bool,
     /// What happens to WAL.
     pub wal: WalSettings,
+    /// Whether it is filled, by a server that begins anew when anything goes wrong: then nothing need be on the disk before the end.
+    pub is_filled: bool,
 }
 
 /// Where WAL goes to, and comes from.
@@ -75,6 +77,15 @@ impl WalSettings {
         settings
     }
 }
+
+/// Settings of a server that is filled.
+const FILLING: [(&str, &str); 5] = [
+    ("fsync", "off"),
+    ("full_page_writes", "off"),
+    ("synchronous_commit", "off"),
+    ("autovacuum", "off"),
+    ("maintenance_work_mem", "128MB"),
+];
 
 /// Nothing that was written waits longer for its segment to be full.
 const ARCHIVE_TIMEOUT: &str = "60s";
@@ -130,6 +141,10 @@ impl Configuration {
         if self.dialect.has_archive_library() {
             // It would take the place of the command, and come along with a copy.
             fixed.push(("archive_library", String::new()));
+        }
+        if self.is_filled {
+            let settings = FILLING.map(|(name, value)| (name, value.to_owned()));
+            fixed.extend(settings);
         }
         let fixed = fixed.into_iter();
         let mut overrides: Vec<String> = fixed

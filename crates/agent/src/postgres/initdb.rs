@@ -91,7 +91,7 @@ pub async fn initdb(bin_directory: &Path, data: &Path) -> Result<(), InitdbError
 }
 
 /// Puts a whole new cluster on the disk, with the file system it lies on.
-async fn sync(data: &Path) -> Result<(), InitdbError> {
+pub(crate) async fn sync(data: &Path) -> Result<(), InitdbError> {
     let folder = data.to_owned();
     tokio::task::spawn_blocking(move || {
         nix::unistd::syncfs(fs::File::open(folder)?).map_err(io::Error::from)

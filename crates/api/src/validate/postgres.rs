@@ -14,8 +14,7 @@ use crate::{
 };
 
 /// Fields of `backupSchedule` that are known and not built.
-const UNBUILT_SCHEDULE_FIELDS: [&str; 4] =
-    ["method", "target", "startingDeadlineSeconds", "resources"];
+const UNBUILT_SCHEDULE_FIELDS: [&str; 3] = ["target", "startingDeadlineSeconds", "resources"];
 
 /// Volumes that scripts can lie on, and those that are not built.
 const SCRIPT_VOLUMES: [&str; 3] = ["configMap", "secret", "hostPath"];
@@ -57,6 +56,14 @@ pub fn validate_postgres(raw: &Value, known_versions: &[&str]) -> Vec<FieldError
     archive::check_archiver(spec, &mut errors);
     if is_given(spec, "backupSchedule") {
         check_schedule(&spec["backupSchedule"], &mut errors);
+        if spec["backupSchedule"]["method"] == "Logical" && is_given(spec, "archiver") {
+            let path = "spec.backupSchedule.method";
+            let message = format!(
+                "{path} Logical does not go with spec.archiver: WAL is replayed behind physical Snapshots alone, and would be kept for ever"
+            );
+            let hint = "leave the schedule Physical, and make a Snapshot with spec.method Logical where one is wanted";
+            errors.push(FieldError::new(path, message).hint(hint));
+        }
     }
     pods::check(spec, &mut errors);
     monitor::check(spec, &mut errors);
@@ -158,9 +165,33 @@ fn check_init(spec: &Value, errors: &mut Vec<FieldError>) {
             let path = "spec.init.snapshotSource.namespace";
             check_namespace(&init["snapshotSource"]["namespace"], path, errors);
             archive::check_snapshot_target(spec, errors);
+            check_databases(&init["snapshotSource"], errors);
         }
         Some(_) => check_scripts(&init["scriptSource"], errors),
         None => {}
+    }
+}
+
+/// Checks which databases of a logical Snapshot come back.
+fn check_databases(source: &Value, errors: &mut Vec<FieldError>) {
+    let Some(databases) = source["databases"].as_array() else {
+        return;
+    };
+    let path = "spec.init.snapshotSource.databases";
+    if databases.is_empty() {
+        let error = FieldError::new(path, format!("{path} names none"));
+        errors.push(error.hint("leave it out to restore all of them"));
+    }
+    for (number, name) in databases.iter().enumerate() {
+        if name.as_str().is_some_and(str::is_empty) {
+            errors.push(FieldError::missing(format!("{path}[{number}]")));
+        }
+    }
+    if is_given(source, "target") {
+        let error = FieldError::new(path, format!("{path} and target exclude one another"));
+        errors.push(
+            error.hint("WAL is replayed behind a physical Snapshot, which comes back as a whole"),
+        );
     }
 }
 
@@ -219,6 +250,14 @@ fn check_schedule(schedule: &Value, errors: &mut Vec<FieldError>) {
         &format!("{path}.retention"),
     ));
     check_verify(&schedule["verify"], &format!("{path}.verify"), errors);
+    let level = schedule["verify"]["level"].as_str();
+    if schedule["method"] == "Logical"
+        && let Some(level @ ("Pages" | "Boot")) = level
+    {
+        let path = format!("{path}.verify.level");
+        let message = format!("{path} {level} is not built for method Logical");
+        errors.push(FieldError::new(path, message).hint("write Objects"));
+    }
     let unbuilt = UNBUILT_SCHEDULE_FIELDS
         .iter()
         .filter(|field| is_given(schedule, field));

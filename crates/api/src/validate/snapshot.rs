@@ -48,10 +48,8 @@ pub fn validate_snapshot(raw: &Value) -> Vec<FieldError> {
         let path = format!("spec.allowedNamespaces[{number}]");
         check_namespace(namespace, &path, &mut errors);
     }
-    for field in ["method", "resources"] {
-        if is_given(spec, field) {
-            errors.push(FieldError::unbuilt(format!("spec.{field}")));
-        }
+    if is_given(spec, "resources") {
+        errors.push(FieldError::unbuilt("spec.resources".to_owned()));
     }
     judged(shape::check("snapshots", raw), errors)
 }

@@ -91,6 +91,14 @@ pub enum PlanError {
         /// Those that are.
         known: Vec<String>,
     },
+    /// The Snapshot that was named holds rows.
+    #[error(
+        "Snapshot {name} is logical, so no WAL can be replayed behind it; name one of method Physical"
+    )]
+    LogicalBase {
+        /// The name.
+        name: String,
+    },
     /// The target lies before every Snapshot.
     #[error(
         "{target} lies before the Snapshot that recovery would begin from ({snapshot}, complete at {created}, LSN {stop}): the earliest that can come back is that"

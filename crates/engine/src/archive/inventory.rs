@@ -34,6 +34,8 @@ const HISTORIES: usize = 4_096;
 pub struct Lineage {
     /// Snapshots that can be restored, the oldest first.
     pub bases: Vec<Base>,
+    /// Names of those that hold rows, behind which nothing can be replayed.
+    pub logical: Vec<String>,
     /// What is archived.
     pub holdings: Holdings,
     /// When its last file was stored; the beginning of time where there is none.
@@ -88,7 +90,9 @@ pub(super) async fn begins(
     let mut begins = Vec::new();
     for (key, read) in manifests(store, database).await? {
         match read {
-            Ok(manifest) if manifest.lineage == lineage => begins.push(manifest.start_lsn),
+            Ok(manifest) if manifest.lineage == lineage && !manifest.is_logical => {
+                begins.push(manifest.start_lsn)
+            }
             Ok(_) => {}
             Err(error) => {
                 return Err(ArchiveError::Unread {
@@ -136,6 +140,7 @@ struct Summary {
     database_bytes: u64,
     segment_bytes: u64,
     system_identifier: String,
+    is_logical: bool,
 }
 
 impl Summary {
@@ -151,6 +156,7 @@ impl Summary {
             database_bytes: manifest.sizes.database_bytes,
             segment_bytes: manifest.cluster.wal_segment_bytes.into(),
             system_identifier: manifest.cluster.system_identifier,
+            is_logical: manifest.logical.is_some(),
         }
     }
 }
@@ -159,6 +165,7 @@ impl Default for Lineage {
     fn default() -> Self {
         Self {
             bases: Vec::new(),
+            logical: Vec::new(),
             holdings: Holdings::default(),
             newest: Timestamp::MIN,
             segment_bytes: 0,
@@ -171,6 +178,10 @@ impl Lineage {
     fn add(&mut self, key: String, manifest: &Summary) {
         self.segment_bytes = manifest.segment_bytes;
         self.system_identifier = manifest.system_identifier.parse().unwrap_or(0);
+        if manifest.is_logical {
+            self.logical.push(manifest.snapshot.clone());
+            return;
+        }
         self.bases.push(base(key, manifest));
         // A Snapshot carries its own history, also where no archive was kept when it came about.
         if let Some(history) = manifest.history.as_deref().and_then(read_history) {
@@ -367,7 +378,11 @@ pub fn find(
 fn unknown(lineages: &BTreeMap<String, Lineage>, archive: &Store, wish: Wish<'_>) -> PlanError {
     let bases = lineages.values().flat_map(|lineage| &lineage.bases);
     let known: Vec<String> = bases.map(|base| base.snapshot.clone()).collect();
+    let mut logical = lineages.values().flat_map(|lineage| &lineage.logical);
     match wish.snapshot {
+        Some(name) if logical.any(|known| known == name) => PlanError::LogicalBase {
+            name: name.to_owned(),
+        },
         Some(name) if !known.is_empty() => PlanError::UnknownBase {
             name: name.to_owned(),
             known,

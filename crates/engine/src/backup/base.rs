@@ -20,6 +20,9 @@ use crate::{
 /// Snapshots that are tried, the latest first. With the last ones unusable, a whole one costs less than a long search.
 const CANDIDATES: usize = 8;
 
+/// Manifests that are read at most to find them.
+const LOOKED_AT: usize = 64;
+
 /// Maps read at once: ours have some 100 KB.
 const MAPS: usize = 4;
 
@@ -53,6 +56,8 @@ pub(super) struct Base {
 /// Why a candidate is none.
 enum Refusal {
     Unusable(String),
+    /// It holds rows, and no pages.
+    Logical,
     Backup(BackupError),
 }
 
@@ -119,11 +124,18 @@ impl Search<'_> {
         // The store's clock only orders the tries; whether one is usable does not depend on it.
         candidates.sort_by(|a, b| b.cmp(a));
         let mut first = None;
-        for (_, key, id) in candidates.into_iter().take(CANDIDATES) {
+        let mut tried = 0;
+        for (_, key, id) in candidates.into_iter().take(LOOKED_AT) {
+            if tried == CANDIDATES {
+                break;
+            }
+            tried += 1;
             let snapshot = &id.snapshot;
             match self.judge(key, unconfirmed.contains(&id)).await {
                 Ok(base) => return Ok(Found::Base(Box::new(base))),
                 Err(Refusal::Backup(error)) => return Err(error),
+                // However many there are, they do not stand in the way of one that serves.
+                Err(Refusal::Logical) => tried -= 1,
                 Err(Refusal::Unusable(reason)) => {
                     tracing::info!(snapshot, reason, "cannot be referred to");
                     first.get_or_insert(format!("{snapshot} cannot be referred to: {reason}"));
@@ -139,6 +151,9 @@ impl Search<'_> {
         let manifest = examined
             .map_err(BackupError::from)?
             .map_err(|error| Refusal::Unusable(error.to_string()))?;
+        if manifest.logical.is_some() {
+            return Err(Refusal::Logical);
+        }
         // Its writer died before it knew that what it refers to stays, or is about to look.
         if is_unconfirmed && manifest.base.is_some() {
             return Err(Refusal::Unusable("it was not completed".to_owned()));

@@ -13,7 +13,8 @@ use super::{
 use crate::repository::{
     keys::Record,
     manifest::{
-        self, BaseRef, Cluster, FORMAT, Locale, Manifest, ObjectRef, REFERENCES, Sizes, VERSION,
+        self, BaseRef, Cluster, FORMAT, LOGICAL, Locale, Manifest, ObjectRef, REFERENCES, Sizes,
+        VERSION,
     },
 };
 
@@ -46,10 +47,14 @@ impl Attempt<'_> {
             Found::Base(base) => Some(base),
             Found::Whole(_) => None,
         };
+        let mut required_features = vec![REFERENCES.to_owned()];
+        if copied.logical.is_some() {
+            required_features.push(LOGICAL.to_owned());
+        }
         let manifest = Manifest {
             format: FORMAT.to_owned(),
             version: VERSION,
-            required_features: vec![REFERENCES.to_owned()],
+            required_features,
             optional_features: Vec::new(),
             written_by: concat!("kubedb ", env!("CARGO_PKG_VERSION")).to_owned(),
             lineage: request.lineage.clone(),
@@ -70,6 +75,7 @@ impl Attempt<'_> {
             tablespaces: copied.tablespaces,
             sizes,
             encryption: None,
+            logical: copied.logical.take(),
             base: base.map(|base| BaseRef {
                 snapshot: base.manifest.snapshot.clone(),
                 snapshot_uid: base.manifest.snapshot_uid.clone(),
@@ -102,6 +108,7 @@ impl Attempt<'_> {
             uploaded_bytes: sizes.uploaded_bytes,
             stored_bytes,
             extent,
+            logical: manifest.logical.clone(),
         })
     }
 

@@ -6,6 +6,7 @@ use kubedb_core::lsn::Lsn;
 
 use crate::{
     encryption::KeyError,
+    logical::LogicalError,
     postgres::control::ReadControlError,
     repository::{keys::NameError, manifest::ReadManifestError, map::MapError},
     store::StoreError,
@@ -17,6 +18,9 @@ pub enum BackupError {
     /// The store did not take what we have, or not any more.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Rows, or what stands around them, could not be read.
+    #[error(transparent)]
+    Logical(#[from] LogicalError),
     /// There is no key to encrypt with, or to read what an earlier Snapshot has.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -218,6 +222,7 @@ impl BackupError {
             Self::Store(StoreError::Conflict { .. }) => true,
             Self::Store(source) => source.is_retryable(),
             Self::Key(source) => source.is_retryable(),
+            Self::Logical(source) => source.is_retryable(),
             // What was stored and is gone, or reads differently, was spoilt too.
             Self::ReadBack(ReadManifestError::Read(source)) => {
                 source.is_retryable() || source.is_not_found()

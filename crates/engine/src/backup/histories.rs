@@ -163,6 +163,7 @@ async fn copy(
         stop_lsn: Lsn(database.tick()),
         read_bytes: 0,
         uploaded_bytes: 0,
+        logical: None,
     };
     let copied = transfer.finish(copied).await?;
     let outcome = attempt.commit(copied, Surroundings::default()).await?;

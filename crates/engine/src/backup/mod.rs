@@ -7,6 +7,7 @@ mod compare;
 mod error;
 #[cfg(test)]
 mod histories;
+mod logical;
 mod pack;
 mod plan;
 mod read;
@@ -23,7 +24,11 @@ use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::walk::relation_segment;
-pub use self::{error::BackupError, session::SLOT_PREFIX};
+pub use self::{
+    error::BackupError,
+    logical::{LogicalRequest, take_logical},
+    session::SLOT_PREFIX,
+};
 use self::{
     pack::Begun,
     session::{Session, read_control},
@@ -32,7 +37,10 @@ pub(crate) use self::{transfer::label_timeline, wal::check as check_wal};
 use crate::{
     encryption::{DataKey, writing_key},
     postgres::dialect::PgDialect,
-    repository::keys::{AttemptId, DatabaseFolder, Record},
+    repository::{
+        keys::{AttemptId, DatabaseFolder, Record},
+        manifest::Logical,
+    },
     store::{Store, StoreError},
 };
 
@@ -121,6 +129,8 @@ pub struct BackupOutcome {
     pub stored_bytes: u64,
     /// What of it was stored.
     pub extent: Extent,
+    /// What it holds, of a logical one.
+    pub logical: Option<Logical>,
 }
 
 /// Takes a Snapshot. It exists once this returns `Ok`: its manifest was written last, and read back. `progress` is told as it goes.
@@ -131,37 +141,12 @@ pub async fn take(
     progress: watch::Sender<BackupProgress>,
     cancel: CancellationToken,
 ) -> Result<BackupOutcome, BackupError> {
-    let folder = DatabaseFolder::new(&request.namespace, &request.database)?;
-    // Before anything is written: with a wrong key nothing is.
-    let data_key = tokio::select! {
-        biased;
-        () = cancel.cancelled() => return Err(BackupError::Cancelled),
-        key = writing_key(&request.store, &folder, &request.lineage) => key?,
-    };
-    let id = AttemptId::new(&request.snapshot, &request.snapshot_uid, request.attempt)?;
     // Readers see it when we end, in whichever way.
     let stop = cancel.child_token();
     let _guard = stop.clone().drop_guard();
-    let begun = Begun::default();
-    let attempt = Attempt {
-        request: &request,
-        folder,
-        id,
-        data_key,
-        begun: begun.clone(),
-        progress,
-        stop,
-    };
+    let attempt = Attempt::new(&request, progress, stop, &cancel).await?;
     let outcome = attempt.run(&cancel).await;
-    if let Err(error) = &outcome {
-        let is_worthwhile = !matches!(error, BackupError::Store(StoreError::Unreachable { .. }));
-        let cleared = begun.take_away(&request.store);
-        if is_worthwhile && timeout(CLEAR_UP, cleared).await.is_err() {
-            tracing::warn!(
-                "clearing up after a failed backup takes too long; its Snapshot's deletion will"
-            );
-        }
-    }
+    attempt.clear_up(&outcome).await;
     outcome
 }
 
@@ -175,6 +160,44 @@ struct Attempt<'a> {
     begun: Begun,
     progress: watch::Sender<BackupProgress>,
     stop: CancellationToken,
+}
+
+impl<'a> Attempt<'a> {
+    /// Nothing is written yet: with a wrong key nothing is.
+    async fn new(
+        request: &'a BackupRequest,
+        progress: watch::Sender<BackupProgress>,
+        stop: CancellationToken,
+        cancel: &CancellationToken,
+    ) -> Result<Self, BackupError> {
+        let folder = DatabaseFolder::new(&request.namespace, &request.database)?;
+        let data_key = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(BackupError::Cancelled),
+            key = writing_key(&request.store, &folder, &request.lineage) => key?,
+        };
+        Ok(Self {
+            id: AttemptId::new(&request.snapshot, &request.snapshot_uid, request.attempt)?,
+            request,
+            folder,
+            data_key,
+            begun: Begun::default(),
+            progress,
+            stop,
+        })
+    }
+
+    /// Takes away what a failed one has begun.
+    async fn clear_up(&self, outcome: &Result<BackupOutcome, BackupError>) {
+        let Err(error) = outcome else { return };
+        let is_worthwhile = !matches!(error, BackupError::Store(StoreError::Unreachable { .. }));
+        let cleared = self.begun.take_away(&self.request.store);
+        if is_worthwhile && timeout(CLEAR_UP, cleared).await.is_err() {
+            tracing::warn!(
+                "clearing up after a failed backup takes too long; its Snapshot's deletion will"
+            );
+        }
+    }
 }
 
 impl Attempt<'_> {

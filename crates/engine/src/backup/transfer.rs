@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::{Arc, Mutex},
 };
 
@@ -31,12 +32,13 @@ use super::{
 use crate::{
     postgres::{
         control::{CONTROL_FILE, ControlFile},
+        dialect::PgDialect,
         page::PAGE_BYTES,
         reset,
     },
     repository::{
         libc,
-        manifest::{ObjectRef, Tablespace},
+        manifest::{Logical, ObjectRef, Tablespace},
     },
 };
 
@@ -69,6 +71,8 @@ pub(super) struct Copied {
     pub(super) stop_lsn: Lsn,
     pub(super) read_bytes: u64,
     pub(super) uploaded_bytes: u64,
+    /// What it holds, where that is rows and not files.
+    pub(super) logical: Option<Logical>,
 }
 
 /// Files on their way into packs.
@@ -92,7 +96,7 @@ impl Attempt<'_> {
         let tablespaces_before = self.linked_tablespaces().await?;
         let facts = self.begin(session).await?;
         let timeline = facts.timeline;
-        let history = self.history(TimelineId(timeline)).await?;
+        let history = history_of(&self.request.data_folder, self.request.dialect, timeline).await?;
         let found = self.find_base(&facts, history.as_deref()).await?;
         let mut transfer = Transfer::new(self, &found)?;
         let tablespaces = transfer.copy_files(&facts, &found).await?;
@@ -137,6 +141,7 @@ impl Attempt<'_> {
                 stop_lsn: range.stop,
                 read_bytes: 0,
                 uploaded_bytes: 0,
+                logical: None,
             })
             .await?;
         let surroundings = Surroundings {
@@ -193,26 +198,6 @@ impl Attempt<'_> {
             now: &now,
         };
         search.find(&self.id).await
-    }
-
-    /// A cluster that was promoted has a file that says where its timeline left the former.
-    async fn history(&self, timeline: TimelineId) -> Result<Option<String>, BackupError> {
-        if timeline.0 <= 1 {
-            return Ok(None);
-        }
-        let wal_folder = self.request.dialect.wal_folder();
-        let name = timeline.history_name();
-        let path = self.request.data_folder.join(wal_folder).join(&name);
-        let fail = |reason: String| BackupError::Wal {
-            segment: name.clone(),
-            reason,
-        };
-        let size = tokio::fs::metadata(&path).await.map(|meta| meta.len());
-        if size.map_err(|error| fail(error.to_string()))? > HISTORY_BYTES {
-            return Err(fail("it is too long for a history of timelines".to_owned()));
-        }
-        let text = tokio::fs::read_to_string(&path).await;
-        text.map(Some).map_err(|error| fail(error.to_string()))
     }
 
     async fn linked_tablespaces(&self) -> Result<BTreeSet<u32>, BackupError> {
@@ -482,6 +467,29 @@ impl Found {
             Self::Whole(_) => stop,
         }
     }
+}
+
+/// A cluster that was promoted has a file that says where its timeline left the former.
+pub(super) async fn history_of(
+    data_folder: &Path,
+    dialect: PgDialect,
+    timeline: u32,
+) -> Result<Option<String>, BackupError> {
+    if timeline <= 1 {
+        return Ok(None);
+    }
+    let name = TimelineId(timeline).history_name();
+    let path = data_folder.join(dialect.wal_folder()).join(&name);
+    let fail = |reason: String| BackupError::Wal {
+        segment: name.clone(),
+        reason,
+    };
+    let size = tokio::fs::metadata(&path).await.map(|meta| meta.len());
+    if size.map_err(|error| fail(error.to_string()))? > HISTORY_BYTES {
+        return Err(fail("it is too long for a history of timelines".to_owned()));
+    }
+    let text = tokio::fs::read_to_string(&path).await;
+    text.map(Some).map_err(|error| fail(error.to_string()))
 }
 
 /// The timeline on which recovery begins, by the name of its first segment in `backup_label`.

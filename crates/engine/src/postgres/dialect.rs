@@ -54,6 +54,12 @@ impl PgDialect {
         }
     }
 
+    /// The major as a number; 9 is 9.6.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.major
+    }
+
     /// `wal` from 10 on, `xlog` before, as in function names.
     pub(super) fn wal(self) -> &'static str {
         if self.major >= 10 { "wal" } else { "xlog" }
@@ -117,6 +123,47 @@ impl PgDialect {
             self.wal(),
             self.lsn()
         )
+    }
+
+    /// The same for a query that a standby plans too and must not run.
+    #[must_use]
+    pub fn insert_lsn_of_primary(self) -> String {
+        let (wal, lsn) = (self.wal(), self.lsn());
+        format!(
+            "SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_{wal}_insert_{lsn}()::text END"
+        )
+    }
+
+    /// Statement that makes a standby's replay wait.
+    #[must_use]
+    pub fn pause_replay(self) -> String {
+        format!("SELECT pg_catalog.pg_{}_replay_pause()", self.wal())
+    }
+
+    /// Statement that lets it go on.
+    #[must_use]
+    pub fn resume_replay(self) -> String {
+        format!("SELECT pg_catalog.pg_{}_replay_resume()", self.wal())
+    }
+
+    /// Query for how the replay stands, followed by its position: `paused …` where the server says that it waits, which it does from 14 on.
+    #[must_use]
+    pub fn replay_state(self) -> String {
+        let state = if self.major >= 14 {
+            "pg_catalog.pg_get_wal_replay_pause_state()"
+        } else {
+            "'asked'"
+        };
+        let (wal, lsn) = (self.wal(), self.lsn());
+        format!(
+            "SELECT {state} || ' ' || coalesce(pg_catalog.pg_last_{wal}_replay_{lsn}()::text, '')"
+        )
+    }
+
+    /// Whether a standby lends its snapshots.
+    #[must_use]
+    pub fn standby_exports_snapshots(self) -> bool {
+        self.major >= 10
     }
 
     /// Whether a library may archive in the place of the command.

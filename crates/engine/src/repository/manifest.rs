@@ -28,8 +28,11 @@ pub const REFERENCES: &str = "references";
 /// All that it refers to is encrypted, and so is what it says of names of databases and folders.
 pub const ENCRYPTION: &str = "encryption";
 
+/// It holds schemas and rows as SQL, and no files of a data folder.
+pub const LOGICAL: &str = "logical";
+
 /// Features a reader must know to restore correctly.
-const KNOWN_FEATURES: [&str; 2] = [REFERENCES, ENCRYPTION];
+const KNOWN_FEATURES: [&str; 3] = [REFERENCES, ENCRYPTION, LOGICAL];
 
 /// Largest manifest: a row for each of 65 536 packs (1 TiB) and as many maps takes 16 MiB.
 pub const MANIFEST_BYTES: u64 = 64 << 20;
@@ -90,6 +93,9 @@ pub struct Manifest {
     /// How its content is encrypted, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Sealed>,
+    /// What it holds, where that is schemas and rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logical: Option<Logical>,
     /// The Snapshot that it was compared with; nobody needs that any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseRef>,
@@ -130,6 +136,22 @@ pub struct Cluster {
     /// For each database, by its oid, the transaction that wrote its row: one that was dropped and made again under the same oid has another.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub incarnations: BTreeMap<String, String>,
+}
+
+/// What a logical Snapshot holds, in numbers. Names stand in its file `contents.json`, which is encrypted where anything is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Logical {
+    /// Databases.
+    pub databases: u64,
+    /// Tables that have rows of their own, or could have.
+    pub tables: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// Whether all databases are seen at one point; else they are some milliseconds apart, between `startLsn` and `stopLsn`.
+    pub is_one_point: bool,
+    /// Version of the pg_dump that read the schemas.
+    pub pg_dump: String,
 }
 
 /// What is encrypted of a manifest, and with it all that the manifest refers to.
@@ -329,6 +351,20 @@ impl Manifest {
             .any(|feature| feature == ENCRYPTION);
         if says != manifest.encryption.is_some() {
             return Err(damaged("it does not say how it is encrypted".to_owned()));
+        }
+        let says = manifest
+            .required_features
+            .iter()
+            .any(|feature| feature == LOGICAL);
+        if says != manifest.logical.is_some() {
+            return Err(damaged("it does not say whether it holds files".to_owned()));
+        }
+        if manifest
+            .logical
+            .as_ref()
+            .is_some_and(|held| held.pg_dump.contains(|c: char| !is_shown(c)))
+        {
+            return Err(damaged("its version of pg_dump is none".to_owned()));
         }
         if manifest.encryption.is_some() && manifest.key_id().is_none() {
             return Err(damaged("it names no key".to_owned()));

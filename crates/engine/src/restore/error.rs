@@ -29,6 +29,22 @@ pub enum RestoreError {
     /// The store did not give what we asked for.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The Snapshot holds schemas and rows.
+    #[error(
+        "failed to read Snapshot {snapshot} as a data folder: it is logical and holds SQL, which a new database restores (init.snapshotSource) and kubedb repo export writes as dumpfile.sql"
+    )]
+    Logical {
+        /// Name of the Snapshot.
+        snapshot: String,
+    },
+    /// The Snapshot holds a data folder.
+    #[error(
+        "failed to read Snapshot {snapshot} as SQL: it is physical and holds a data folder; one of method Logical holds SQL"
+    )]
+    Physical {
+        /// Name of the Snapshot.
+        snapshot: String,
+    },
     /// The Snapshot is of another major.
     #[error(
         "failed to restore Snapshot {snapshot}: it holds PostgreSQL {theirs}, this database runs PostgreSQL {ours}; give a new database a spec.version of the same major"

@@ -4,6 +4,7 @@ mod delta;
 mod error;
 mod existing;
 mod export;
+mod files;
 mod living;
 mod pages;
 mod plan;
@@ -26,7 +27,6 @@ use kubedb_core::lsn::Lsn;
 use tokio::{sync::watch, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::write::Decoder;
 pub use self::{
     delta::Spared,
     error::RestoreError,
@@ -34,6 +34,10 @@ pub use self::{
     pages::{Pages, verify_folder, verify_pages},
     plan::free_bytes,
     probe::{Outlook, disk, outlook},
+};
+pub(crate) use self::{
+    files::{Files, Reading},
+    write::Decoder,
 };
 use self::{
     plan::{Plan, plan},

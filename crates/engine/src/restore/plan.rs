@@ -28,10 +28,10 @@ const REQUESTS: usize = 8;
 const MAPS: usize = 4;
 
 /// Largest range that is fetched at once; with what is in it unpacked, one after another, it takes some 10 MiB.
-const FETCH: u64 = 8 << 20;
+pub(super) const FETCH: u64 = 8 << 20;
 
 /// What is not needed and lies between two parts that are is fetched along up to this length: at 100 MB/s it takes 5 ms, as does a request.
-const GAP: u64 = 512 << 10;
+pub(super) const GAP: u64 = 512 << 10;
 
 /// Files without which a server does not start, or starts without knowing that it must recover.
 const NEEDED: [&str; 3] = ["PG_VERSION", CONTROL_FILE, "backup_label"];
@@ -84,6 +84,7 @@ pub(super) struct Part {
 /// Makes the plan, or says why there is none.
 pub(super) async fn plan(request: &RestoreRequest) -> Result<Plan, RestoreError> {
     let (manifest, data_key) = manifest::open(&request.store, &request.manifest).await?;
+    check_method(&manifest)?;
     check_version(request, &manifest)?;
     check_libc(&manifest).await?;
     plan_of(&request.store, &request.manifest, manifest, data_key).await
@@ -91,6 +92,39 @@ pub(super) async fn plan(request: &RestoreRequest) -> Result<Plan, RestoreError>
 
 /// The plan for what this manifest says, whatever may run on it.
 pub(super) async fn plan_of(
+    store: &Store,
+    key: &str,
+    manifest: Manifest,
+    data_key: Option<DataKey>,
+) -> Result<Plan, RestoreError> {
+    check_method(&manifest)?;
+    let plan = gather(store, key, manifest, data_key).await?;
+    let has = |path: &str| {
+        plan.files
+            .binary_search_by(|file| file.path.as_str().cmp(path))
+            .is_ok()
+    };
+    match NEEDED.into_iter().find(|path| !has(path)) {
+        Some(path) => Err(RestoreError::Incomplete {
+            snapshot: plan.manifest.snapshot,
+            path: path.to_owned(),
+        }),
+        None => Ok(plan),
+    }
+}
+
+/// One that holds rows has nothing that a server starts on.
+fn check_method(manifest: &Manifest) -> Result<(), RestoreError> {
+    match manifest.logical {
+        Some(_) => Err(RestoreError::Logical {
+            snapshot: manifest.snapshot.clone(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Where everything lies that a manifest names, whatever that is.
+pub(super) async fn gather(
     store: &Store,
     key: &str,
     manifest: Manifest,
@@ -112,17 +146,6 @@ pub(super) async fn plan_of(
     let maps = reader.maps().await?;
     let (files, fetches) = reader.arrange(maps)?;
     reader.look_at_packs().await?;
-    let has = |path: &str| {
-        files
-            .binary_search_by(|file| file.path.as_str().cmp(path))
-            .is_ok()
-    };
-    if let Some(path) = NEEDED.into_iter().find(|path| !has(path)) {
-        return Err(RestoreError::Incomplete {
-            snapshot: manifest.snapshot,
-            path: path.to_owned(),
-        });
-    }
     Ok(Plan {
         manifest,
         files,

@@ -277,6 +277,11 @@ impl Server {
         self.connect_to("postgres").await
     }
 
+    /// A session of the superuser's.
+    pub(crate) async fn client(&self, database: &str) -> tokio_postgres::Client {
+        self.connect_to(database).await.expect("no connection")
+    }
+
     async fn connect_to(&self, database: &str) -> Option<tokio_postgres::Client> {
         let (client, connection) = tokio_postgres::Config::new()
             .host_path(self.folder())

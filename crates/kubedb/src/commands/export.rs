@@ -8,7 +8,7 @@ use kubedb_api::Snapshot;
 use kubedb_engine::repository::manifest;
 
 use super::{
-    repo::{export::export, restore::held},
+    repo::{restore::held, sql},
     restore::open,
     selection::{self, NamespaceArgs},
 };
@@ -23,10 +23,13 @@ What is written is what pg_basebackup would write: a data folder with its WAL, b
 since PostgreSQL 13, backup_manifest, so that pg_verifybackup verifies it and PostgreSQL starts
 on it. The bucket is read from here, with the keys of the storage Secret, which you must be
 allowed to read; a storage that is a folder lies on the machine that ran the database. kubedb
-repo export does the same without any server.
+repo export does the same without any server. Of a Snapshot of method Logical,
+FOLDER/dumpfile.sql is written instead, which psql loads; with --to - it goes to standard output.
 
 Examples:
-  kubedb snapshot export scheduled-pg-20180208-105341 -n demo --to /tmp/base";
+  kubedb snapshot export scheduled-pg-20180208-105341 -n demo --to /tmp/base
+  kubedb snapshot export nightly-rows -n demo --format sql --to /tmp/rows
+  kubedb snapshot export nightly-rows -n demo --to - --only shop | psql -h other -d postgres";
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct ExportArgs {
@@ -35,9 +38,11 @@ pub(super) struct ExportArgs {
     name: String,
     #[command(flatten)]
     namespace: NamespaceArgs,
-    /// Folder to write, empty or absent
+    /// Folder to write, empty or absent; - writes SQL to standard output
     #[arg(long, value_name = "FOLDER")]
     to: PathBuf,
+    #[command(flatten)]
+    form: sql::FormArgs,
 }
 
 pub(super) async fn run(
@@ -74,5 +79,5 @@ pub(super) async fn run(
     let path = format!("{namespace}/{database}/{}", arguments.name);
     ui.note(&held(&path, &manifest));
     let key = result.manifest.clone();
-    export(store, key, &manifest, &arguments.to, ui).await
+    sql::export(store, key, &manifest, &arguments.to, &arguments.form, ui).await
 }

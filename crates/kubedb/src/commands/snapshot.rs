@@ -58,7 +58,7 @@ enum SnapshotCommand {
     /// Keep a Snapshot whatever retention says
     #[command(after_help = "Examples:\n  kubedb snapshot pin scheduled-pg-20180208-105341 -n demo")]
     Pin(PinArgs),
-    /// Write a Snapshot as a base backup that pg_verifybackup accepts
+    /// Write a Snapshot as a base backup that pg_verifybackup accepts, or as SQL that psql loads
     #[command(after_help = export::EXAMPLES)]
     Export(export::ExportArgs),
     /// Leave a Snapshot to retention again

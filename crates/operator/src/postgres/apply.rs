@@ -12,6 +12,7 @@ use kube::{
 use kubedb_api::{
     Postgres, Snapshot, SnapshotSpec, labels,
     reasons::{component, event},
+    snapshot::SnapshotMethod,
     storage::SnapshotStorage,
     verification::{VerificationRequest, annotation},
 };
@@ -126,6 +127,8 @@ pub(super) struct Making<'a> {
     pub(super) storage: &'a SnapshotStorage,
     /// With what.
     pub(super) resources: Option<&'a ResourceRequirements>,
+    /// How.
+    pub(super) method: Option<SnapshotMethod>,
     /// It starts no earlier.
     pub(super) start: Option<Timestamp>,
 }
@@ -150,6 +153,7 @@ pub(super) async fn make_scheduled(
         tick,
         storage: &schedule.storage,
         resources: schedule.resources.as_ref(),
+        method: schedule.method,
         start,
     };
     make_snapshot(operator, postgres, &making, now).await
@@ -176,6 +180,8 @@ pub(super) async fn make_first(
         tick,
         storage,
         resources: None,
+        // WAL is replayed behind no other.
+        method: None,
         start: None,
     };
     make_snapshot(operator, postgres, &making, now).await
@@ -249,6 +255,7 @@ fn snapshot_of(postgres: &Postgres, making: &Making<'_>, taken: u32) -> Snapshot
             database_name: database,
             storage: making.storage.clone(),
             resources: making.resources.cloned(),
+            method: making.method,
             ..SnapshotSpec::default()
         },
     );

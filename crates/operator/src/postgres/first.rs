@@ -80,6 +80,7 @@ pub(super) fn is_base(snapshot: &Snapshot, own: Option<&str>) -> bool {
     let status = snapshot.status.as_ref();
     let result = status.and_then(|status| status.result.as_ref());
     own.is_some()
+        && !snapshot.spec.is_logical()
         && snapshot.metadata.deletion_timestamp.is_none()
         && status.and_then(|status| status.phase) == Some(Succeeded)
         && result.map(|result| result.lineage.as_str()) == own

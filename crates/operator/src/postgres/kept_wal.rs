@@ -10,7 +10,10 @@ pub(super) fn keep_wal_from(postgres: &Postgres, snapshots: &[Snapshot]) -> Opti
     let begins = snapshots.iter().filter_map(|snapshot| {
         let status = snapshot.status.as_ref()?;
         let result = status.result.as_ref()?;
-        let counts = status.phase == Some(SnapshotPhase::Succeeded) && result.lineage == lineage;
+        // No WAL is replayed behind one that holds rows.
+        let counts = status.phase == Some(SnapshotPhase::Succeeded)
+            && result.lineage == lineage
+            && !snapshot.spec.is_logical();
         result.start_lsn.parse::<Lsn>().ok().filter(|_| counts)
     });
     begins.min().map(|begin| begin.to_string())

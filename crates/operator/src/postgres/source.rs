@@ -141,6 +141,7 @@ pub(super) fn restore_source(
         return Ok(None);
     };
     let snapshot = usable(postgres, wanted, found)?;
+    check_method(snapshot, wanted)?;
     let recovery = match &wanted.target {
         None => None,
         Some(target) => Some(behind(snapshot, target, &found.origin)?),
@@ -157,6 +158,8 @@ pub(super) fn restore_source(
         manifest: manifest.unwrap_or_default(),
         storage: snapshot.spec.storage.clone(),
         recovery,
+        method: snapshot.spec.method,
+        databases: wanted.databases.clone(),
     }))
 }
 
@@ -259,7 +262,25 @@ fn archive_alone(postgres: &Postgres, wal: &PostgresWal) -> Result<RestoreSource
         manifest: String::new(),
         storage: place.storage,
         recovery: Some(recovery),
+        method: None,
+        databases: None,
     })
+}
+
+/// What is asked of a Snapshot must be what one of its method can give.
+fn check_method(snapshot: &Snapshot, wanted: &SnapshotSource) -> Result<(), Unresolved> {
+    let name = snapshot.name_any();
+    if snapshot.spec.is_logical() && wanted.target.is_some() {
+        return Err(Unresolved::ever(format!(
+            "Snapshot {name} is logical, so no WAL can be replayed behind it: init.snapshotSource.target needs one of method Physical"
+        )));
+    }
+    if !snapshot.spec.is_logical() && wanted.databases.is_some() {
+        return Err(Unresolved::ever(format!(
+            "Snapshot {name} is physical and comes back as a whole: init.snapshotSource.databases needs one of method Logical"
+        )));
+    }
+    Ok(())
 }
 
 /// What is restored, for people.

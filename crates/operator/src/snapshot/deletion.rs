@@ -190,6 +190,7 @@ async fn begin(
         storage: snapshot.spec.storage.clone(),
         minimum_lsn: None,
         deadline: None,
+        method: None,
         verify: None,
     };
     patch_task(operator, snapshot, database, &json!(task)).await

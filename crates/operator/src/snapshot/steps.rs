@@ -186,6 +186,7 @@ fn task_of(snapshot: &Snapshot) -> Option<SnapshotTask> {
         deadline: status
             .start_time
             .and_then(|start| start.checked_add(RUNNING_LIMIT).ok()),
+        method: snapshot.spec.method,
         verify: None,
     })
 }

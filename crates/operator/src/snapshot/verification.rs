@@ -357,6 +357,7 @@ fn task_of(snapshot: &Snapshot) -> Option<SnapshotTask> {
         deadline: known
             .start_time
             .and_then(|start| start.checked_add(RUNNING_LIMIT).ok()),
+        method: None,
         verify: Some(VerifyTask {
             manifest: status.result.as_ref()?.manifest.clone(),
             request: known.request.clone(),

@@ -80,8 +80,17 @@ pub(crate) fn view(snapshot: &Snapshot, found: &Found, now: Timestamp) -> Snapsh
             .annotations()
             .get(labels::START_AFTER)
             .and_then(|start| start.parse().ok()),
-        candidates: candidates(found),
+        candidates: candidates(found, lends_no_snapshots(snapshot, found)),
     }
+}
+
+/// Whether a standby cannot do it at all: one of 9.6 lends no snapshots to those who read rows.
+fn lends_no_snapshots(snapshot: &Snapshot, found: &Found) -> bool {
+    let version = found
+        .database
+        .as_ref()
+        .map(|database| database.spec.version.text());
+    snapshot.spec.is_logical() && version.is_some_and(|version| version.starts_with("9."))
 }
 
 fn stage(snapshot: &Snapshot, found: &Found, now: Timestamp) -> Stage {
@@ -167,7 +176,7 @@ pub(super) fn is_verifying(snapshot: &Snapshot) -> bool {
         && snapshot.metadata.deletion_timestamp.is_none()
 }
 
-fn candidates(found: &Found) -> Vec<Candidate> {
+fn candidates(found: &Found, is_primary_alone: bool) -> Vec<Candidate> {
     let Some(status) = found
         .database
         .as_ref()
@@ -187,7 +196,8 @@ fn candidates(found: &Found) -> Vec<Candidate> {
                 is_healthy: report.ready
                     && found.alive.contains_key(name)
                     && in_role
-                    && (is_primary || report.streaming == Some(true)),
+                    && (is_primary || report.streaming == Some(true))
+                    && (is_primary || !is_primary_alone),
                 lsn: report.lsn.as_ref().and_then(|lsn| lsn.parse().ok()),
             }
         })

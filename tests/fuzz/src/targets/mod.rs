@@ -50,6 +50,16 @@ pub const TARGETS: &[Target] = &[
         seeds: repository::key_seeds,
     },
     Target {
+        name: "statements",
+        run: repository::statements,
+        seeds: repository::statement_seeds,
+    },
+    Target {
+        name: "contents",
+        run: repository::contents,
+        seeds: repository::contents_seeds,
+    },
+    Target {
         name: "tar",
         run: postgres::tar,
         seeds: postgres::tar_seeds,

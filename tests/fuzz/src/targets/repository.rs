@@ -231,3 +231,38 @@ pub(super) fn wrapped_key(bytes: &[u8]) -> String {
 pub(super) fn wrapped_key_seeds() -> Vec<Vec<u8>> {
     readers::wrapped_key_example().into_iter().collect()
 }
+
+/// A schema, however it is cut.
+pub(super) fn statements(bytes: &[u8]) -> String {
+    let whole = readers::statements(bytes, usize::MAX);
+    for length in [509, 8_191] {
+        let cut = readers::statements(bytes, length);
+        // What is told of one that is refused may be shorter where less of it had come.
+        assert_eq!(cut.as_ref().ok(), whole.as_ref().ok(), "{length}");
+    }
+    if let Ok(statements) = &whole {
+        let texts = statements
+            .iter()
+            .filter(|text| text.first() != Some(&b'\\'));
+        let came: usize = texts.map(Vec::len).sum();
+        assert!(came <= bytes.len(), "{came}");
+    }
+    said(whole)
+}
+
+pub(super) fn statement_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        "-- x\n\\restrict a\nSET a = 'b; c';\nCREATE TABLE \"c;\"(d);\n/* /* */ */ SELECT $x$ ; $x$, E'\\'';\n",
+        "CREATE FUNCTION f() BEGIN ATOMIC SELECT CASE WHEN 1 THEN 2 END; END;\nCREATE RULE r AS DO (SELECT 1; SELECT 2);\n\\unrestrict a\n",
+    ])
+}
+
+pub(super) fn contents(bytes: &[u8]) -> String {
+    said(readers::contents(bytes))
+}
+
+pub(super) fn contents_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        r#"{"version":1,"pgDump":"15.18","superuser":"postgres","roles":[{"name":"a","attributes":["LOGIN"],"connectionLimit":-1}],"memberships":[],"settings":[],"parameters":[],"tablespaces":[],"databases":[{"name":"d","folder":"0001","owner":"a","encoding":"UTF8","collate":"C","ctype":"C","provider":"c","isTemplate":false,"connectionLimit":-1,"tables":[{"schema":"s","name":"t","columns":["a"],"parts":[{"file":"0001/tables/1.copy","rows":1,"bytes":2}]}]}]}"#,
+    ])
+}

@@ -28,6 +28,10 @@ pub(super) fn describe(snapshot: &Snapshot, text: &mut Description) {
             ),
         );
     }
+    text.maybe(
+        "Method",
+        snapshot.spec.method.map(|method| format!("{method:?}")),
+    );
     let deletion = snapshot.spec.deletion_policy;
     text.maybe("Deletion", deletion.map(|policy| format!("{policy:?}")));
     let allowed = snapshot.spec.allowed_namespaces.clone();
@@ -41,6 +45,23 @@ pub(super) fn describe(snapshot: &Snapshot, text: &mut Description) {
         text.pair("  Read", size(result.read_bytes));
         text.pair("  Uploaded", size(result.uploaded_bytes));
         text.pair("  Stored", size(result.stored_bytes));
+        if let Some(held) = result.logical {
+            let (databases, tables, rows) = (held.databases, held.tables, held.rows);
+            text.pair(
+                "  Rows",
+                format!("{rows} in {tables} tables of {databases} databases"),
+            );
+            text.pair(
+                "  Databases seen",
+                if held.one_point {
+                    "at one point"
+                } else {
+                    "some milliseconds apart"
+                }
+                .to_owned(),
+            );
+            text.pair("  Schemas read by", format!("pg_dump {}", held.pg_dump));
+        }
         text.maybe("  Base", result.base);
         text.maybe("  Whole because", result.whole_reason);
         text.pair("  Timeline", result.timeline.to_string());

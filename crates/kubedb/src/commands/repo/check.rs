@@ -6,7 +6,7 @@ use clap::Args;
 use kubedb_engine::{
     backup::BackupProgress,
     repository::check::{Depth, Finding, Report, check},
-    restore::verify_pages,
+    restore::{RestoreError, verify_pages},
     store::Store,
 };
 use serde_json::{Value, json};
@@ -74,7 +74,7 @@ pub(super) async fn run(arguments: CheckArgs, ui: &Ui) -> Result<(), CommandErro
         let is_wanted = |key: &str| mine.iter().any(|one| one.manifest == key);
         let mut report = check(&store, entry, is_wanted, depth).await?;
         for one in mine.iter().filter(|_| arguments.pages) {
-            look_at_pages(&store, one, &mut report).await?;
+            look_at_pages(&store, one, &mut report, ui).await?;
         }
         for one in mine {
             let findings = report.snapshots.get(&one.manifest);
@@ -105,6 +105,7 @@ async fn look_at_pages(
     store: &Store,
     one: &Complete,
     report: &mut Report,
+    ui: &Ui,
 ) -> Result<(), CommandError> {
     let findings = report.snapshots.entry(one.manifest.clone()).or_default();
     if !findings.is_empty() {
@@ -114,6 +115,11 @@ async fn look_at_pages(
     let (progress, _) = watch::channel(BackupProgress::default());
     let cancel = CancellationToken::new();
     match verify_pages(store, &one.manifest, threads, progress, cancel).await {
+        // Rows have no pages.
+        Err(RestoreError::Logical { .. }) => ui.note(&format!(
+            "{}: logical, so it has no pages; --read-data compares all that it holds with its hashes",
+            one.path()
+        )),
         Ok(pages) => findings.extend(pages.findings),
         Err(error) if error.is_damage() => findings.push(Finding {
             object: one.manifest.clone(),

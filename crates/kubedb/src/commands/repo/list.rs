@@ -78,6 +78,7 @@ impl Row {
             told(good.map(|manifest| manifest.cluster.postgres_version.clone())),
             told(good.map(|manifest| size(manifest.sizes.database_bytes))),
             told(good.map(|manifest| size(manifest.sizes.stored_bytes))),
+            told(good.map(|manifest| method(manifest).to_owned())),
             self.key().unwrap_or_default(),
         ]
     }
@@ -100,6 +101,7 @@ impl Row {
                 value["timeline"] = json!(manifest.timeline);
                 value["startLsn"] = json!(manifest.start_lsn.to_string());
                 value["stopLsn"] = json!(manifest.stop_lsn.to_string());
+                value["method"] = json!(method(manifest));
                 value["databaseBytes"] = json!(manifest.sizes.database_bytes);
                 value["storedBytes"] = json!(manifest.sizes.stored_bytes);
                 if let Some(key) = manifest.key_id() {
@@ -110,6 +112,13 @@ impl Row {
             None => {}
         }
         value
+    }
+}
+
+fn method(manifest: &Manifest) -> &'static str {
+    match manifest.logical {
+        Some(_) => "Logical",
+        None => "Physical",
     }
 }
 
@@ -168,6 +177,7 @@ pub(super) async fn list(arguments: ListArgs, ui: &Ui) -> Result<(), CommandErro
         "PGVERSION",
         "SIZE",
         "STORED",
+        "METHOD",
         "KEY",
     ];
     let head: Vec<String> = head.map(str::to_owned).to_vec();
@@ -176,6 +186,17 @@ pub(super) async fn list(arguments: ListArgs, ui: &Ui) -> Result<(), CommandErro
     if rows.iter().all(|row| row.key().is_none()) {
         // Nothing is encrypted, and most people do not want to know.
         cells.iter_mut().for_each(|row| drop(row.pop()));
+    }
+    let is_logical = |row: &Row| {
+        row.good()
+            .is_some_and(|manifest| manifest.logical.is_some())
+    };
+    if !rows.iter().any(is_logical) {
+        // The same holds for the method.
+        let column = cells[0].iter().position(|head| head == "METHOD");
+        if let Some(column) = column {
+            cells.iter_mut().for_each(|row| drop(row.remove(column)));
+        }
     }
     ui.block(&Table::default().render(&cells));
     Ok(())

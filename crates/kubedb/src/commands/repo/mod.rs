@@ -2,13 +2,14 @@
 
 pub(super) mod address;
 mod check;
-pub(super) mod export;
+mod export;
 mod list;
 pub(super) mod outlook;
 mod prune;
 pub(super) mod recover;
 pub(super) mod restore;
 mod rotate;
+pub(super) mod sql;
 pub(super) mod target;
 mod writing;
 
@@ -56,7 +57,7 @@ enum RepoCommand {
     Restore(restore::RestoreArgs),
     /// Wrap the keys of a database for other recipients; no data is read or written
     RotateKey(rotate::RotateArgs),
-    /// Write a Snapshot as a base backup that pg_verifybackup accepts
+    /// Write a Snapshot as a base backup that pg_verifybackup accepts, or as SQL that psql loads
     Export(export::ExportArgs),
     /// Delete what no Snapshot needs, such as what attempts that died have left
     Prune(prune::PruneArgs),

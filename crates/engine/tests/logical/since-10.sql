@@ -1,0 +1,10 @@
+SET search_path = other;
+CREATE TABLE ident (id int GENERATED ALWAYS AS IDENTITY (START 5), t text);
+INSERT INTO ident (t) SELECT i::text FROM generate_series(1, 10) i;
+CREATE TABLE parts (a int, b text) PARTITION BY RANGE (a);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (100) PARTITION BY LIST (b);
+CREATE TABLE parts_1_x PARTITION OF parts_1 FOR VALUES IN ('x');
+CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (100) TO (200);
+INSERT INTO parts VALUES (1, 'x'), (2, 'x'), (150, 'z');
+CREATE STATISTICS stat (dependencies) ON id, t FROM ident;
+CREATE PUBLICATION "pub;" FOR TABLE ident;

@@ -1,0 +1,14 @@
+SET search_path = other;
+CREATE TABLE generated (a int, b int GENERATED ALWAYS AS (a * 2) STORED, c text);
+INSERT INTO generated (a, c) VALUES (1, 'x'), (2, NULL);
+CREATE TABLE all_generated (b int GENERATED ALWAYS AS (1 + 1) STORED);
+INSERT INTO all_generated DEFAULT VALUES;
+CREATE TYPE color AS ENUM ('red', 'green', 'blue', 'black');
+CREATE TABLE hashed (c color, id int, PRIMARY KEY (c, id)) PARTITION BY HASH (c);
+CREATE TABLE hashed_0 PARTITION OF hashed FOR VALUES WITH (MODULUS 3, REMAINDER 0);
+CREATE TABLE hashed_1 PARTITION OF hashed FOR VALUES WITH (MODULUS 3, REMAINDER 1);
+CREATE TABLE hashed_2 PARTITION OF hashed FOR VALUES WITH (MODULUS 3, REMAINDER 2);
+INSERT INTO hashed SELECT (ARRAY['red', 'green', 'blue', 'black'])[1 + i % 4]::color, i FROM generate_series(1, 200) i;
+CREATE TABLE refers (c color, id int, FOREIGN KEY (c, id) REFERENCES hashed);
+INSERT INTO refers VALUES ('green', 1);
+CREATE PROCEDURE proc() LANGUAGE sql AS 'SELECT 1; SELECT 2';
