@@ -8,7 +8,7 @@ use kube::{Client, client::Body};
 use super::Metrics;
 
 /// Resources that are counted by name; all others together, so that nobody's names become series.
-const RESOURCES: [&str; 19] = [
+const RESOURCES: [&str; 20] = [
     "configmaps",
     "customresourcedefinitions",
     "dormantdatabases",
@@ -25,6 +25,7 @@ const RESOURCES: [&str; 19] = [
     "roles",
     "secrets",
     "serviceaccounts",
+    "servicemonitors",
     "services",
     "snapshots",
     "statefulsets",

@@ -163,9 +163,10 @@ impl KubernetesPlatform {
                     Some(format!("failed to {action}: {reason}"))
                 }
                 // The namespace is not there; it may come.
-                Err(PlatformError::Act { action, source }) if is_absence(&*source) => {
-                    Some(format!("failed to {action}: {source}"))
-                }
+                Err(PlatformError::Act { action, source }) => match absence(&*source) {
+                    Some(reason) => Some(format!("failed to {action}: {reason}")),
+                    None => return Err(PlatformError::Act { action, source }),
+                },
                 Err(error) => return Err(error),
             },
         };
@@ -181,7 +182,10 @@ impl KubernetesPlatform {
     }
 }
 
-fn is_absence(error: &(dyn std::error::Error + 'static)) -> bool {
-    let error = error.downcast_ref::<kube::Error>();
-    matches!(error, Some(kube::Error::Api(status)) if status.code == 404)
+/// What is not there, in the server's words.
+fn absence(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    match error.downcast_ref::<kube::Error>()? {
+        kube::Error::Api(status) if status.code == 404 => Some(status.message.clone()),
+        _ => None,
+    }
 }
