@@ -63,7 +63,7 @@ pub(crate) struct Refusal {
 
 /// What a task came to.
 enum Done {
-    Taken(SnapshotResult),
+    Taken(Box<SnapshotResult>),
     Deleted,
     Verified(VerificationResult),
 }
@@ -124,7 +124,10 @@ impl Job {
     pub(crate) async fn run(self, status: watch::Sender<TaskStatus>, changed: &Notify) {
         tracing::info!(snapshot = self.name, attempt = self.task.attempt, action = ?self.task.action, "begins");
         let result = match self.task.action {
-            TaskAction::Backup => self.back_up(&status, changed).await.map(Done::Taken),
+            TaskAction::Backup => self
+                .back_up(&status, changed)
+                .await
+                .map(|result| Done::Taken(Box::new(result))),
             TaskAction::Delete => self.delete().await.map(|()| Done::Deleted),
             TaskAction::Verify => self.verify(&status, changed).await.map(Done::Verified),
         };
@@ -134,7 +137,7 @@ impl Job {
                 Ok(done) => {
                     status.phase = TaskPhase::Succeeded;
                     match done {
-                        Done::Taken(result) => status.result = Some(result),
+                        Done::Taken(result) => status.result = Some(*result),
                         Done::Verified(result) => {
                             tracing::info!(
                                 snapshot = self.name,

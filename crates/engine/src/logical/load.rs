@@ -380,8 +380,8 @@ impl Loading<'_> {
     /// Content of large objects, which the schema has made. What is not written of one is zero.
     async fn large_objects(&self, client: &mut Client, part: &Part) -> Result<(), LoadError> {
         let database = client.database.clone();
-        let make =
-            format!("CREATE TEMPORARY TABLE kubedb_large_objects (id oid, at bigint, data bytea)");
+        let make = "CREATE TEMPORARY TABLE kubedb_large_objects (id oid, at bigint, data bytea)"
+            .to_owned();
         let copy = format!("COPY {OBJECTS_TABLE} FROM STDIN");
         let put = format!(
             "SELECT pg_catalog.count(*)::text FROM (SELECT pg_catalog.lo_put(id, at, data) FROM {OBJECTS_TABLE} OFFSET 0) put"
