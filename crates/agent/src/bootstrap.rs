@@ -66,7 +66,7 @@ pub enum BootstrapError {
     Restore(#[from] kubedb_engine::restore::RestoreError),
     /// The Snapshot's rows could not be restored.
     #[error(transparent)]
-    Load(#[from] Box<kubedb_engine::logical::LoadError>),
+    Load(Box<kubedb_engine::logical::LoadError>),
     /// The archive could not be used.
     #[error("failed to use the archive")]
     Archive(#[from] kubedb_engine::archive::ArchiveError),
@@ -134,6 +134,12 @@ pub enum BootstrapError {
         #[source]
         source: io::Error,
     },
+}
+
+impl From<kubedb_engine::logical::LoadError> for BootstrapError {
+    fn from(error: kubedb_engine::logical::LoadError) -> Self {
+        Self::Load(Box::new(error))
+    }
 }
 
 impl BootstrapError {

@@ -129,7 +129,7 @@ impl Restore {
                 if let Err(error) = self.place.clear().await {
                     tracing::warn!(%error, "what a restore has made stays for now");
                 }
-                return Err(Box::new(error).into());
+                return Err(error.into());
             }
         };
         stopped?;

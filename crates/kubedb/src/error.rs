@@ -176,7 +176,7 @@ pub(crate) enum CommandError {
     Restore(#[from] RestoreError),
     /// The rows of one were not.
     #[error(transparent)]
-    Load(#[from] kubedb_engine::logical::LoadError),
+    Load(Box<kubedb_engine::logical::LoadError>),
     /// There is no key to what is encrypted.
     #[error(transparent)]
     Key(#[from] kubedb_engine::encryption::KeyError),
@@ -439,6 +439,12 @@ impl CommandError {
             _ => return None,
         };
         Some(hint.to_owned())
+    }
+}
+
+impl From<kubedb_engine::logical::LoadError> for CommandError {
+    fn from(error: kubedb_engine::logical::LoadError) -> Self {
+        Self::Load(Box::new(error))
     }
 }
 
