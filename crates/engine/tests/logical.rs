@@ -32,7 +32,7 @@ use crate::{
     snapshots::{
         delete, keys, let_follow, local, request, restore_into, since, small_server, standby_of,
     },
-    world::{ODD, PROGRAMS, Source, compare, load_into, load_into_with, take, take_with},
+    world::{PROGRAMS, Source, compare, load_into, load_into_with, take, take_with},
 };
 
 #[tokio::test]
@@ -391,7 +391,6 @@ async fn the_databases_that_are_wanted_come_back_and_no_others() {
             .await,
         "1000"
     );
-    let _ = ODD;
 }
 
 /// A standby sees all databases at exactly one point, replays on, and leaves what it cannot read to the primary.
