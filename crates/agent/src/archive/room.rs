@@ -83,18 +83,18 @@ mod tests {
     fn a_guess_that_hardly_moves_is_told_once() {
         let mut growth = Growth::default();
         growth.note(true, at(0), Lsn(0));
-        growth.note(true, at(10), Lsn(100 * MB));
+        growth.note(true, at(100), Lsn(1_000 * MB));
         let first = growth.full_time(|| Some(6_000 * MB)).unwrap();
-        // Less is written by and by, so that the moment moves away: ten hours were left.
-        for minute in 11..15 {
-            growth.note(true, at(minute), Lsn(100 * MB));
+        // Nothing more is written, so that the moment moves away: ten hours were left.
+        for minute in 101..106 {
+            growth.note(true, at(minute), Lsn(1_000 * MB));
             assert_eq!(growth.full_time(|| Some(6_000 * MB)), Some(first));
         }
-        growth.note(true, at(20), Lsn(100 * MB));
+        growth.note(true, at(120), Lsn(1_000 * MB));
         let later = growth.full_time(|| Some(6_000 * MB)).unwrap();
         assert!(later > first, "{later}");
-        // What is nearer is told by smaller steps.
-        growth.note(true, at(21), Lsn(100 * MB));
+        // Room that is used up is news at once.
+        growth.note(true, at(121), Lsn(1_000 * MB));
         assert!(growth.full_time(|| Some(100 * MB)).unwrap() < first);
     }
 
