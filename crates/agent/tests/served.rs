@@ -14,7 +14,10 @@ use kubedb_engine::store::{
     served::{AUTHORITY_KEY, CERTIFICATE_KEY, PRIVATE_KEY},
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 #[allow(dead_code)]
@@ -180,6 +183,19 @@ async fn what_killed_writers_left_is_seen_and_removed() {
     assert!(store.discard(folder, "00ff").await.is_err());
     store.discard(folder, "00ff#3").await.unwrap();
     assert!(!below.join("00ff#3").exists() && below.join("00ff").exists());
+    pod.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_keeps_an_agent_out_by_saying_nothing() {
+    let (pod, store) = Pod::start().await;
+    let address = pod.endpoint.trim_start_matches("https://").to_owned();
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(&address).await.unwrap());
+    }
+    let answered = tokio::time::timeout(Duration::from_secs(5), store.knock()).await;
+    answered.unwrap().unwrap();
     pod.stop().await;
 }
 

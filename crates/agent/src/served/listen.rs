@@ -1,6 +1,7 @@
 //! Connections of who shows a certificate of ours.
 
 use std::{
+    collections::VecDeque,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -15,12 +16,13 @@ use rustls::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
+    task::AbortHandle,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-/// Connections whose handshake is under way: agents are few.
+/// Connections whose handshake is under way: agents are few. Where more come, the one that has taken longest goes: nobody keeps an agent out by saying nothing.
 const HANDSHAKES: usize = 32;
 /// Time for a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -81,11 +83,8 @@ async fn accept(
     certificates: &Path,
     ready: &mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
 ) {
-    let places = Arc::new(Semaphore::new(HANDSHAKES));
+    let mut greeted: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -94,15 +93,21 @@ async fn accept(
                 continue;
             }
         };
+        greeted.retain(|handshake| !handshake.is_finished());
+        if greeted.len() >= HANDSHAKES
+            && let Some(oldest) = greeted.pop_front()
+        {
+            oldest.abort();
+        }
         let (certificates, ready) = (certificates.to_owned(), ready.clone());
-        tokio::spawn(async move {
+        let handshake = tokio::spawn(async move {
             match tokio::time::timeout(HANDSHAKE, greet(stream, certificates)).await {
                 Ok(Ok(stream)) => drop(ready.send((stream, from)).await),
                 Ok(Err(error)) => tracing::warn!(%from, %error, "a connection is refused"),
                 Err(_) => tracing::warn!(%from, "a connection says nothing"),
             }
-            drop(place);
         });
+        greeted.push_back(handshake.abort_handle());
     }
 }
 
