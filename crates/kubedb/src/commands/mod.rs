@@ -104,6 +104,8 @@ fn log_to_stderr() {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(false)
+        // It would be said on standard error as well, and what cannot be said there ends the program: an agent whose disk is full must live.
+        .log_internal_errors(false)
         .init();
 }
 
