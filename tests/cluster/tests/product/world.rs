@@ -202,7 +202,8 @@ fn install(cluster: &Cluster) -> u16 {
     let port = free_port().unwrap();
     let said = kubedb(cluster, &["install"], "");
     assert_eq!(said.code, 0, "{}", said.stderr);
-    let store = format!("STORAGE_EMULATOR_HOST=http://{}:{port}", cluster.host());
+    let address = format!("http://{}:{port}", cluster.host());
+    let store = format!("STORAGE_EMULATOR_HOST={address}");
     let operator = "deployment/kubedb-operator";
     for words in [
         &["set", "env", operator, &store][..],
@@ -211,6 +212,23 @@ fn install(cluster: &Cluster) -> u16 {
         let arguments = [&["-n", SYSTEM], words].concat();
         cluster.kubectl().run(&arguments).unwrap();
     }
+    // Who leads until then knows nothing of the store, and makes databases that do not either.
+    eventually("an operator that knows the store", PATIENCE, || {
+        let get = |words: &[&str]| {
+            let found = cluster.kubectl().get(&[&["-n", SYSTEM], words].concat());
+            found.map_err(|error| error.to_string())
+        };
+        let pods = get(&["pods"])?["items"].take();
+        let pods = pods.as_array().cloned().unwrap_or_default();
+        let lease = get(&["lease", "kubedb-operator"])?;
+        let leads = |pod: &Value| pod["metadata"]["name"] == lease["spec"]["holderIdentity"];
+        let knows = |pod: &Value| pod["spec"].to_string().contains(&address);
+        if pods.iter().all(knows) && pods.iter().any(leads) {
+            Ok(())
+        } else {
+            Err(lease["spec"].to_string())
+        }
+    });
     port
 }
 
