@@ -200,8 +200,9 @@ impl Agent {
             self.backs_up = tasks.backs_up();
             listening.follow(database.as_ref()).await;
             self.metrics = listening.status();
-            reporter.send(self, &tasks).await;
-            metrics.note(status_of(self, &tasks), database.as_ref());
+            let status = status_of(self, &tasks);
+            reporter.send(self, status.clone()).await;
+            metrics.note(status, database.as_ref());
             label.keep(self, database.as_ref()).await;
             health.beat(self.obstacle());
             tokio::select! {

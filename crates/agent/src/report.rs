@@ -32,9 +32,8 @@ impl Reporter {
     }
 
     /// Sends a report if one is due. A failure is only logged: the next round tries again.
-    pub(crate) async fn send(&mut self, agent: &Agent, tasks: &Tasks) {
+    pub(crate) async fn send(&mut self, agent: &Agent, mut status: InstanceStatus) {
         let now = Instant::now();
-        let mut status = status_of(agent, tasks);
         let is_due = match (&self.sent, self.sent_at) {
             (Some(sent), Some(at)) => {
                 let silent = now.duration_since(at);

@@ -3,7 +3,6 @@
 
 mod collect;
 pub mod families;
-pub(crate) mod listen;
 mod own;
 pub mod postgres;
 mod volume;
@@ -32,7 +31,7 @@ use tokio::{
 };
 
 use self::{collect::Target, volume::Volume};
-use crate::{archive::WalDesk, bootstrap::Place, sql::local};
+use crate::{archive::WalDesk, bootstrap::Place, listen, sql::local};
 
 /// Who comes within this time is told what the one before was told.
 const FRESH: Duration = Duration::from_secs(1);

@@ -1,7 +1,6 @@
 //! Connections of who shows a certificate of ours.
 
 use std::{
-    collections::VecDeque,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -17,17 +16,16 @@ use rustls::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    task::AbortHandle,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-/// Connections whose handshake is under way: agents are few. Where more come, the one that has taken longest goes: nobody keeps an agent out by saying nothing.
+use crate::listen::each;
+
+/// Connections whose handshake is under way: agents are few.
 const HANDSHAKES: usize = 32;
 /// Time for a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Pause after an accept that failed, which mostly means too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Files of a mounted Secret, by the keys that Secrets of certificates have.
 const AUTHORITY: &str = "ca.crt";
@@ -83,36 +81,20 @@ async fn accept(
     certificates: &Path,
     ready: &mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
 ) {
-    let mut greeted: VecDeque<AbortHandle> = VecDeque::new();
-    loop {
-        let (stream, from) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        greeted.retain(|handshake| !handshake.is_finished());
-        if greeted.len() >= HANDSHAKES
-            && let Some(oldest) = greeted.pop_front()
-        {
-            oldest.abort();
-        }
+    let greet = |stream, from| {
         let (certificates, ready) = (certificates.to_owned(), ready.clone());
-        let handshake = tokio::spawn(async move {
+        async move {
             match tokio::time::timeout(HANDSHAKE, greet(stream, certificates)).await {
                 Ok(Ok(stream)) => drop(ready.send((stream, from)).await),
                 Ok(Err(error)) => tracing::warn!(%from, %error, "a connection is refused"),
                 Err(_) => tracing::warn!(%from, "a connection says nothing"),
             }
-        });
-        greeted.push_back(handshake.abort_handle());
-    }
+        }
+    };
+    each(listener, HANDSHAKES, greet).await;
 }
 
 async fn greet(stream: TcpStream, certificates: PathBuf) -> io::Result<TlsStream<TcpStream>> {
-    let _ = stream.set_nodelay(true);
     let config = tokio::task::spawn_blocking(move || configuration(&certificates));
     let config = config.await.map_err(io::Error::other)??;
     TlsAcceptor::from(Arc::new(config)).accept(stream).await

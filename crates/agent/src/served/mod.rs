@@ -5,7 +5,7 @@
 mod listen;
 mod requests;
 
-use std::{io, net::Ipv6Addr, path::Path};
+use std::{io, path::Path};
 
 use kubedb_api::agent_config::{VOLUME_PORT, VolumeTask};
 use kubedb_engine::{
@@ -36,14 +36,8 @@ pub enum ServeError {
 
 /// Listens where pods are asked.
 pub async fn listen() -> Result<TcpListener, ServeError> {
-    // A node without IPv6 has no such address.
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, VOLUME_PORT)).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => {
-            let listener = TcpListener::bind(("0.0.0.0", VOLUME_PORT)).await;
-            listener.map_err(ServeError::Listen)
-        }
-    }
+    let listener = crate::listen::bind(None, VOLUME_PORT).await;
+    listener.map_err(ServeError::Listen)
 }
 
 /// Serves until `shutdown`, with the certificates that lie in a folder at the moment.

@@ -49,8 +49,7 @@ impl Archive {
             keep: keep_from(begins, told),
             ..Unneeded::default()
         };
-        let tails = self.tails();
-        let mut note = |listed: Listed| {
+        let mut note = |listed: Listed, is_whole: bool| {
             let Some(file) = self.file_of(&listed.key) else {
                 return;
             };
@@ -58,13 +57,14 @@ impl Archive {
             if keep.is_some_and(|keep| file.is_before(keep, self.segment_bytes)) {
                 unneeded.objects.insert(listed.key, listed.bytes);
             } else if let WalFile::Segment(segment) = file
-                && !listed.key.starts_with(&tails)
+                && is_whole
             {
                 unneeded.kept.insert(segment);
             }
         };
-        for folder in [self.wal_folder(), self.tails()] {
-            self.store.visit(&folder, |listed, _| note(listed)).await?;
+        for (folder, is_whole) in [(self.wal_folder(), true), (self.tails(), false)] {
+            let show = |listed, _| note(listed, is_whole);
+            self.store.visit(&folder, show).await?;
         }
         Ok(unneeded)
     }

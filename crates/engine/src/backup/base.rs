@@ -124,19 +124,19 @@ impl Search<'_> {
         // The store's clock only orders the tries; whether one is usable does not depend on it.
         candidates.sort_by(|a, b| b.cmp(a));
         let mut first = None;
-        let mut tried = 0;
+        let mut unusable = 0;
         for (_, key, id) in candidates.into_iter().take(LOOKED_AT) {
-            if tried == CANDIDATES {
+            if unusable == CANDIDATES {
                 break;
             }
-            tried += 1;
             let snapshot = &id.snapshot;
             match self.judge(key, unconfirmed.contains(&id)).await {
                 Ok(base) => return Ok(Found::Base(Box::new(base))),
                 Err(Refusal::Backup(error)) => return Err(error),
                 // However many there are, they do not stand in the way of one that serves.
-                Err(Refusal::Logical) => tried -= 1,
+                Err(Refusal::Logical) => {}
                 Err(Refusal::Unusable(reason)) => {
+                    unusable += 1;
                     tracing::info!(snapshot, reason, "cannot be referred to");
                     first.get_or_insert(format!("{snapshot} cannot be referred to: {reason}"));
                 }

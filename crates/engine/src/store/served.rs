@@ -25,7 +25,7 @@ use url::Url;
 
 use super::{
     Credentials, StoreError,
-    adapter::{self, delete_each, extent, not_implemented, result},
+    adapter::{self, answered, asked, delete_each, not_implemented},
     error::{AdapterFailure, chain},
     http::{Access, Api, Failure, below},
 };
@@ -252,13 +252,7 @@ impl ObjectStore for Served {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let range = match &options.range {
-            Some(range) if !options.head => {
-                range.is_valid().map_err(generic)?;
-                Some(range.to_string())
-            }
-            _ => None,
-        };
+        let range = asked(STORE, &options)?;
         let send = |client: &Client, base: &Url| {
             let url = place(base, "objects", location);
             match (options.head, &range) {
@@ -269,24 +263,8 @@ impl ObjectStore for Served {
         };
         let response = self.api.send(send).await;
         let response = response.map_err(|failure| failure.into_error(STORE, location.as_ref()))?;
-        let (range, size) = extent(&response).ok_or_else(|| {
-            generic(AdapterFailure::Unreachable {
-                reason: "the store did not say how long the object is".to_owned(),
-            })
-        })?;
-        let meta = ObjectMeta {
-            location: location.clone(),
-            last_modified: SystemTime::UNIX_EPOCH.into(),
-            size,
-            e_tag: None,
-            version: None,
-        };
-        if options.head {
-            return Ok(result(meta, 0..size, stream::empty().boxed()));
-        }
-        let content = self.api.content(response);
-        let body = content.map_err(|reason| generic(AdapterFailure::Unreachable { reason }));
-        Ok(result(meta, range, body.boxed()))
+        let place = (location, &options);
+        answered(STORE, &self.api, response, place, (None, None))
     }
 
     fn delete_stream(

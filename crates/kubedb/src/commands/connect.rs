@@ -85,7 +85,7 @@ pub(super) async fn run(
         .await
         .map_err(|error| session.fail(error, None))?;
     let address = endpoint(&postgres, arguments.standby, namespace)?;
-    let pod = pod_behind(&address, &postgres, arguments.standby).filter(|_| !is_pod());
+    let pod = pod_behind(&address, &postgres, arguments.standby);
     let secret = secret_name(&postgres);
     let place = format!("the password is in Secret {secret}, key {PASSWORD_KEY}");
     if let Some(pod) = pod.as_ref().filter(|_| arguments.url) {
@@ -156,7 +156,7 @@ fn pod_behind(address: &str, postgres: &kubedb_api::Postgres, standby: bool) -> 
     let status = postgres
         .status
         .as_ref()
-        .filter(|_| host.ends_with(".svc"))?;
+        .filter(|_| host.ends_with(".svc") && !is_pod())?;
     if !standby {
         return status.primary.clone();
     }
@@ -173,7 +173,7 @@ pub(super) async fn reach(
     namespace: &str,
 ) -> Result<(Config, Option<Tunnel>), CommandError> {
     let address = endpoint(postgres, false, namespace)?;
-    let pod = pod_behind(&address, postgres, false).filter(|_| !is_pod());
+    let pod = pod_behind(&address, postgres, false);
     let tunnel = match pod {
         Some(pod) => Some(Tunnel::open(session.client.clone(), namespace, &pod).await?),
         None => None,

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     client::{
         ServerArgs, Session,
-        kinds::{DORMANT_DATABASE, Kind, POSTGRES, SNAPSHOT, parse_kind},
+        kinds::{POSTGRES, parse_kind},
     },
     error::CommandError,
     ui::Ui,
@@ -173,8 +173,8 @@ fn database_name(object: &[String]) -> Result<String, CommandError> {
             "audit doesn't support multiple resource",
         ));
     }
-    let kind: &Kind = parse_kind(kind)?;
-    if kind == &SNAPSHOT || kind == &DORMANT_DATABASE || kind != &POSTGRES {
+    let kind = parse_kind(kind)?;
+    if kind != &POSTGRES {
         let message = format!("Failed to summarize resource type \"{}\"", kind.plural);
         return Err(CommandError::usage(message));
     }

@@ -136,8 +136,7 @@ impl Metrics {
     #[must_use]
     pub fn text(&self) -> Arc<str> {
         let mut told = locked(&self.0.told);
-        if let Some((at, text)) = told.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
-            let _ = at;
+        if let Some((_, text)) = told.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
             return text.clone();
         }
         let text: Arc<str> = self.exposition(Timestamp::now()).text().into();

@@ -1,11 +1,8 @@
 //! The guides, with `kubedb` and with `kubectl`.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, process::Command};
+use std::{collections::BTreeSet, fs};
 
-use kubedb_e2e::{
-    kubedb::{binary, run, scratch},
-    wait::eventually,
-};
+use kubedb_e2e::{kubedb::scratch, wait::eventually};
 use serde_json::json;
 
 use crate::world::{PATIENCE, World};
@@ -64,17 +61,8 @@ fn scheduled_backup_as_the_guide_has_it() {
 
 /// `kubedb edit`, with an editor that takes the field out.
 fn edit_away_schedule(world: &World, namespace: &str) {
-    let folder = scratch().unwrap();
-    let editor = folder.path().join("editor");
-    fs::write(&editor, "#!/bin/sh\nsed -i '/^  backupSchedule:/,/^  [a-z]/{/^  backupSchedule:/d;/^    /d}' \"$1\"\n").unwrap();
-    fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = Command::new(binary());
-    command
-        .args(["edit", "pg", "scheduled-pg", "-n", namespace])
-        .env("KUBECONFIG", world.cluster.kubeconfig())
-        .env("EDITOR", &editor)
-        .env_remove("KUBE_EDITOR");
-    let ran = run(&mut command, "").unwrap();
+    let script = "/^  backupSchedule:/,/^  [a-z]/{/^  backupSchedule:/d;/^    /d}";
+    let ran = world.edit(namespace, ["pg", "scheduled-pg"], script);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert!(
         ran.stdout.contains("\"scheduled-pg\" edited"),

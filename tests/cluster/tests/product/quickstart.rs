@@ -1,31 +1,9 @@
 //! The guides for who begins: a first database, what it may do, and images of a registry of one's own.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
-
-use kubedb_e2e::{
-    kubedb::{Ran, binary, run, scratch},
-    wait::eventually,
-};
+use kubedb_e2e::wait::eventually;
 use serde_json::json;
 
 use crate::world::{PATIENCE, World};
-
-/// `kubedb edit`, with sed for an editor.
-fn edit(world: &World, namespace: &str, what: [&str; 2], script: &str) -> Ran {
-    let folder = scratch().unwrap();
-    let editor = folder.path().join("editor");
-    fs::write(&editor, format!("#!/bin/sh\nsed -i '{script}' \"$1\"\n")).unwrap();
-    fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = Command::new(binary());
-    command
-        .arg("edit")
-        .args(what)
-        .args(["-n", namespace])
-        .env("KUBECONFIG", world.cluster.kubeconfig())
-        .env("EDITOR", &editor)
-        .env_remove("KUBE_EDITOR");
-    run(&mut command, "").unwrap()
-}
 
 fn wait_for_record(world: &World, namespace: &str, phase: &str) {
     eventually(phase, PATIENCE, || {
@@ -101,8 +79,7 @@ fn a_first_database_from_its_creation_to_its_end() {
     let words = ["-n", &namespace, "delete", "pg", "quick-postgres"];
     let refused = world.kubectl.run(&words).unwrap_err().to_string();
     assert!(refused.contains("can't be paused"), "{refused}");
-    let ran = edit(
-        &world,
+    let ran = world.edit(
         &namespace,
         ["pg", "quick-postgres"],
         "s/doNotPause: true/doNotPause: false/",
@@ -137,7 +114,7 @@ fn a_first_database_from_its_creation_to_its_end() {
     world.does(&["delete", "pg", "quick-postgres", "-n", &namespace], "");
     wait_for_record(&world, &namespace, "Paused");
     let script = "/^spec:/a\\  wipeOut: true";
-    let ran = edit(&world, &namespace, ["drmn", "quick-postgres"], script);
+    let ran = world.edit(&namespace, ["drmn", "quick-postgres"], script);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     world.does(&["delete", "drmn", "quick-postgres", "-n", &namespace], "");
     let left = [

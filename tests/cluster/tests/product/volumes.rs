@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use crate::world::{PATIENCE, World};
 
-/// A claim for backups. Returns the storage that names it.
-fn claim(world: &World, namespace: &str) -> Value {
+/// A claim for backups, of a class. Returns the storage that names it.
+fn claim(world: &World, namespace: &str, class: &str) -> Value {
     let claim = json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "backups", "namespace": namespace },
-        "spec": { "accessModes": ["ReadWriteOnce"], "storageClassName": "standard", "resources": { "requests": { "storage": "200Mi" } } },
+        "spec": { "accessModes": ["ReadWriteOnce"], "storageClassName": class, "resources": { "requests": { "storage": "40Mi" } } },
     });
     world.kubectl.apply(&[claim]).unwrap();
     json!({ "mountPath": "/backup", "subPath": "team", "persistentVolumeClaim": { "claimName": "backups" } })
@@ -63,7 +63,7 @@ fn wait_for_no_server(world: &World, namespace: &str) {
 fn a_snapshot_on_a_volume_is_taken_restored_verified_and_deleted() {
     let Some(world) = World::begin() else { return };
     let namespace = world.namespace("volume");
-    let local = claim(&world, &namespace);
+    let local = claim(&world, &namespace, "standard");
     world.create(&namespace, "pg", &json!({}));
     world.wait_for(&namespace, "pg");
     assert!(servers(&world, &namespace).is_empty());
@@ -101,7 +101,7 @@ fn a_snapshot_on_a_volume_is_taken_restored_verified_and_deleted() {
 fn an_archive_on_a_volume_is_served_as_long_as_its_database_runs() {
     let Some(world) = World::begin() else { return };
     let namespace = world.namespace("archive");
-    let local = claim(&world, &namespace);
+    let local = claim(&world, &namespace, "standard");
     world.create(
         &namespace,
         "pg",
@@ -180,13 +180,7 @@ fn a_full_volume_of_backups_is_told_and_room_is_all_it_takes() {
     let namespace = world.namespace("fullbackups");
     let class = format!("backups-{}", std::process::id());
     world.cluster.add_disk("node2", &class, 40 << 20).unwrap();
-    let mut local = claim(&world, &namespace);
-    local["persistentVolumeClaim"]["claimName"] = json!("small");
-    let small = json!({
-        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "small", "namespace": namespace },
-        "spec": { "accessModes": ["ReadWriteOnce"], "storageClassName": class, "resources": { "requests": { "storage": "40Mi" } } },
-    });
-    world.kubectl.apply(&[small]).unwrap();
+    let local = claim(&world, &namespace, &class);
     world.create(&namespace, "pg", &json!({}));
     world.wait_for(&namespace, "pg");
     // What does not compress, so that a Snapshot of it has no room.

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
@@ -10,7 +11,7 @@ use std::{
 
 use kubedb_cluster::{Cluster, Kubectl};
 use kubedb_e2e::{
-    kubedb::{Ran, binary, run},
+    kubedb::{Ran, binary, run, scratch},
     wait::eventually,
 };
 use kubedb_stores::{gcs::FakeGcs, net::free_port};
@@ -65,6 +66,23 @@ impl World {
         let ran = self.kubedb(arguments, stdin);
         assert!(ran.code == 0, "kubedb {arguments:?}: {}", ran.stderr);
         ran.stdout
+    }
+
+    /// `kubedb edit` of one object, with sed for an editor.
+    pub(crate) fn edit(&self, namespace: &str, what: [&str; 2], script: &str) -> Ran {
+        let folder = scratch().unwrap();
+        let editor = folder.path().join("editor");
+        fs::write(&editor, format!("#!/bin/sh\nsed -i '{script}' \"$1\"\n")).unwrap();
+        fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = Command::new(binary());
+        command
+            .arg("edit")
+            .args(what)
+            .args(["-n", namespace])
+            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .env("EDITOR", &editor)
+            .env_remove("KUBE_EDITOR");
+        run(&mut command, "").unwrap()
     }
 
     /// A namespace in which every pod must do without privileges, with the Secret of the guides.

@@ -21,7 +21,7 @@ use url::Url;
 use self::{auth::TokenSource, upload::Resource};
 use super::{
     Credentials, StoreError,
-    adapter::{self, delete_each, extent, not_implemented, result},
+    adapter::{self, answered, asked, delete_each, not_implemented, result, text},
     error::AdapterFailure,
     http::{Api, Failure},
 };
@@ -177,14 +177,7 @@ impl Gcs {
 
     async fn fetch(&self, location: &Path, options: &GetOptions) -> Result<Response> {
         let mut url = self.object_url(location.as_ref());
-        let range = match &options.range {
-            _ if options.head => None,
-            Some(range) => {
-                range.is_valid().map_err(generic)?;
-                Some(range.to_string())
-            }
-            None => None,
-        };
+        let range = asked(STORE, options)?;
         if !options.head {
             url.query_pairs_mut().append_pair("alt", "media");
         }
@@ -232,25 +225,11 @@ impl ObjectStore for Gcs {
             options.check_preconditions(&meta)?;
             return Ok(result(meta.clone(), 0..meta.size, stream::empty().boxed()));
         }
-        let (range, size) = extent(&response).ok_or_else(|| {
-            generic(AdapterFailure::Unreachable {
-                reason: "the store did not say how long the object is".to_owned(),
-            })
-        })?;
-        let text = |name: &str| {
-            let value = response.headers().get(name)?;
-            value.to_str().ok().map(str::to_owned)
-        };
-        let meta = ObjectMeta {
-            location: location.clone(),
-            last_modified: SystemTime::UNIX_EPOCH.into(),
-            size,
-            e_tag: text("etag"),
-            version: text("x-goog-generation"),
-        };
-        let content = self.api.content(response);
-        let body = content.map_err(|reason| generic(AdapterFailure::Unreachable { reason }));
-        Ok(result(meta, range, body.boxed()))
+        let names = (
+            text(&response, "etag"),
+            text(&response, "x-goog-generation"),
+        );
+        answered(STORE, &self.api, response, (location, &options), names)
     }
 
     fn delete_stream(

@@ -24,7 +24,7 @@ use url::Url;
 use self::auth::{Login, Pass};
 use super::{
     Credentials, StoreError,
-    adapter::{self, delete_each, extent, not_implemented, result},
+    adapter::{self, answered, asked, delete_each, not_implemented, text},
     error::AdapterFailure,
     http::{Api, Failure, below},
 };
@@ -179,13 +179,7 @@ impl Swift {
     }
 
     async fn fetch(&self, location: &Path, options: &GetOptions) -> Result<Response> {
-        let range = match &options.range {
-            Some(range) if !options.head => {
-                range.is_valid().map_err(generic)?;
-                Some(range.to_string())
-            }
-            _ => None,
-        };
+        let range = asked(STORE, options)?;
         let send = |client: &Client, pass: &Pass| {
             let url = self.object_url(pass, location.as_ref());
             match (options.head, &range) {
@@ -255,29 +249,8 @@ impl ObjectStore for Swift {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let response = self.fetch(location, &options).await?;
-        let (range, size) = extent(&response).ok_or_else(|| {
-            generic(AdapterFailure::Unreachable {
-                reason: "the store did not say how long the object is".to_owned(),
-            })
-        })?;
-        let text = |name: header::HeaderName| {
-            let value = response.headers().get(name)?;
-            value.to_str().ok().map(str::to_owned)
-        };
-        let meta = ObjectMeta {
-            location: location.clone(),
-            last_modified: SystemTime::UNIX_EPOCH.into(),
-            size,
-            e_tag: text(header::ETAG),
-            version: None,
-        };
-        options.check_preconditions(&meta)?;
-        if options.head {
-            return Ok(result(meta, 0..size, stream::empty().boxed()));
-        }
-        let content = self.api.content(response);
-        let body = content.map_err(|reason| generic(AdapterFailure::Unreachable { reason }));
-        Ok(result(meta, range, body.boxed()))
+        let names = (text(&response, header::ETAG.as_str()), None);
+        answered(STORE, &self.api, response, (location, &options), names)
     }
 
     fn delete_stream(

@@ -8,7 +8,11 @@ use kubedb_api::{
 use kubedb_core::names::deletion_job;
 use serde_json::{Value, json};
 
-use super::{super::KubernetesOptions, value, workload::confined};
+use super::{
+    super::KubernetesOptions,
+    value,
+    workload::{confined, unprivileged},
+};
 
 /// The user it runs as where nothing is mounted that belongs to another: any that is not root.
 pub(super) const USER: i64 = 65_532;
@@ -67,11 +71,7 @@ pub(in super::super) fn job(
                     "automountServiceAccountToken": false,
                     "enableServiceLinks": false,
                     "imagePullSecrets": pulls,
-                    "securityContext": {
-                        "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
-                        "fsGroupChangePolicy": "OnRootMismatch",
-                        "seccompProfile": { "type": "RuntimeDefault" },
-                    },
+                    "securityContext": unprivileged(USER, USER),
                     "containers": [{
                         "name": CONTAINER,
                         "image": options.image,

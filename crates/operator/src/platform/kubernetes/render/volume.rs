@@ -8,7 +8,11 @@ use kubedb_api::{
 use serde_json::{Value, json};
 
 use super::{
-    super::KubernetesOptions, Kind, Object, object, task::USER, value, workload::confined,
+    super::KubernetesOptions,
+    Kind, Object, object,
+    task::USER,
+    value,
+    workload::{confined, unprivileged},
 };
 use crate::platform::DesiredDatabase;
 
@@ -109,11 +113,7 @@ fn pod(desired: &DesiredDatabase, local: &LocalStorage, options: &KubernetesOpti
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": 30,
-        "securityContext": {
-            "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": { "type": "RuntimeDefault" },
-        },
+        "securityContext": unprivileged(USER, USER),
         "containers": [{
             "name": CONTAINER,
             "image": options.image,

@@ -58,12 +58,7 @@ fn pod(desired: &DesiredDatabase, options: &KubernetesOptions) -> Value {
         "serviceAccountName": desired.key.name,
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": true, "runAsUser": user, "runAsGroup": group, "fsGroup": group,
-            // Going through a large volume at every start would take minutes.
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": { "type": "RuntimeDefault" },
-        },
+        "securityContext": unprivileged(user, group),
         "affinity": affinity(desired),
         "initContainers": [{
             "name": "install",
@@ -160,7 +155,17 @@ fn postgres(desired: &DesiredDatabase, options: &KubernetesOptions) -> Value {
     container
 }
 
-/// What pod security calls restricted, and no files of the image are written to.
+/// What pod security calls restricted, of a pod as a whole.
+pub(super) fn unprivileged(user: i64, group: i64) -> Value {
+    json!({
+        "runAsNonRoot": true, "runAsUser": user, "runAsGroup": group, "fsGroup": group,
+        // Going through a large volume at every start would take minutes.
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": { "type": "RuntimeDefault" },
+    })
+}
+
+/// What pod security calls restricted, of a container, and no files of the image are written to.
 pub(super) fn confined() -> Value {
     json!({
         "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] },

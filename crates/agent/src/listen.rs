@@ -42,22 +42,27 @@ pub(crate) async fn bind(address: Option<&str>, port: u16) -> io::Result<TcpList
     }
 }
 
-/// Answers until it is aborted. Where too many come, the one that has been there for longest goes: nobody can keep a kubelet from asking.
-pub(crate) async fn serve(listener: TcpListener, router: Router) {
+/// Handles each connection by itself, until this is dropped. Where more than `most` are open, the one that has been there for longest goes: nobody keeps another from
+/// asking.
+pub(crate) async fn each<H>(
+    listener: &TcpListener,
+    most: usize,
+    handle: impl Fn(TcpStream, SocketAddr) -> H,
+) where
+    H: Future<Output = ()> + Send + 'static,
+{
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
                 open.retain(|connection| !connection.is_finished());
-                if open.len() >= CONNECTIONS
+                if open.len() >= most
                     && let Some(oldest) = open.pop_front()
                 {
                     oldest.abort();
                 }
-                let router = router.clone();
-                let task = tokio::spawn(async move {
-                    let _ = tokio::time::timeout(CONNECTION, connection(stream, router)).await;
-                });
+                let _ = stream.set_nodelay(true);
+                let task = tokio::spawn(handle(stream, from));
                 open.push_back(task.abort_handle());
             }
             Err(error) => {
@@ -68,8 +73,16 @@ pub(crate) async fn serve(listener: TcpListener, router: Router) {
     }
 }
 
+/// Answers until it is aborted.
+pub(crate) async fn serve(listener: TcpListener, router: Router) {
+    let answer = |stream, _| {
+        let connection = connection(stream, router.clone());
+        async move { drop(tokio::time::timeout(CONNECTION, connection).await) }
+    };
+    each(&listener, CONNECTIONS, answer).await;
+}
+
 async fn connection(stream: TcpStream, router: Router) {
-    let _ = stream.set_nodelay(true);
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder
         .http1()
