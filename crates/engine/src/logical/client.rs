@@ -348,12 +348,8 @@ impl Client {
         Ok(value.flatten().unwrap_or_default())
     }
 
-    /// Begins a copy to us.
-    pub(crate) async fn copy_out(&mut self, statement: &str) -> Result<(), SqlError> {
-        self.begin_copy(statement).await
-    }
-
-    async fn begin_copy(&mut self, statement: &str) -> Result<(), SqlError> {
+    /// Begins a copy, to us or from us.
+    pub(crate) async fn begin_copy(&mut self, statement: &str) -> Result<(), SqlError> {
         self.query(statement.as_bytes())?;
         self.flush().await?;
         loop {
@@ -376,12 +372,7 @@ impl Client {
         }
     }
 
-    /// Begins a copy from us.
-    pub(crate) async fn copy_in(&mut self, statement: &str) -> Result<(), SqlError> {
-        self.begin_copy(statement).await
-    }
-
-    /// Sends a piece of it, which may end anywhere.
+    /// Sends a piece of a copy from us, which may end anywhere.
     pub(crate) async fn send(&mut self, piece: &[u8]) -> Result<(), SqlError> {
         // A message may be of any length, and the server keeps each whole.
         for part in piece.chunks(READ) {

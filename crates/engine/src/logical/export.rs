@@ -12,7 +12,7 @@ use super::{
     contents::{Contents, Database, POST_DATA, PRE_DATA, SEQUENCES, Table, column_list},
     error::LoadError,
     globals::{OWN_ROLES, Told},
-    load::{Statements, chosen, contents},
+    load::{MADE, Statements, chosen, contents},
     quote::{connect, ident, qualified},
 };
 use crate::{
@@ -32,9 +32,6 @@ pub struct ExportRequest {
     /// The databases to write; all where absent. Roles are always written.
     pub databases: Option<Vec<String>>,
 }
-
-/// Databases that are there before anybody loads anything.
-const MADE: [&str; 2] = ["postgres", "template1"];
 
 /// What every session is set to, in words that all majors know.
 const SESSION: &str = "SET statement_timeout = 0;

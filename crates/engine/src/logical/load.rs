@@ -37,7 +37,7 @@ const OBJECTS: usize = 64 << 20;
 const OBJECTS_TABLE: &str = "pg_temp.kubedb_large_objects";
 
 /// Databases that initdb has made already.
-const MADE: [&str; 2] = ["postgres", "template1"];
+pub(super) const MADE: [&str; 2] = ["postgres", "template1"];
 
 /// Settings of a session that pg_dump names, by whatever major it is, and that we have set already.
 const OURS: [&str; 5] = [
@@ -344,12 +344,8 @@ impl Loading<'_> {
 
     /// Rows of all tables, several at once, the largest first; those of extensions before them, in the order in which they may refer to one another.
     async fn rows(&self, clients: &mut Vec<Client>, database: &Database) -> Result<(), LoadError> {
-        for client in clients.iter_mut() {
-            // What an extension brought along may look at rows that are not there yet.
-            let statement = b"SET session_replication_role = replica";
-            let ran = client.run(statement).await;
-            ran.map_err(LoadError::statement(&database.name, statement))?;
-        }
+        // What an extension brought along may look at rows that are not there yet.
+        run_in_each(clients, "SET session_replication_role = replica").await?;
         let mut jobs: Vec<Job> = Vec::new();
         for table in &database.tables {
             let jobs_of_table = table.parts.iter().map(|part| Job {
@@ -369,12 +365,7 @@ impl Loading<'_> {
         while let Some(ended) = workers.join_next().await {
             clients.push(ended.map_err(|_| RestoreError::Worker)??);
         }
-        for client in clients.iter_mut() {
-            let statement = b"RESET session_replication_role";
-            let ran = client.run(statement).await;
-            ran.map_err(LoadError::statement(&database.name, statement))?;
-        }
-        Ok(())
+        run_in_each(clients, "RESET session_replication_role").await
     }
 
     /// Content of large objects, which the schema has made. What is not written of one is zero.
@@ -393,7 +384,7 @@ impl Loading<'_> {
         let (mut taken, mut is_over) = (0, false);
         let mut rest = bytes::Bytes::new();
         while !is_over {
-            client.copy_in(&copy).await.map_err(fail(&copy))?;
+            client.begin_copy(&copy).await.map_err(fail(&copy))?;
             let mut sent = 0;
             loop {
                 let piece = if rest.is_empty() {
@@ -430,6 +421,13 @@ impl Loading<'_> {
     }
 }
 
+async fn run_in_each(clients: &mut [Client], statement: &str) -> Result<(), LoadError> {
+    for client in clients {
+        run_all(client, &[statement.to_owned().into()]).await?;
+    }
+    Ok(())
+}
+
 fn counted(database: &str, table: &str, taken: u64, held: u64) -> Result<(), LoadError> {
     if taken == held {
         return Ok(());
@@ -457,7 +455,7 @@ async fn work(
         let database = client.database.clone();
         let fail = |error: SqlError| LoadError::statement(&database, job.copy.as_bytes())(error);
         let mut reading = files.read(&job.part.file)?;
-        client.copy_in(&job.copy).await.map_err(fail)?;
+        client.begin_copy(&job.copy).await.map_err(fail)?;
         while let Some(piece) = reading.next().await? {
             client.send(&piece).await.map_err(fail)?;
             told.add(piece.len(), &files);

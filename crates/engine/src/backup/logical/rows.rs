@@ -133,19 +133,14 @@ impl<'a> Dump<'a> {
         drop(sender);
         loop {
             // One that fails ends all at once, and says why.
-            tokio::select! {
-                piece = pieces.recv() => match piece {
-                    Some(piece) => store.add(piece).await?,
-                    None => break,
-                },
-                Some(ended) = workers.join_next() => {
-                    for read in ended.map_err(|_| BackupError::Worker)?? {
-                        note(&mut contents, read);
-                    }
+            let ended = tokio::select! {
+                Some(piece) = pieces.recv() => {
+                    store.add(piece).await?;
+                    continue;
                 }
-            }
-        }
-        while let Some(ended) = workers.join_next().await {
+                Some(ended) = workers.join_next() => ended,
+                else => break,
+            };
             for read in ended.map_err(|_| BackupError::Worker)?? {
                 note(&mut contents, read);
             }
@@ -214,25 +209,19 @@ fn note(contents: &mut Contents, read: Read) {
     let Some(database) = contents.databases.get_mut(read.job.database) else {
         return;
     };
-    let noted = |part: &mut Part| {
-        part.rows = read.rows;
-        part.bytes = read.bytes;
-    };
     match read.job.what {
         What::Rows { table, part, .. } => {
             let table = database.tables.get_mut(table);
             if let Some(part) = table.and_then(|table: &mut Table| table.parts.get_mut(part)) {
-                noted(part);
+                (part.rows, part.bytes) = (read.rows, read.bytes);
             }
         }
         What::LargeObjects if read.rows > 0 => {
-            let mut part = Part {
+            database.large_objects = Some(Part {
                 file: read.job.file,
-                ..Part::default()
-            };
-            part.rows = read.rows;
-            part.bytes = read.bytes;
-            database.large_objects = Some(part);
+                rows: read.rows,
+                bytes: read.bytes,
+            });
         }
         What::LargeObjects | What::Sequences(_) => {}
     }
@@ -411,7 +400,7 @@ async fn carry_out(
         };
         LogicalError::sql(what, &database)(source)
     };
-    client.copy_out(copy).await.map_err(fail)?;
+    client.begin_copy(copy).await.map_err(fail)?;
     let mut rows = 0;
     while let Some(piece) = client.next_piece().await.map_err(fail)? {
         // An end of line within a value is written otherwise.
