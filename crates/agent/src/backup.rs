@@ -10,7 +10,10 @@ use kubedb_api::{
     },
     snapshot::SnapshotMethod,
 };
-use kubedb_core::lsn::Lsn;
+use kubedb_core::{
+    effort::{Effort, Limits},
+    lsn::Lsn,
+};
 use kubedb_engine::{
     backup::{
         BackupError, BackupOutcome, BackupProgress, BackupRequest, Extent, LogicalRequest, take,
@@ -291,6 +294,18 @@ impl Job {
         }
     }
 
+    /// How much of the machine the backup takes. What counts as a processor is what this process may use.
+    fn effort(&self) -> Effort {
+        let told = self.task.limits.unwrap_or_default();
+        let limits = Limits {
+            cpu_millis: told.cpu_millis,
+            memory_bytes: told.memory_bytes,
+            bytes_per_second: told.bytes_per_second,
+        };
+        let processors = std::thread::available_parallelism();
+        Effort::within(&limits, processors.map_or(1, usize::from))
+    }
+
     async fn back_up(
         &self,
         status: &watch::Sender<TaskStatus>,
@@ -316,9 +331,7 @@ impl Job {
             dialect: self.place.dialect,
             postgres_version: self.postgres_version.clone(),
             minimum_lsn,
-            threads: std::thread::available_parallelism()
-                .map_or(1, usize::from)
-                .min(4),
+            effort: self.effort(),
             started: Timestamp::now(),
         };
         let (sender, mut receiver) = watch::channel(BackupProgress::default());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
-use kubedb_api::{Postgres, postgres::StandbyMode, storage::SnapshotStorage};
+use kubedb_api::{Postgres, postgres::StandbyMode, quantity, storage::SnapshotStorage};
 use kubedb_core::{
     instance::{DatabaseView, LeaseView, Observation, PrimaryView, Seen, SourceView},
     lsn::Lsn,
@@ -60,7 +60,7 @@ impl Facts {
                 .and_then(|spec| spec.replicas)
                 .and_then(|replicas| u32::try_from(replicas).ok())
                 .unwrap_or(1),
-            volume_bytes: request.and_then(|quantity| bytes(&quantity.0)),
+            volume_bytes: request.and_then(|quantity| quantity::whole(&quantity.0)),
             database: database.cloned(),
         }
     }
@@ -138,39 +138,5 @@ pub(crate) fn observation(agent: &Agent, facts: &Facts) -> Observation {
         data: agent.data_state(),
         process: agent.process_state(),
         follows: agent.follows.clone(),
-    }
-}
-
-/// Bytes of a Kubernetes quantity such as `50Mi`, `1G` or `1024`; `None` for what we do not read, such as `1e9`.
-fn bytes(quantity: &str) -> Option<u64> {
-    const UNITS: [(&str, u64); 10] = [
-        ("Ki", 1 << 10),
-        ("Mi", 1 << 20),
-        ("Gi", 1 << 30),
-        ("Ti", 1 << 40),
-        ("Pi", 1 << 50),
-        ("k", 1_000),
-        ("M", 1_000_000),
-        ("G", 1_000_000_000),
-        ("T", 1_000_000_000_000),
-        ("P", 1_000_000_000_000_000),
-    ];
-    let (number, unit) = UNITS
-        .iter()
-        .find_map(|(suffix, unit)| Some((quantity.strip_suffix(suffix)?, *unit)))
-        .unwrap_or((quantity, 1));
-    number.parse::<u64>().ok()?.checked_mul(unit)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::bytes;
-
-    #[test]
-    fn quantities_are_read_as_kubernetes_writes_them() {
-        assert_eq!(bytes("50Mi"), Some(50 << 20));
-        assert_eq!(bytes("1G"), Some(1_000_000_000));
-        assert_eq!(bytes("1024"), Some(1024));
-        assert_eq!(bytes("much"), None);
     }
 }

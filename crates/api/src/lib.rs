@@ -16,6 +16,7 @@ pub mod pod_template;
 pub mod postgres;
 pub mod postgres_version;
 pub mod protocol;
+pub mod quantity;
 pub mod reasons;
 pub mod retention;
 mod rules;

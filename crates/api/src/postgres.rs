@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Affinity, LocalObjectReference, PersistentVolumeClaimSpec, ResourceRequirements, Toleration,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, ResourceExt as _};
 use schemars::JsonSchema;
@@ -17,7 +18,7 @@ use crate::monitor::Monitor;
 use crate::pod_template::PodTemplate;
 use crate::protocol::{InstanceStatus, RestoreSource, SnapshotTask};
 use crate::retention::Retention;
-use crate::snapshot::SnapshotMethod;
+use crate::snapshot::{SnapshotMethod, SnapshotTarget};
 use crate::storage::SnapshotStorage;
 use crate::summary::SnapshotSummary;
 use crate::untyped::{Unbuilt, VersionText};
@@ -242,9 +243,13 @@ pub struct BackupSchedule {
     /// Where to.
     #[serde(flatten)]
     pub storage: SnapshotStorage,
-    /// Resources of the backup.
+    /// What each backup may take: `limits.cpu` holds what reads and compresses, `limits.memory` its buffers. It runs in the pod of
+    /// its database, so `requests` reserve nothing: those of `podTemplate.spec.resources` do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
+    /// Bytes of the database that are read a second at most, such as `50Mi`; as fast as it goes when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_rate: Option<Quantity>,
     /// IANA zone the expression is read in; UTC when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
@@ -257,10 +262,10 @@ pub struct BackupSchedule {
     /// How Snapshots are taken; Physical when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<SnapshotMethod>,
-    /// Which instance is read.
+    /// Which instance is read; PreferStandby when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<Unbuilt>,
-    /// How late a missed run may still start.
+    pub target: Option<SnapshotTarget>,
+    /// How many seconds late a Snapshot may still be made; one that is later is left to the next tick. However late when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starting_deadline_seconds: Option<i64>,
     /// What of each Snapshot is verified, once it succeeded.

@@ -39,9 +39,27 @@ pub struct SnapshotTask {
     /// With `Backup`: how it is taken; Physical when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<SnapshotMethod>,
+    /// With `Backup`: what it is held to; nothing when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<BackupLimits>,
     /// With `Verify`: what shall be proven of what.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifyTask>,
+}
+
+/// What a backup is held to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupLimits {
+    /// Thousandths of a processor for what reads and compresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u64>,
+    /// Bytes of its buffers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Bytes that are read a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
 }
 
 /// What a verification is about.

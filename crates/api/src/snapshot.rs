@@ -2,12 +2,14 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::{Progress, SnapshotResult};
+use crate::protocol::{BackupLimits, Progress, SnapshotResult};
+use crate::quantity;
 use crate::storage::SnapshotStorage;
 use crate::verification::Verification;
 
@@ -35,12 +37,19 @@ pub struct SnapshotSpec {
     /// Where to.
     #[serde(flatten)]
     pub storage: SnapshotStorage,
-    /// Resources of the backup.
+    /// What the backup may take: `limits.cpu` holds what reads and compresses, `limits.memory` its buffers. It runs in the pod of
+    /// its database, so `requests` reserve nothing: those of `podTemplate.spec.resources` do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
+    /// Bytes of the database that are read a second at most, such as `50Mi`; as fast as it goes when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_rate: Option<Quantity>,
     /// How it is taken; Physical when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<SnapshotMethod>,
+    /// Which instance is read; PreferStandby when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<SnapshotTarget>,
     /// What deletion does with the data; Delete when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
@@ -59,7 +68,36 @@ pub enum SnapshotMethod {
     Logical,
 }
 
+/// Which instance a Snapshot is read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SnapshotTarget {
+    /// The primary alone.
+    Primary,
+    /// A standby that is not far behind, to spare the primary; the primary where there is none.
+    #[default]
+    PreferStandby,
+}
+
 impl SnapshotSpec {
+    /// What the backup is held to.
+    #[must_use]
+    pub fn limits(&self) -> Option<BackupLimits> {
+        let limits = self
+            .resources
+            .as_ref()
+            .and_then(|wanted| wanted.limits.as_ref());
+        let limit = |name| limits?.get(name).map(|quantity| quantity.0.as_str());
+        let limits = BackupLimits {
+            cpu_millis: limit("cpu").and_then(quantity::thousandths),
+            memory_bytes: limit("memory").and_then(quantity::whole),
+            bytes_per_second: self
+                .max_rate
+                .as_ref()
+                .and_then(|rate| quantity::whole(&rate.0)),
+        };
+        (limits != BackupLimits::default()).then_some(limits)
+    }
+
     /// Whether it holds SQL, which no WAL can be replayed behind.
     #[must_use]
     pub fn is_logical(&self) -> bool {

@@ -171,6 +171,13 @@ fn what_the_original_accepts_is_accepted() {
             "spec.backupSchedule",
             json!({ "cronExpression": "@daily", "local": { "mountPath": "/repo", "emptyDir": {} } }),
         ),
+        (
+            "spec.backupSchedule.resources",
+            json!({ "requests": { "memory": "64Mi", "cpu": "250m" }, "limits": { "memory": "128Mi", "cpu": "500m" } }),
+        ),
+        ("spec.backupSchedule.maxRate", json!("50Mi")),
+        ("spec.backupSchedule.startingDeadlineSeconds", json!(5)),
+        ("spec.backupSchedule.target", json!("Primary")),
         ("spec.backupSchedule.suspend", json!(true)),
         ("spec.backupSchedule.timeZone", json!("Asia/Tokyo")),
         (
@@ -343,8 +350,38 @@ fn every_rule_of_the_original_has_its_words() {
         ),
         (
             "spec.backupSchedule.startingDeadlineSeconds",
-            json!(5),
-            "spec.backupSchedule.startingDeadlineSeconds: spec.backupSchedule.startingDeadlineSeconds is not built yet: remove it",
+            json!(0),
+            "spec.backupSchedule.startingDeadlineSeconds: spec.backupSchedule.startingDeadlineSeconds \"0\" invalid. Value must be greater than zero",
+        ),
+        (
+            "spec.backupSchedule.maxRate",
+            json!("32Ki"),
+            "spec.backupSchedule.maxRate: spec.backupSchedule.maxRate \"32Ki\" invalid. Value must be at least 1Mi",
+        ),
+        (
+            "spec.backupSchedule.maxRate",
+            json!("fast"),
+            "spec.backupSchedule.maxRate: spec.backupSchedule.maxRate \"fast\" invalid. Value must be a quantity such as 1Mi",
+        ),
+        (
+            "spec.backupSchedule.resources",
+            json!({ "limits": { "memory": "32Mi" } }),
+            "spec.backupSchedule.resources.limits.memory: spec.backupSchedule.resources.limits.memory \"32Mi\" invalid. Value must be at least 64Mi",
+        ),
+        (
+            "spec.backupSchedule.resources",
+            json!({ "limits": { "cpu": "1m" } }),
+            "spec.backupSchedule.resources.limits.cpu: spec.backupSchedule.resources.limits.cpu \"1m\" invalid. Value must be at least 50m",
+        ),
+        (
+            "spec.backupSchedule.resources",
+            json!({ "limits": { "memory": "1Gi" }, "requests": { "memory": "2Gi" } }),
+            "spec.backupSchedule.resources.requests.memory: spec.backupSchedule.resources.requests.memory must be less than or equal to the limit",
+        ),
+        (
+            "spec.backupSchedule.resources",
+            json!({ "limits": { "ephemeral-storage": "1Gi" } }),
+            "spec.backupSchedule.resources.limits.ephemeral-storage: spec.backupSchedule.resources.limits.ephemeral-storage has no use (a backup is held to cpu and memory)",
         ),
         (
             "spec.backupSchedule",

@@ -4,6 +4,7 @@ pub mod age;
 pub mod archive;
 pub mod base;
 pub mod deletion;
+pub mod effort;
 pub mod estimate;
 pub mod first;
 pub mod instance;

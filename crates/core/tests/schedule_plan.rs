@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kubedb_core::schedule::{
     Schedule,
     plan::{ScheduleAction, ScheduleState, due},
@@ -19,7 +19,15 @@ fn every_6h() -> Schedule {
 }
 
 fn started(schedule: &Schedule) -> ScheduleState {
-    due(at(START), schedule, &ScheduleState::default(), false, false).state
+    due(
+        at(START),
+        schedule,
+        &ScheduleState::default(),
+        false,
+        false,
+        None,
+    )
+    .state
 }
 
 fn run(tick: &str, missed: u32) -> ScheduleAction {
@@ -33,7 +41,14 @@ fn run(tick: &str, missed: u32) -> ScheduleAction {
 fn a_new_schedule_runs_at_once_also_beside_an_instant_snapshot() {
     for active in [false, true] {
         let now = at("2018-02-08T10:53:41.75Z");
-        let decision = due(now, &every_6h(), &ScheduleState::default(), active, false);
+        let decision = due(
+            now,
+            &every_6h(),
+            &ScheduleState::default(),
+            active,
+            false,
+            None,
+        );
         assert_eq!(decision.action, run(START, 0));
         assert_eq!(decision.state.next, Some(at("2018-02-08T16:53:41Z")));
     }
@@ -43,7 +58,14 @@ fn a_new_schedule_runs_at_once_also_beside_an_instant_snapshot() {
 fn a_restart_repeats_nothing_and_resets_nothing() {
     let schedule = every_6h();
     let state = started(&schedule);
-    let decision = due(at("2018-02-08T16:53:40Z"), &schedule, &state, false, false);
+    let decision = due(
+        at("2018-02-08T16:53:40Z"),
+        &schedule,
+        &state,
+        false,
+        false,
+        None,
+    );
     assert_eq!(decision.action, ScheduleAction::Wait);
     assert_eq!(decision.state, state);
 }
@@ -57,6 +79,7 @@ fn a_late_tick_keeps_the_anchor() {
         &started(&schedule),
         false,
         false,
+        None,
     );
     assert_eq!(decision.action, run("2018-02-08T16:53:41Z", 0));
     assert_eq!(decision.state.next, Some(at("2018-02-08T22:53:41Z")));
@@ -71,6 +94,7 @@ fn one_snapshot_makes_up_for_a_downtime() {
         &started(&schedule),
         false,
         false,
+        None,
     );
     assert_eq!(decision.action, run("2018-02-09T22:53:41Z", 5));
     assert_eq!(decision.state.next, Some(at("2018-02-10T04:53:41Z")));
@@ -80,8 +104,33 @@ fn one_snapshot_makes_up_for_a_downtime() {
         &decision.state,
         false,
         false,
+        None,
     );
     assert_eq!(again.action, ScheduleAction::Wait);
+}
+
+#[test]
+fn a_tick_that_passed_longer_ago_than_the_deadline_is_left_to_the_next() {
+    let schedule = every_6h();
+    let decide = |now, deadline: i64| {
+        let deadline = Some(SignedDuration::from_secs(deadline));
+        due(
+            at(now),
+            &schedule,
+            &started(&schedule),
+            false,
+            false,
+            deadline,
+        )
+    };
+    // What counts is the last tick, however many passed before it.
+    let decision = decide("2018-02-09T22:58:41Z", 300);
+    assert_eq!(decision.action, run("2018-02-09T22:53:41Z", 5));
+    let decision = decide("2018-02-09T22:58:42Z", 300);
+    let tick = at("2018-02-09T22:53:41Z");
+    assert_eq!(decision.action, ScheduleAction::Miss { tick });
+    assert_eq!(decision.state.last, Some(tick));
+    assert_eq!(decision.state.next, Some(at("2018-02-10T04:53:41Z")));
 }
 
 #[test]
@@ -93,6 +142,7 @@ fn a_long_downtime_of_a_fast_schedule_is_bounded() {
         &started(&schedule),
         false,
         false,
+        None,
     );
     let ScheduleAction::Run { tick, missed } = decision.action else {
         panic!("{decision:?}")
@@ -111,6 +161,7 @@ fn a_tick_beside_an_active_snapshot_is_skipped_for_good() {
         &started(&schedule),
         true,
         false,
+        None,
     );
     assert_eq!(
         decision.action,
@@ -124,6 +175,7 @@ fn a_tick_beside_an_active_snapshot_is_skipped_for_good() {
         &decision.state,
         false,
         false,
+        None,
     );
     assert_eq!(later.action, ScheduleAction::Wait);
 }
@@ -132,7 +184,14 @@ fn a_tick_beside_an_active_snapshot_is_skipped_for_good() {
 fn changing_only_the_expression_makes_no_snapshot() {
     let state = started(&every_6h());
     let daily = Schedule::parse("@daily", None).unwrap();
-    let decision = due(at("2018-02-08T23:00:00Z"), &daily, &state, false, false);
+    let decision = due(
+        at("2018-02-08T23:00:00Z"),
+        &daily,
+        &state,
+        false,
+        false,
+        None,
+    );
     assert_eq!(decision.action, ScheduleAction::Wait);
     assert_eq!(decision.state.next, Some(at("2018-02-09T00:00:00Z")));
 }
@@ -146,6 +205,7 @@ fn a_suspended_schedule_does_not_catch_up_when_it_goes_on() {
         &started(&schedule),
         false,
         true,
+        None,
     );
     assert_eq!(
         (suspended.action, suspended.state.next),
@@ -157,6 +217,7 @@ fn a_suspended_schedule_does_not_catch_up_when_it_goes_on() {
         &suspended.state,
         false,
         false,
+        None,
     );
     assert_eq!(resumed.action, ScheduleAction::Wait);
     assert_eq!(resumed.state.next, Some(at("2018-02-10T04:53:41Z")));
@@ -168,7 +229,14 @@ fn another_zone_is_another_schedule_and_makes_no_snapshot_either() {
     let state = started(&at_three(None));
     assert_eq!(state.next, Some(at("2018-02-09T03:00:00Z")));
     let now = at("2018-02-08T11:00:00Z");
-    let decision = due(now, &at_three(Some("Asia/Tokyo")), &state, false, false);
+    let decision = due(
+        now,
+        &at_three(Some("Asia/Tokyo")),
+        &state,
+        false,
+        false,
+        None,
+    );
     assert_eq!(decision.action, ScheduleAction::Wait);
     assert_eq!(decision.state.next, Some(at("2018-02-08T18:00:00Z")));
 }
@@ -177,16 +245,16 @@ fn another_zone_is_another_schedule_and_makes_no_snapshot_either() {
 fn t26_a_clock_that_steps_back_serves_no_tick_twice() {
     let schedule = every_6h();
     let tick = "2018-02-08T16:53:41Z";
-    let served = due(at(tick), &schedule, &started(&schedule), false, false);
+    let served = due(at(tick), &schedule, &started(&schedule), false, false, None);
     assert_eq!(served.action, run(tick, 0));
     for now in ["2018-02-08T16:53:40Z", "2018-02-08T12:00:00Z"] {
-        let decision = due(at(now), &schedule, &served.state, false, false);
+        let decision = due(at(now), &schedule, &served.state, false, false, None);
         assert_eq!(decision.action, ScheduleAction::Wait);
         assert_eq!(decision.state, served.state);
     }
     // And forth again: the next tick is the next one.
     let next = "2018-02-08T22:53:41Z";
-    let decision = due(at(next), &schedule, &served.state, false, false);
+    let decision = due(at(next), &schedule, &served.state, false, false, None);
     assert_eq!(decision.action, run(next, 0));
 }
 
@@ -194,10 +262,10 @@ fn t26_a_clock_that_steps_back_serves_no_tick_twice() {
 fn a_clock_that_was_years_ahead_does_not_stop_the_schedule_for_years() {
     let schedule = every_6h();
     let ahead = at("2030-01-01T00:00:00Z");
-    let served = due(ahead, &schedule, &started(&schedule), false, false);
+    let served = due(ahead, &schedule, &started(&schedule), false, false, None);
     assert!(matches!(served.action, ScheduleAction::Run { .. }));
     let now = at("2018-02-09T01:00:00Z");
-    let decision = due(now, &schedule, &served.state, false, false);
+    let decision = due(now, &schedule, &served.state, false, false, None);
     assert_eq!(decision.action, ScheduleAction::Wait);
     assert_eq!(decision.state.next, Some(at("2018-02-09T07:00:00Z")));
 }
@@ -212,7 +280,7 @@ fn the_hour_that_comes_twice_has_two_names() {
     };
     let mut names = Vec::new();
     for now in ["2018-10-28T00:30:00Z", "2018-10-28T01:30:00Z"] {
-        let decision = due(at(now), &schedule, &state, false, false);
+        let decision = due(at(now), &schedule, &state, false, false, None);
         let ScheduleAction::Run { tick, .. } = decision.action else {
             panic!("{decision:?}")
         };

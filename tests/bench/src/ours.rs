@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, process::Command};
 
 use jiff::Timestamp;
+use kubedb_core::effort::{Effort, Limits};
 use kubedb_engine::{
     backup::{self, BackupRequest},
     encryption::{Identity, Keys},
@@ -182,7 +183,7 @@ async fn carry_out(work: Work, store: Store) -> Result<(), String> {
         dialect,
         postgres_version: "15".to_owned(),
         minimum_lsn: None,
-        threads: THREADS,
+        effort: Effort::within(&Limits::default(), THREADS),
         started: Timestamp::now(),
     };
     let taken = backup::take(request, progress, cancel)

@@ -97,6 +97,47 @@ fn a_server_that_is_killed_again_and_again_keeps_its_schedule() {
 }
 
 #[test]
+fn a_scheduled_backup_keeps_to_the_rate_and_the_limits_of_its_schedule() {
+    const RATE: i64 = 8 << 20;
+    let folder = scratch().unwrap();
+    let (_gcs, mut server) = start(folder.path());
+    let held = "    maxRate: 8Mi\n    target: Primary\n    resources:\n      limits:\n        cpu: 500m\n        memory: 64Mi\n";
+    create(&server, &format!("{}{held}", postgres("pg", "@every 6h")));
+    let snapshot = eventually("a Snapshot", Duration::from_secs(180), || {
+        let all = server.objects("snap", "demo")?;
+        let good = all.into_iter().next().ok_or("none")?;
+        if good["status"]["phase"] == "Succeeded" {
+            Ok(good)
+        } else {
+            Err(good["status"].to_string())
+        }
+    });
+    let (spec, status) = (&snapshot["spec"], &snapshot["status"]);
+    assert_eq!(spec["maxRate"], "8Mi");
+    assert_eq!(spec["target"], "Primary");
+    assert_eq!(spec["resources"]["limits"]["memory"], "64Mi");
+    let time = |name: &str| -> jiff::Timestamp { status[name].as_str().unwrap().parse().unwrap() };
+    let took = time("completionTime").duration_since(time("startTime"));
+    let read = status["result"]["readBytes"].as_i64().unwrap();
+    // But for a moment's worth, it cannot have been faster, however fast the machine is.
+    let least = read * 1_000 / RATE - 1_500;
+    assert!(
+        least > 1_000 && took.as_millis() > i128::from(least),
+        "{took:#} for {read} bytes"
+    );
+    let name = snapshot["metadata"]["name"].as_str().unwrap();
+    let said = server
+        .kubedb(&["describe", "snap", name, "-n", "demo"], "")
+        .unwrap();
+    assert!(
+        said.stdout.contains("cpu 500m, memory 64Mi, 8Mi a second"),
+        "{}",
+        said.stdout
+    );
+    assert!(server.stop(), "the server must stop cleanly");
+}
+
+#[test]
 fn two_long_names_with_a_common_beginning_have_snapshots_of_their_own() {
     let folder = scratch().unwrap();
     let (gcs, mut server) = start(folder.path());

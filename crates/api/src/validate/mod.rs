@@ -3,10 +3,10 @@
 
 mod archive;
 mod dormant;
+mod effort;
 mod monitor;
 mod pods;
 mod postgres;
-mod quantity;
 mod shape;
 mod snapshot;
 mod storage;

@@ -4,17 +4,15 @@ use kubedb_core::{retention::parse_within, schedule::Schedule};
 use serde_json::Value;
 
 use super::{
-    FieldError, archive, check_name, check_namespace, check_object_name, check_reference, is_given,
-    judged, monitor, pods, quantity, shape, storage, without_nulls,
+    FieldError, archive, check_name, check_namespace, check_object_name, check_reference, effort,
+    is_given, judged, monitor, pods, shape, storage, without_nulls,
 };
+use crate::quantity;
 use crate::{
     postgres::{Postgres, TerminationPolicy, UNBUILT_FIELDS},
     untyped::VersionText,
     verification::{self, ScheduledVerification},
 };
-
-/// Fields of `backupSchedule` that are known and not built.
-const UNBUILT_SCHEDULE_FIELDS: [&str; 3] = ["target", "startingDeadlineSeconds", "resources"];
 
 /// Volumes that scripts can lie on, and those that are not built.
 const SCRIPT_VOLUMES: [&str; 3] = ["configMap", "secret", "hostPath"];
@@ -258,10 +256,13 @@ fn check_schedule(schedule: &Value, errors: &mut Vec<FieldError>) {
         let message = format!("{path} {level} is not built for method Logical");
         errors.push(FieldError::new(path, message).hint("write Objects"));
     }
-    let unbuilt = UNBUILT_SCHEDULE_FIELDS
-        .iter()
-        .filter(|field| is_given(schedule, field));
-    errors.extend(unbuilt.map(|field| FieldError::unbuilt(format!("{path}.{field}"))));
+    effort::check(schedule, path, errors);
+    let deadline = &schedule["startingDeadlineSeconds"];
+    if deadline.as_i64().is_some_and(|seconds| seconds < 1) {
+        let path = format!("{path}.startingDeadlineSeconds");
+        let message = format!("{path} \"{deadline}\" invalid. Value must be greater than zero");
+        errors.push(FieldError::new(path, message));
+    }
 }
 
 /// Checks what shall be verified; the schema knows the levels.

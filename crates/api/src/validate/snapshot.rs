@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    FieldError, check_name, check_namespace, check_reference, is_given, judged, shape, storage,
+    FieldError, check_name, check_namespace, check_reference, effort, judged, shape, storage,
     without_nulls,
 };
 use crate::{labels, verification};
@@ -48,8 +48,6 @@ pub fn validate_snapshot(raw: &Value) -> Vec<FieldError> {
         let path = format!("spec.allowedNamespaces[{number}]");
         check_namespace(namespace, &path, &mut errors);
     }
-    if is_given(spec, "resources") {
-        errors.push(FieldError::unbuilt("spec.resources".to_owned()));
-    }
+    effort::check(spec, "spec", &mut errors);
     judged(shape::check("snapshots", raw), errors)
 }

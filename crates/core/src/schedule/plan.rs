@@ -38,6 +38,11 @@ pub enum ScheduleAction {
         /// The tick that is passed over.
         tick: Timestamp,
     },
+    /// The tick passed too long ago.
+    Miss {
+        /// The tick that is left.
+        tick: Timestamp,
+    },
     /// Nothing until `state.next`.
     Wait,
 }
@@ -53,7 +58,7 @@ pub struct ScheduleDecision {
     pub reason: String,
 }
 
-/// Decides. `active` says that a Snapshot of this database is Pending or Running.
+/// Decides. `active` says that a Snapshot of this database is Pending or Running, `deadline` how late a tick is still run.
 #[must_use]
 pub fn due(
     now: Timestamp,
@@ -61,6 +66,7 @@ pub fn due(
     state: &ScheduleState,
     active: bool,
     suspended: bool,
+    deadline: Option<SignedDuration>,
 ) -> ScheduleDecision {
     let remember = |last: Option<Timestamp>, next: Option<Timestamp>| ScheduleState {
         expression: Some(schedule.identity().to_owned()),
@@ -121,6 +127,11 @@ pub fn due(
             state,
             "one Snapshot is still active",
         );
+    }
+    let late = now.duration_since(tick);
+    if deadline.is_some_and(|deadline| late > deadline) {
+        let action = ScheduleAction::Miss { tick };
+        return decision(action, state, "the tick passed too long ago");
     }
     let reason = match missed {
         0 => "the tick has come".to_owned(),

@@ -12,7 +12,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kubedb_core::lsn::Lsn;
+use kubedb_core::{
+    effort::{Effort, Limits},
+    lsn::Lsn,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +24,7 @@ use super::{
     assemble::Maps,
     commit::Surroundings,
     error::BackupError,
+    pace::Pace,
     pack::Begun,
     transfer::{Copied, Facts, Transfer},
 };
@@ -95,7 +99,7 @@ async fn take(
         dialect: PgDialect::of("15").unwrap(),
         postgres_version: "15.18".to_owned(),
         minimum_lsn: None,
-        threads: 1,
+        effort: Effort::within(&Limits::default(), 1),
         started: Timestamp::UNIX_EPOCH,
     };
     let folder = DatabaseFolder::new("demo", "pg").unwrap();
@@ -105,6 +109,7 @@ async fn take(
         data_key: writing_key(&request.store, &folder, lineage).await?,
         folder,
         begun: Begun::default(),
+        pace: Arc::new(Pace::new(&request.effort)),
         progress: watch::channel(BackupProgress::default()).0,
         stop: CancellationToken::new(),
     };

@@ -8,6 +8,7 @@ mod error;
 #[cfg(test)]
 mod histories;
 mod logical;
+mod pace;
 mod pack;
 mod plan;
 mod read;
@@ -16,10 +17,10 @@ mod transfer;
 mod wal;
 mod walk;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use kubedb_core::lsn::Lsn;
+use kubedb_core::{effort::Effort, lsn::Lsn};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,7 @@ pub use self::{
     session::SLOT_PREFIX,
 };
 use self::{
+    pace::Pace,
     pack::Begun,
     session::{Session, read_control},
 };
@@ -74,8 +76,8 @@ pub struct BackupRequest {
     pub postgres_version: String,
     /// What the Snapshot must hold; a standby that is behind is waited for, a minute at most.
     pub minimum_lsn: Option<Lsn>,
-    /// Files read and compressed at once; at least one.
-    pub threads: usize,
+    /// How much of the machine it takes.
+    pub effort: Effort,
     /// When the Snapshot was begun.
     pub started: Timestamp,
 }
@@ -158,6 +160,7 @@ struct Attempt<'a> {
     /// What all that is written is encrypted with.
     data_key: Option<DataKey>,
     begun: Begun,
+    pace: Arc<Pace>,
     progress: watch::Sender<BackupProgress>,
     stop: CancellationToken,
 }
@@ -182,6 +185,7 @@ impl<'a> Attempt<'a> {
             folder,
             data_key,
             begun: Begun::default(),
+            pace: Arc::new(Pace::new(&request.effort)),
             progress,
             stop,
         })

@@ -20,10 +20,6 @@ use crate::{
 /// A pack is closed when it holds as much: large enough that requests cost little, small enough to send again.
 const PACK: usize = 16 << 20;
 
-/// Packs under way at once: enough to fill a line of 1 Gbit/s over 300 ms. With the one being filled this bounds the memory
-/// of a backup to 68 MiB, the readers' buffers, and the list of files.
-const UPLOADS: usize = 3;
-
 /// Deletions at once when an attempt clears up.
 const DELETIONS: usize = 8;
 
@@ -50,6 +46,8 @@ pub(super) struct Packer {
     hasher: blake3::Hasher,
     closed: Vec<ObjectRef>,
     uploads: JoinSet<Result<Bytes, StoreError>>,
+    /// How many at once. With the pack that is filled they bound the memory of a backup, beside the readers' buffers and the list of files.
+    uploads_max: usize,
     /// Memory of packs that were sent, to be filled again: taken from the system once, it does not fragment the heap.
     empty: Vec<BytesMut>,
     uploaded: u64,
@@ -105,6 +103,7 @@ impl Packer {
         uid: &str,
         begun: Begun,
         data_key: Option<&DataKey>,
+        uploads_max: usize,
     ) -> Result<Self, BackupError> {
         let key = new_key(uid);
         let seal = match data_key {
@@ -125,6 +124,7 @@ impl Packer {
             hasher: blake3::Hasher::new(),
             closed: Vec::new(),
             uploads: JoinSet::new(),
+            uploads_max: uploads_max.max(1),
             empty: Vec::new(),
             uploaded: 0,
         })
@@ -178,7 +178,7 @@ impl Packer {
     }
 
     async fn close(&mut self) -> Result<(), BackupError> {
-        while self.uploads.len() >= UPLOADS {
+        while self.uploads.len() >= self.uploads_max {
             self.join().await?;
         }
         let content = std::mem::take(&mut self.filling).freeze();

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     compare::{Choice, Run, Tells, choose},
     error::BackupError,
+    pace::{Pace, wait},
     walk::{Entry, Kind},
 };
 use crate::{
@@ -58,6 +59,7 @@ pub(super) struct Readers {
     pub(super) jobs: Mutex<Receiver<Job>>,
     /// Pages in one file of a relation; `None` where pages carry no checksums.
     pub(super) checked_segment_pages: Option<u32>,
+    pub(super) pace: Arc<Pace>,
     pub(super) stop: CancellationToken,
 }
 
@@ -127,11 +129,16 @@ impl Readers {
             if self.stop.is_cancelled() {
                 return;
             }
+            let before = self.pace.thread_time();
             let piece = self.read(job, &mut buffer, &mut encoder);
+            let worked = self.pace.thread_time().saturating_sub(before);
+            let read = piece.as_ref().ok().and_then(|piece| piece.read.as_ref());
+            let pause = read.map(|read| self.pace.pause(read.raw, worked));
             let is_last = piece.is_err();
             if into.blocking_send(piece).is_err() || is_last {
                 return;
             }
+            wait(pause.unwrap_or_default(), &self.stop);
         }
     }
 

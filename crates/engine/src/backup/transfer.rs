@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use kubedb_core::{
@@ -218,7 +219,14 @@ impl<'a> Transfer<'a> {
         let (begun, key) = (attempt.begun.clone(), &attempt.data_key);
         Ok(Self {
             attempt,
-            packer: Packer::new(store.clone(), folder.clone(), uid, begun, key.as_ref())?,
+            packer: Packer::new(
+                store.clone(),
+                folder.clone(),
+                uid,
+                begun,
+                key.as_ref(),
+                attempt.request.effort.uploads,
+            )?,
             maps: MapWriter::new(store.clone(), folder.clone(), uid, key.clone(), known),
             late: BTreeMap::new(),
             told: BackupProgress::default(),
@@ -280,7 +288,7 @@ impl<'a> Transfer<'a> {
         planner: Planner,
         checked_segment_pages: Option<u32>,
     ) -> Result<(), BackupError> {
-        let threads = self.attempt.request.threads.clamp(1, 64);
+        let threads = self.attempt.request.effort.threads.clamp(1, 64);
         // A job and a piece wait for each reader, so that none waits for the planner's or the packer's every turn.
         let (jobs, waiting) = mpsc::channel(threads);
         let (sender, mut pieces) = mpsc::channel(threads);
@@ -288,6 +296,7 @@ impl<'a> Transfer<'a> {
             entries: entries.clone(),
             jobs: Mutex::new(waiting),
             checked_segment_pages,
+            pace: self.attempt.pace.clone(),
             stop: self.attempt.stop.clone(),
         });
         let mut tasks = JoinSet::new();
@@ -373,6 +382,7 @@ impl<'a> Transfer<'a> {
                 let (folder, name) = (folder.clone(), name.clone());
                 let read = spawn_blocking(move || range.read(&folder, number, &name, at)).await;
                 let (raw, content) = read.map_err(|_| BackupError::Worker)??;
+                tokio::time::sleep(self.attempt.pace.pause(raw, Duration::ZERO)).await;
                 self.add(&path, at, raw, content).await?;
             }
             names.push(name);

@@ -4,6 +4,7 @@
 use std::{fs, path::Path};
 
 use jiff::Timestamp;
+use kubedb_core::effort::{Effort, Limits};
 use kubedb_engine::{
     backup::{self, BackupError, BackupOutcome, BackupProgress, BackupRequest, Extent},
     postgres::dialect::{PgDialect, RecoveryFiles},
@@ -46,7 +47,7 @@ pub(crate) fn request(server: &Server, store: &Store, snapshot: &str) -> BackupR
         dialect: dialect(server.version),
         postgres_version: server.version.number().to_owned(),
         minimum_lsn: None,
-        threads: 2,
+        effort: Effort::within(&Limits::default(), 2),
         started: Timestamp::now(),
     }
 }

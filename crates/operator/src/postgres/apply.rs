@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ResourceRequirements, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, ResourceExt as _,
     api::{ObjectMeta, PostParams},
 };
 use kubedb_api::{
     Postgres, Snapshot, SnapshotSpec, labels,
+    postgres::BackupSchedule,
     reasons::{component, event},
-    snapshot::SnapshotMethod,
     storage::SnapshotStorage,
     verification::{VerificationRequest, annotation},
 };
@@ -125,10 +125,8 @@ pub(super) struct Making<'a> {
     pub(super) tick: Timestamp,
     /// Where to.
     pub(super) storage: &'a SnapshotStorage,
-    /// With what.
-    pub(super) resources: Option<&'a ResourceRequirements>,
-    /// How.
-    pub(super) method: Option<SnapshotMethod>,
+    /// How, where that is not as it is by itself.
+    pub(super) schedule: Option<&'a BackupSchedule>,
     /// It starts no earlier.
     pub(super) start: Option<Timestamp>,
 }
@@ -152,8 +150,7 @@ pub(super) async fn make_scheduled(
     let making = Making {
         tick,
         storage: &schedule.storage,
-        resources: schedule.resources.as_ref(),
-        method: schedule.method,
+        schedule: Some(schedule),
         start,
     };
     make_snapshot(operator, postgres, &making, now).await
@@ -179,9 +176,8 @@ pub(super) async fn make_first(
     let making = Making {
         tick,
         storage,
-        resources: None,
-        // WAL is replayed behind no other.
-        method: None,
+        // WAL is replayed behind no logical one.
+        schedule: None,
         start: None,
     };
     make_snapshot(operator, postgres, &making, now).await
@@ -254,8 +250,10 @@ fn snapshot_of(postgres: &Postgres, making: &Making<'_>, taken: u32) -> Snapshot
         SnapshotSpec {
             database_name: database,
             storage: making.storage.clone(),
-            resources: making.resources.cloned(),
-            method: making.method,
+            resources: making.schedule.and_then(|how| how.resources.clone()),
+            max_rate: making.schedule.and_then(|how| how.max_rate.clone()),
+            method: making.schedule.and_then(|how| how.method),
+            target: making.schedule.and_then(|how| how.target),
             ..SnapshotSpec::default()
         },
     );

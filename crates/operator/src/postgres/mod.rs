@@ -338,13 +338,8 @@ async fn update_status(
             .schedule_expression
             .clone_from(&known.schedule_expression);
         status.first_snapshot.clone_from(&known.first_snapshot);
-    } else if let Some(tick) = plan.schedule.skipped {
-        let note = Note::normal(
-            component::CRON_CONTROLLER,
-            event::IGNORED_SNAPSHOT,
-            text::BACKUP_SKIPPED,
-        );
-        publish(&operator.client, postgres, &note.of(tick.to_string()), now).await;
+    } else if let Some(left) = plan.schedule.left {
+        publish(&operator.client, postgres, &left.note(), now).await;
     }
     if known.phase != status.phase {
         for note in phase_notes(known, &status) {

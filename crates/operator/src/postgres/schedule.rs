@@ -1,16 +1,18 @@
 //! The schedule's part of a plan.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kubedb_api::{
     Postgres, PostgresStatus, Snapshot,
-    reasons::CAN_START,
+    reasons::{CAN_START, component, event, text},
     snapshot::SnapshotPhase::{Failed, Pending, Succeeded},
 };
 use kubedb_core::schedule::{
     Schedule,
     plan::{ScheduleAction, ScheduleState, due},
 };
+
+use crate::events::Note;
 
 /// What the schedule wants now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,12 +22,39 @@ pub(crate) struct Scheduled {
     pub(crate) make: Option<Timestamp>,
     /// Whether that one starts without jitter: somebody waits for it.
     pub(crate) is_first: bool,
-    /// A tick passed while one was active.
-    pub(crate) skipped: Option<Timestamp>,
+    /// A tick for which none is made.
+    pub(crate) left: Option<Left>,
     /// What to remember.
     pub(crate) state: ScheduleState,
     /// Whether ticks come.
     pub(crate) standing: Standing,
+}
+
+/// Why none is made for a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// One was still active.
+    Active(Timestamp),
+    /// It passed too long ago.
+    Late(Timestamp),
+}
+
+impl Left {
+    /// What its database's Events say.
+    pub(crate) fn note(self) -> Note {
+        let (component, reason) = (component::CRON_CONTROLLER, event::IGNORED_SNAPSHOT);
+        match self {
+            Self::Active(tick) => {
+                Note::normal(component, reason, text::BACKUP_SKIPPED).of(tick.to_string())
+            }
+            Self::Late(tick) => {
+                let words = format!(
+                    "No Snapshot is made for {tick}: that is longer ago than startingDeadlineSeconds. The next tick makes one"
+                );
+                Note::warning(component, reason, words).of(tick.to_string())
+            }
+        }
+    }
 }
 
 /// Whether ticks come, and if not, why.
@@ -85,16 +114,20 @@ pub(crate) fn scheduled(
     let active = snapshots
         .iter()
         .any(|snapshot| is_active(snapshot) && (!is_aside(snapshot) || is_met(snapshot)));
-    let decision = due(now, &schedule, &state, active, is_suspended);
-    let (make, skipped) = match decision.action {
+    let deadline = wanted
+        .starting_deadline_seconds
+        .map(SignedDuration::from_secs);
+    let decision = due(now, &schedule, &state, active, is_suspended, deadline);
+    let (make, left) = match decision.action {
         ScheduleAction::Run { tick, .. } => (Some(tick), None),
-        ScheduleAction::Skip { tick } => (None, Some(tick)),
+        ScheduleAction::Skip { tick } => (None, Some(Left::Active(tick))),
+        ScheduleAction::Miss { tick } => (None, Some(Left::Late(tick))),
         ScheduleAction::Wait => (None, None),
     };
     Scheduled {
         make,
         is_first: state.last.is_none(),
-        skipped,
+        left,
         state: decision.state,
         standing: if is_suspended {
             Standing::Suspended
@@ -164,6 +197,23 @@ mod tests {
         assert_eq!((first.make, first.is_first), (Some(at(START)), true));
         let forgotten = scheduled(&postgres(json!(null), json!({})), &[], true, at(START));
         assert_eq!(forgotten.state, ScheduleState::default());
+    }
+
+    #[test]
+    fn a_tick_that_came_while_the_database_was_away_too_long_is_told_and_left() {
+        let status = json!({"lastScheduleTime": START, "nextScheduleTime": "2018-02-08T16:53:41Z",
+            "scheduleExpression": "@every 6h"});
+        let wanted = json!({"cronExpression": "@every 6h", "startingDeadlineSeconds": 60});
+        let pg = postgres(wanted, status);
+        let away = scheduled(&pg, &[], false, at("2018-02-08T16:54:00Z"));
+        assert_eq!((away.make, away.left), (None, None));
+        let soon = scheduled(&pg, &[], true, at("2018-02-08T16:54:41Z"));
+        assert_eq!(soon.make, Some(at("2018-02-08T16:53:41Z")));
+        let late = scheduled(&pg, &[], true, at("2018-02-08T16:54:42Z"));
+        let left = Left::Late(at("2018-02-08T16:53:41Z"));
+        assert_eq!((late.make, late.left), (None, Some(left)));
+        assert_eq!(late.state.next, Some(at("2018-02-08T22:53:41Z")));
+        assert!(left.note().message.contains("startingDeadlineSeconds"));
     }
 
     #[test]

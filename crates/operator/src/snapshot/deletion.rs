@@ -191,6 +191,7 @@ async fn begin(
         minimum_lsn: None,
         deadline: None,
         method: None,
+        limits: None,
         verify: None,
     };
     patch_task(operator, snapshot, database, &json!(task)).await

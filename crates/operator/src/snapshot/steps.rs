@@ -187,6 +187,7 @@ fn task_of(snapshot: &Snapshot) -> Option<SnapshotTask> {
             .start_time
             .and_then(|start| start.checked_add(RUNNING_LIMIT).ok()),
         method: snapshot.spec.method,
+        limits: snapshot.spec.limits(),
         verify: None,
     })
 }

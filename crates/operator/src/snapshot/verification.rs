@@ -358,6 +358,7 @@ fn task_of(snapshot: &Snapshot) -> Option<SnapshotTask> {
             .start_time
             .and_then(|start| start.checked_add(RUNNING_LIMIT).ok()),
         method: None,
+        limits: None,
         verify: Some(VerifyTask {
             manifest: status.result.as_ref()?.manifest.clone(),
             request: known.request.clone(),

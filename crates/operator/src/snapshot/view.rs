@@ -8,7 +8,7 @@ use kubedb_api::{
     Postgres, Snapshot, labels,
     postgres::PostgresPhase,
     protocol::{InstanceRole, TaskPhase, TaskStatus},
-    snapshot::SnapshotPhase,
+    snapshot::{SnapshotPhase, SnapshotTarget},
     verification::VerificationPhase,
 };
 use kubedb_core::{
@@ -80,12 +80,15 @@ pub(crate) fn view(snapshot: &Snapshot, found: &Found, now: Timestamp) -> Snapsh
             .annotations()
             .get(labels::START_AFTER)
             .and_then(|start| start.parse().ok()),
-        candidates: candidates(found, lends_no_snapshots(snapshot, found)),
+        candidates: candidates(found, is_of_primary(snapshot, found)),
     }
 }
 
-/// Whether a standby cannot do it at all: one of 9.6 lends no snapshots to those who read rows.
-fn lends_no_snapshots(snapshot: &Snapshot, found: &Found) -> bool {
+/// Whether no standby may take it: the user says so, or it cannot, since one of 9.6 lends no snapshots to those who read rows.
+fn is_of_primary(snapshot: &Snapshot, found: &Found) -> bool {
+    if snapshot.spec.target == Some(SnapshotTarget::Primary) {
+        return true;
+    }
     let version = found
         .database
         .as_ref()
@@ -244,6 +247,26 @@ mod tests {
 
     fn decided(snapshot: &Snapshot, found: &Found) -> SnapshotAction {
         decide(&view(snapshot, found, NOW.parse().unwrap())).action
+    }
+
+    #[test]
+    fn a_snapshot_of_the_primary_is_read_from_no_standby() {
+        let mut found = found(Value::Null);
+        let database = found.database.as_mut().unwrap();
+        let instances = &mut database.status.as_mut().unwrap().instances;
+        let mut standby = instances["pg-0"].clone();
+        standby.role = Some(InstanceRole::Standby);
+        standby.streaming = Some(true);
+        instances.insert("pg-1".to_owned(), standby);
+        found.alive.insert("pg-1".to_owned(), SignedDuration::ZERO);
+        let mut snapshot = snapshot("one", NOW, json!({"waitingSince": NOW}));
+        let by = |snapshot: &Snapshot| match decided(snapshot, &found) {
+            SnapshotAction::Assign { instance, .. } => instance,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(by(&snapshot), "pg-1");
+        snapshot.spec.target = Some(SnapshotTarget::Primary);
+        assert_eq!(by(&snapshot), "pg-0");
     }
 
     fn running() -> Snapshot {

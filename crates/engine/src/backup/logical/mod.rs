@@ -207,6 +207,7 @@ impl<'a> Store<'a> {
             &attempt.id.uid,
             attempt.begun.clone(),
             attempt.data_key.as_ref(),
+            request.effort.uploads,
         )?;
         Ok(Self {
             attempt,
@@ -255,7 +256,8 @@ impl<'a> Store<'a> {
         for (number, part) in list.chunks(rows::UNIT).enumerate() {
             let part = part.to_vec();
             let raw = part.len();
-            let content = rows::encode(part, &format!("{CONTENTS} ({number})")).await?;
+            let path = format!("{CONTENTS} ({number})");
+            let (content, _) = rows::encode(part, &path, &self.attempt.pace).await?;
             let file = CONTENTS.to_owned();
             self.add(Piece { file, raw, content }).await?;
         }

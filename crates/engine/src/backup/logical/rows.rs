@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
@@ -15,6 +16,7 @@ use super::{Piece, Store};
 use crate::{
     backup::{
         Attempt, BackupError,
+        pace::Pace,
         read::{Content, Encoder},
     },
     logical::{
@@ -115,22 +117,26 @@ impl<'a> Dump<'a> {
         let jobs = plan(&mut contents, found, dialect);
         let total = jobs.iter().map(|job| job.bytes).sum();
         let mut store = Store::new(self.attempt, total)?;
-        let threads = self.attempt.request.threads.clamp(1, 64);
+        let threads = self.attempt.request.effort.threads.clamp(1, 64);
         let (sender, mut pieces) = mpsc::channel(threads);
+        let outlet = Outlet {
+            into: sender,
+            pace: self.attempt.pace.clone(),
+        };
         let mut workers: JoinSet<Result<Vec<Read>, BackupError>> = JoinSet::new();
         let folders = contents.databases.iter().map(|one| one.folder.clone());
         workers.spawn(schemas(
             self.program.clone(),
             self.address.clone(),
             known.iter().cloned().zip(folders).collect(),
-            sender.clone(),
+            outlet.clone(),
         ));
         let (known, jobs) = (Arc::new(known), Arc::new(Mutex::new(jobs)));
         for _ in 0..threads {
-            let (known, jobs, sender) = (known.clone(), jobs.clone(), sender.clone());
-            workers.spawn(work(self.address.clone(), known, jobs, sender));
+            let (known, jobs, outlet) = (known.clone(), jobs.clone(), outlet.clone());
+            workers.spawn(work(self.address.clone(), known, jobs, outlet));
         }
-        drop(sender);
+        drop(outlet);
         loop {
             // One that fails ends all at once, and says why.
             let ended = tokio::select! {
@@ -227,15 +233,30 @@ fn note(contents: &mut Contents, read: Read) {
     }
 }
 
-/// Compresses a piece where it may take its time.
-pub(super) async fn encode(part: Vec<u8>, path: &str) -> Result<Option<Content>, BackupError> {
-    let encoded = spawn_blocking(move || Encoder::new()?.encode(&part)).await;
-    encoded
-        .map_err(|_| BackupError::Worker)?
-        .map_err(|source| BackupError::Compress {
-            path: path.to_owned(),
-            source,
-        })
+/// Compresses a piece where it may take its time. Tells the time that a processor spent on it, where the pace asks for that.
+pub(super) async fn encode(
+    part: Vec<u8>,
+    path: &str,
+    pace: &Arc<Pace>,
+) -> Result<(Option<Content>, Duration), BackupError> {
+    let pace = pace.clone();
+    let encoded = spawn_blocking(move || {
+        let before = pace.thread_time();
+        let content = Encoder::new()?.encode(&part)?;
+        Ok((content, pace.thread_time().saturating_sub(before)))
+    });
+    let encoded = encoded.await.map_err(|_| BackupError::Worker)?;
+    encoded.map_err(|source| BackupError::Compress {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Where pieces go, and at which pace.
+#[derive(Clone)]
+struct Outlet {
+    into: Sender<Piece>,
+    pace: Arc<Pace>,
 }
 
 /// A file on its way: bytes are gathered, compressed and sent.
@@ -243,11 +264,11 @@ struct Out {
     file: String,
     gathered: Vec<u8>,
     bytes: u64,
-    into: Sender<Piece>,
+    into: Outlet,
 }
 
 impl Out {
-    fn new(file: String, into: Sender<Piece>) -> Self {
+    fn new(file: String, into: Outlet) -> Self {
         Self {
             file,
             gathered: Vec::new(),
@@ -273,11 +294,14 @@ impl Out {
     async fn send(&mut self) -> Result<(), BackupError> {
         let part = std::mem::take(&mut self.gathered);
         let raw = part.len();
-        let content = encode(part, &self.file).await?;
+        let Outlet { into, pace } = &self.into;
+        let (content, worked) = encode(part, &self.file, pace).await?;
         let file = self.file.clone();
         // Nobody takes it any more: whoever stopped has said why.
-        let sent = self.into.send(Piece { file, raw, content }).await;
-        sent.map_err(|_| BackupError::Worker)
+        let sent = into.send(Piece { file, raw, content }).await;
+        sent.map_err(|_| BackupError::Worker)?;
+        tokio::time::sleep(pace.pause(raw, worked)).await;
+        Ok(())
     }
 
     /// Sends what is left; an empty file is one too.
@@ -294,7 +318,7 @@ async fn schemas(
     program: Program,
     address: Address,
     databases: Vec<(Known, String)>,
-    into: Sender<Piece>,
+    into: Outlet,
 ) -> Result<Vec<Read>, BackupError> {
     for (known, folder) in databases {
         for (section, name) in [("pre-data", PRE_DATA), ("post-data", POST_DATA)] {
@@ -328,7 +352,7 @@ async fn work(
     address: Address,
     known: Arc<Vec<Known>>,
     jobs: Arc<Mutex<VecDeque<Job>>>,
-    into: Sender<Piece>,
+    into: Outlet,
 ) -> Result<Vec<Read>, BackupError> {
     let mut read = Vec::new();
     let mut sessions: HashMap<usize, Client> = HashMap::new();
@@ -372,7 +396,7 @@ async fn work(
 async fn carry_out(
     client: &mut Client,
     job: &Job,
-    into: &Sender<Piece>,
+    into: &Outlet,
 ) -> Result<(u64, u64), BackupError> {
     let database = client.database.clone();
     let mut out = Out::new(job.file.clone(), into.clone());

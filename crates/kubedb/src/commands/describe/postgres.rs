@@ -130,6 +130,15 @@ fn backup_schedule(schedule: &BackupSchedule, status: &PostgresStatus, text: &mu
     }
     text.time("  Last", status.last_schedule_time);
     text.time("  Next", status.next_schedule_time);
+    text.maybe(
+        "  Target",
+        schedule.target.map(|target| format!("{target:?}")),
+    );
+    text.limits(
+        schedule.resources.as_ref(),
+        schedule.max_rate.as_ref(),
+        "  Limits",
+    );
     text.storage("  ", &schedule.storage);
 }
 

@@ -32,6 +32,13 @@ pub(super) fn describe(snapshot: &Snapshot, text: &mut Description) {
         "Method",
         snapshot.spec.method.map(|method| format!("{method:?}")),
     );
+    let target = snapshot.spec.target;
+    text.maybe("Target", target.map(|target| format!("{target:?}")));
+    text.limits(
+        snapshot.spec.resources.as_ref(),
+        snapshot.spec.max_rate.as_ref(),
+        "Limits",
+    );
     let deletion = snapshot.spec.deletion_policy;
     text.maybe("Deletion", deletion.map(|policy| format!("{policy:?}")));
     let allowed = snapshot.spec.allowed_namespaces.clone();

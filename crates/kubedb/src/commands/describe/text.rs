@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::{Timestamp, tz::TimeZone};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::{
+    api::core::v1::ResourceRequirements,
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Condition},
+};
 use kube::core::ObjectMeta;
 use kubedb_api::storage::SnapshotStorage;
 
@@ -55,6 +58,22 @@ impl Description {
     pub(super) fn say_time(&self, time: Timestamp) -> String {
         let zoned = time.to_zoned(self.zone.clone());
         zoned.strftime("%a, %d %b %Y %H:%M:%S %z").to_string()
+    }
+
+    /// What a backup is held to, such as `cpu 500m, memory 128Mi, 50Mi a second`.
+    pub(super) fn limits(
+        &mut self,
+        resources: Option<&ResourceRequirements>,
+        max_rate: Option<&Quantity>,
+        key: &str,
+    ) {
+        let limits = resources.and_then(|wanted| wanted.limits.as_ref());
+        let limits = limits.into_iter().flatten();
+        let said = limits
+            .map(|(name, limit)| format!("{name} {}", limit.0))
+            .chain(max_rate.map(|rate| format!("{} a second", rate.0)));
+        let said: Vec<String> = said.collect();
+        self.maybe(key, (!said.is_empty()).then(|| said.join(", ")));
     }
 
     /// One key, and a line for each value.
