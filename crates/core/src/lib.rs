@@ -3,6 +3,7 @@
 pub mod age;
 pub mod archive;
 pub mod base;
+pub mod codec;
 pub mod deletion;
 pub mod effort;
 pub mod estimate;

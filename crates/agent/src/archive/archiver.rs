@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use kubedb_api::{archiver::ArchiveStatus, storage::SnapshotStorage};
 use kubedb_core::{
     archive::{Segment, WalFile, gaps},
+    codec::{Costs, Density},
     lsn::Lsn,
 };
 use kubedb_engine::{
@@ -34,6 +35,8 @@ use crate::backup::line;
 const AT_ONCE: usize = 4;
 /// Files begun before PostgreSQL asks for them.
 const AHEAD: usize = 4;
+/// Files that wait, beyond which an archive is behind.
+const BEHIND: usize = 2 * AHEAD;
 /// Bytes of segments in memory at once, where segments are large.
 const MEMORY_BYTES: u64 = 128 << 20;
 /// PostgreSQL is told after this long that a file is not there yet; it asks again, and finds it done.
@@ -78,6 +81,7 @@ pub(crate) struct Archiver {
     to: Destination,
     opener: Opener,
     places: Arc<Semaphore>,
+    at_once: usize,
     state: Mutex<State>,
 }
 
@@ -95,6 +99,8 @@ struct State {
     pruned: Option<(Lsn, Instant)>,
     /// Segments of which pieces are stored.
     tails: BTreeSet<Segment>,
+    /// What storing a segment lately cost.
+    costs: Option<Costs>,
     growth: Growth,
     silence: Silence,
     /// Why the segment in work is not stored; told once.
@@ -144,6 +150,7 @@ impl Archiver {
             to,
             opener,
             places: Arc::new(Semaphore::new(places)),
+            at_once: places,
             state: Mutex::default(),
         }
     }
@@ -277,8 +284,15 @@ impl Archiver {
         let stored = async {
             let archive = self.archive().await?;
             self.store_histories(&archive).await?;
-            let pushed = archive.push(&self.to.folder, name).await;
-            pushed.map_err(|error| line(&error))
+            let density = self.density();
+            let pushed = archive.push_as(&self.to.folder, name, density).await;
+            let (pushed, took) = pushed.map_err(|error| line(&error))?;
+            if let Some(took) = took.filter(|_| pushed.bytes == self.to.segment_bytes) {
+                let mut state = self.state();
+                let measured = Costs::measured(density, took.pack, took.send);
+                state.costs = Some(Costs::then(state.costs, measured));
+            }
+            Ok(pushed)
         };
         match stored.await {
             Ok(pushed) => {
@@ -299,6 +313,17 @@ impl Archiver {
                 Err(why)
             }
         }
+    }
+
+    /// How what comes next is compressed: as usual, but where more waits than is worked on.
+    fn density(&self) -> Density {
+        let state = self.state();
+        let costs = state.costs.filter(|_| state.waiting.len() > BEHIND);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let at_once = self.at_once;
+        costs.map_or(Density::Usual, |costs| {
+            costs.best(processors.min(at_once), at_once)
+        })
     }
 
     /// Histories that came about before anybody archived: those of the Snapshot that the database was restored from, and its own promotion.

@@ -16,7 +16,7 @@ pub use error::ArchiveError;
 pub use inventory::{Found, Lineage, Wish, find, inventory};
 pub use place::Placement;
 pub use prune::Unneeded;
-pub use push::Pushed;
+pub use push::{Pushed, Took};
 pub use tail::WalContent;
 
 use std::sync::Arc;

@@ -2,16 +2,20 @@
 
 use std::io::{self, Read};
 
+use kubedb_core::codec::Density;
+
 use crate::encryption::{CHUNK, TAG};
 
-/// zstd finds little more in WAL at higher levels, and takes twice as long.
-const LEVEL: i32 = 1;
 /// Bytes of compressed WAL that are kept in one piece, and encrypted as one.
 const PIECE: usize = CHUNK;
 
 /// `bytes` must be what comes. Blocks. Compressing a segment as a whole was tried: it took twice the memory, and its storing no less time.
-pub(super) fn compress(from: &mut impl Read, bytes: u64) -> io::Result<Vec<Vec<u8>>> {
-    let mut encoder = zstd::Encoder::new(Pieces::default(), LEVEL)?;
+pub(super) fn compress(
+    from: &mut impl Read,
+    bytes: u64,
+    density: Density,
+) -> io::Result<Vec<Vec<u8>>> {
+    let mut encoder = zstd::Encoder::new(Pieces::default(), density.level())?;
     encoder.include_checksum(true)?;
     encoder.set_pledged_src_size(Some(bytes))?;
     io::copy(from, &mut encoder)?;
@@ -59,10 +63,17 @@ mod tests {
 
     #[test]
     fn a_frame_has_the_content_its_size_and_its_checksum() {
-        for count in [0, 1, 8_192, 3 << 20] {
+        let densities = [Density::Loose, Density::Usual, Density::Dense];
+        let counts = [0, 1, 8_192, 3 << 20];
+        for (count, density) in counts
+            .into_iter()
+            .flat_map(|count| densities.map(|one| (count, one)))
+        {
             let content: Vec<u8> = (0..count).map(|at| (at / 7 + at % 251) as u8).collect();
             let size = content.len() as u64;
-            let frame = compress(&mut content.as_slice(), size).unwrap().concat();
+            let frame = compress(&mut content.as_slice(), size, density)
+                .unwrap()
+                .concat();
             assert_eq!(zstd::decode_all(frame.as_slice()).unwrap(), content);
             let told = zstd::zstd_safe::get_frame_content_size(&frame);
             assert_eq!(told.ok().flatten(), Some(size));
@@ -71,6 +82,6 @@ mod tests {
             *flipped.last_mut().unwrap() ^= 1;
             assert!(zstd::decode_all(flipped.as_slice()).is_err());
         }
-        assert!(compress(&mut &b"short"[..], 6).is_err());
+        assert!(compress(&mut &b"short"[..], 6, Density::Usual).is_err());
     }
 }

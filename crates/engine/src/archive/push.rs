@@ -1,9 +1,17 @@
 //! Storing a file of WAL. It counts only when it lies in the store, and was looked at there.
 
-use std::{fs::File, io::Read as _, path::Path};
+use std::{
+    fs::File,
+    io::Read as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use kubedb_core::archive::{Segment, WalFile};
+use kubedb_core::{
+    archive::{Segment, WalFile},
+    codec::Density,
+};
 use object_store::PutPayload;
 use tokio::task::spawn_blocking;
 
@@ -25,9 +33,30 @@ pub struct Pushed {
     pub stored: u64,
 }
 
+/// How long a file took that was stored now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Took {
+    /// To read and compress.
+    pub pack: Duration,
+    /// To send and look at.
+    pub send: Duration,
+}
+
 impl Archive {
     /// Stores a file of `folder`. One that is there already with the same content is stored; one with other content never is overwritten.
     pub async fn push(&self, folder: &Path, name: &str) -> Result<Pushed, ArchiveError> {
+        let (pushed, _) = self.push_as(folder, name, Density::Usual).await?;
+        Ok(pushed)
+    }
+
+    /// The same, compressed in this way. Tells what it took where it was not stored before.
+    pub async fn push_as(
+        &self,
+        folder: &Path,
+        name: &str,
+        density: Density,
+    ) -> Result<(Pushed, Option<Took>), ArchiveError> {
+        let begun = Instant::now();
         let wrong = || ArchiveError::Name {
             name: name.to_owned(),
         };
@@ -35,21 +64,24 @@ impl Archive {
         let data_key = self.data_key().await?.cloned();
         let form = Form::of(data_key.as_ref());
         let (path, this, owned) = (folder.join(name), self.clone(), name.to_owned());
-        let pack = spawn_blocking(move || this.pack(&path, &owned, kind, data_key.as_ref()));
+        let packing =
+            spawn_blocking(move || this.pack(&path, &owned, kind, data_key.as_ref(), density));
         // Looked for while a processor compresses: what was stored in the clear before has the name already.
-        let (packed, is_plain) = tokio::join!(pack, self.is_plain(name, form));
+        let (packed, is_plain) = tokio::join!(packing, self.is_plain(name, form));
         let packed = packed.map_err(|_| ArchiveError::Worker)??;
         if is_plain? {
-            return self.same(folder, name, packed.bytes).await;
+            let same = self.same(folder, name, packed.bytes).await?;
+            return Ok((same, None));
         }
-        let stored = packed.stored();
+        let (stored, pack) = (packed.stored(), begun.elapsed());
         let key = self.key(&wal_path(name), form);
         let payload: PutPayload = packed.pieces.into_iter().collect();
         match self.store.create(&key, payload).await {
             Ok(()) => {}
             // The same WAL may have been packed by another version of us.
             Err(StoreError::Conflict { .. }) => {
-                return self.same(folder, name, packed.bytes).await;
+                let same = self.same(folder, name, packed.bytes).await?;
+                return Ok((same, None));
             }
             Err(error) => return Err(error.into()),
         }
@@ -62,10 +94,12 @@ impl Archive {
                 shown,
             });
         }
-        Ok(Pushed {
-            bytes: packed.bytes,
-            stored,
-        })
+        let took = Took {
+            pack,
+            send: begun.elapsed().saturating_sub(pack),
+        };
+        let bytes = packed.bytes;
+        Ok((Pushed { bytes, stored }, Some(took)))
     }
 
     /// Compares a file with the object of its name.
@@ -109,6 +143,7 @@ impl Archive {
         name: &str,
         kind: WalFile,
         data_key: Option<&DataKey>,
+        density: Density,
     ) -> Result<Packed, ArchiveError> {
         let read = |source| ArchiveError::Read {
             name: name.to_owned(),
@@ -138,7 +173,7 @@ impl Archive {
             WalFile::History(_) | WalFile::Label(_) => {}
         }
         let mut whole = begin.chain(&mut file).take(bytes);
-        let pieces = compress(&mut whole, bytes).map_err(read)?;
+        let pieces = compress(&mut whole, bytes, density).map_err(read)?;
         Ok(Packed {
             bytes,
             pieces: self.sealed(&wal_path(name), pieces, data_key)?,

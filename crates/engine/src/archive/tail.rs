@@ -11,6 +11,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use kubedb_core::{
     archive::{Segment, WalFile},
+    codec::Density,
     tail::{Piece, Tail, next_generation},
 };
 use object_store::PutPayload;
@@ -132,7 +133,8 @@ impl Archive {
         check(&mut file)?;
         file.seek(SeekFrom::Start(piece.from)).map_err(read)?;
         let bytes = piece.to - piece.from;
-        let pieces = compress(&mut Read::take(&mut file, bytes), bytes).map_err(read)?;
+        let pieces =
+            compress(&mut Read::take(&mut file, bytes), bytes, Density::Usual).map_err(read)?;
         // One that is recycled meanwhile gets another header before anything else.
         check(&mut file)?;
         let pieces = self.sealed(&self.piece_path(segment, piece), pieces, data_key)?;

@@ -5,6 +5,7 @@
 mod access;
 mod faults;
 mod guide;
+mod logical;
 mod monitoring;
 mod pauses;
 mod pods;
