@@ -493,6 +493,12 @@ pub(super) async fn history_of(
 }
 
 /// The timeline on which recovery begins, by the name of its first segment in `backup_label`.
+/// Where a `backup_label` says that recovery begins.
+pub(crate) fn label_start(label: &str) -> Option<Lsn> {
+    let (_, lsn) = label.split_once("START WAL LOCATION: ")?;
+    lsn.split_whitespace().next()?.parse().ok()
+}
+
 pub(crate) fn label_timeline(label: &str) -> Option<u32> {
     let (_, name) = label.split_once("(file ")?;
     let digits = name.get(..8)?;
