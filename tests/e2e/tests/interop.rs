@@ -249,7 +249,9 @@ fn what_we_archive_is_read_by_wal_rus() {
             lineage.display(),
             walrus().display()
         );
-        let server = Server::start(user, &program, &data, &[fetch]);
+        // As high as the primary has it.
+        let senders = "max_wal_senders=20".to_owned();
+        let server = Server::start(user, &program, &data, &[fetch, senders]);
         server.becomes("SELECT pg_is_in_recovery()", "f");
         assert_eq!(server.sql(ROWS).unwrap(), "1 2 3", "{version}");
     }

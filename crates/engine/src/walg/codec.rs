@@ -5,6 +5,8 @@ use std::{
     marker::PhantomData,
 };
 
+use super::lz4::Frames;
+
 /// Bytes that a decoder of brotli reads at once.
 const BROTLI_BUFFER: usize = 64 << 10;
 
@@ -54,11 +56,7 @@ impl Codec {
         };
         Ok(match self {
             Self::Plain => Box::new(packed),
-            Self::Lz4 => Box::new(Begun {
-                decoder: lz4_flex::frame::FrameDecoder::new(counted(packed)),
-                packed: PhantomData,
-                of: |decoder| decoder.get_ref(),
-            }),
+            Self::Lz4 => Box::new(Frames::new(packed)),
             Self::Zstd => Box::new(Begun {
                 decoder: zstd::Decoder::new(counted(packed))?,
                 packed: PhantomData,
@@ -77,7 +75,7 @@ impl Codec {
     }
 }
 
-/// What is packed, if there is anything: both decoders take nothing at all for a frame of nothing.
+/// What is packed, if there is anything: the decoder takes nothing at all for a frame of nothing.
 struct Begun<R, D> {
     decoder: D,
     packed: PhantomData<R>,

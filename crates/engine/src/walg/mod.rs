@@ -7,6 +7,7 @@ mod codec;
 mod error;
 mod fetch;
 mod increment;
+mod lz4;
 mod object;
 mod sentinel;
 mod unpack;
