@@ -21,8 +21,8 @@ const HELP: &str = "\
 Usage: cargo xtask COMMAND
 
 Commands:
-  test [--tier unit|contract|local|smoke|cluster]
-                             install what the tests need and run the tiers (default: all but the cluster, of which smoke is a part)
+  test [--tier unit|contract|local|smoke|cluster|interop]
+                             install what the tests need and run the tiers (default: all but the cluster, of which smoke is a part, and interop)
   bench local                measure what users wait for on one machine; prints a table, writes target/bench/local.json
     --binary PATH            measure this program instead of building the release, to compare
   bench backup [--gigabytes N] [--runs N] [--encrypt]

@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsString,
-    path::Path,
+    path::{Path, PathBuf},
     thread::{self, JoinHandle},
 };
 
@@ -27,6 +27,8 @@ pub(crate) enum Tier {
     Smoke,
     /// A real Kubernetes with nodes, containers and volumes.
     Cluster,
+    /// Archives beside those of another program: what either has written, the other reads.
+    Interop,
 }
 
 /// Crates whose tests start nothing, by folder and name.
@@ -39,6 +41,8 @@ const PURE_CRATES: [(&str, &str); 3] = [
 /// Suites that need the machine for themselves: they stop clocks and processes, or keep both cores busy.
 const ALONE: [&str; 4] = ["clocks", "disks", "kills", "majors"];
 
+/// The suite that needs another program, for whose compiler nobody waits who does not ask for it.
+const INTEROP: &str = "interop";
 /// The crate of the contract suite.
 const CONTRACT: &str = "tests/contract";
 /// The crate of what is tried on a cluster.
@@ -49,15 +53,16 @@ const SMOKE: [&str; 2] = ["guide::", "volumes::a_snapshot"];
 
 impl Tier {
     /// All of them, the quick ones first.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Unit,
         Self::Local,
         Self::Contract,
         Self::Smoke,
         Self::Cluster,
+        Self::Interop,
     ];
 
-    /// Those that run when none is named. All of the cluster's has to be asked for.
+    /// Those that run when none is named. All of the cluster's has to be asked for, and what needs another program.
     pub(crate) const USUAL: [Self; 4] = [Self::Unit, Self::Local, Self::Contract, Self::Smoke];
 
     /// Reads a tier's name.
@@ -68,8 +73,9 @@ impl Tier {
             "smoke" => Ok(Self::Smoke),
             "local" => Ok(Self::Local),
             "cluster" => Ok(Self::Cluster),
+            "interop" => Ok(Self::Interop),
             other => Err(format!(
-                "unknown tier {other:?}: one of unit, contract, local, smoke, cluster"
+                "unknown tier {other:?}: one of unit, contract, local, smoke, cluster, interop"
             )),
         }
     }
@@ -83,6 +89,15 @@ impl Tier {
                 .flat_map(|(_, name)| ["-p", name])
                 .collect(),
             _ => vec!["--workspace"],
+        }
+    }
+
+    /// The tier of a suite.
+    fn of_suite(suite: &Suite) -> Self {
+        let of_folder = Self::of(&suite.folder);
+        match of_folder {
+            Self::Local if suite.is_one_of(&[INTEROP]) => Self::Interop,
+            _ => of_folder,
         }
     }
 
@@ -108,6 +123,7 @@ struct Installing {
     tools: Option<JoinHandle<Result<Tools, String>>>,
     kubernetes: Option<JoinHandle<Result<(), String>>>,
     cluster: Option<JoinHandle<Result<(), String>>>,
+    interop: Option<JoinHandle<Result<PathBuf, String>>>,
 }
 
 impl Installing {
@@ -115,7 +131,9 @@ impl Installing {
     fn start(tiers: &[Tier]) -> Self {
         let needs = |tier| tiers.contains(&tier);
         Self {
-            tools: needs(Tier::Local).then(|| thread::spawn(tools::install)),
+            tools: (needs(Tier::Local) || needs(Tier::Interop))
+                .then(|| thread::spawn(tools::install)),
+            interop: needs(Tier::Interop).then(|| thread::spawn(tools::wal_rus)),
             // Minutes of another compiler, which the tiers before have no need to wait for.
             kubernetes: needs(Tier::Contract)
                 .then(|| thread::spawn(tools::kubernetes_and_kubectls)),
@@ -153,9 +171,7 @@ pub(crate) fn run(tiers: &[Tier]) -> Result<(), String> {
         if !tiers.contains(&tier) {
             continue;
         }
-        let mine = suites
-            .iter()
-            .filter(|suite| Tier::of(&suite.folder) == tier);
+        let mine = suites.iter().filter(|suite| Tier::of_suite(suite) == tier);
         let mine: Vec<&Suite> = mine.collect();
         failures.extend(match tier {
             Tier::Unit => all(&mine, "unit", &[]),
@@ -163,6 +179,7 @@ pub(crate) fn run(tiers: &[Tier]) -> Result<(), String> {
             Tier::Contract => contract(&mine, &mut installing),
             Tier::Smoke => smoke(&suites, &mut installing),
             Tier::Cluster => on_cluster(&mine, &mut installing),
+            Tier::Interop => interop(&mine, &mut installing),
         });
     }
     again::tell();
@@ -184,6 +201,23 @@ fn local(suites: &[&Suite], installing: &mut Installing) -> Vec<String> {
         }
         Err(reason) => vec![reason],
     }
+}
+
+/// What the local tier needs, and the other program.
+fn interop(suites: &[&Suite], installing: &mut Installing) -> Vec<String> {
+    let tools = join("the tools", installing.tools.take());
+    let other = join("wal-rus", installing.interop.take());
+    let (tools, other) = match (tools, other) {
+        (Ok(tools), Ok(other)) => (tools, other),
+        (tools, other) => return tools.err().into_iter().chain(other.err()).collect(),
+    };
+    let bin = tools.map(|tools| tools.bin).unwrap_or_default();
+    let path = env::var("PATH").unwrap_or_default();
+    let environment = [
+        ("PATH", format!("{}:{path}", bin.display()).into()),
+        ("KUBEDB_WALRUS", other.unwrap_or_default().into()),
+    ];
+    all(suites, "interop", &environment)
 }
 
 /// Without a real kube-apiserver our side runs all the same, and the tier fails.

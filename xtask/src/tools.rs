@@ -44,6 +44,35 @@ pub(crate) fn install() -> Result<Tools, String> {
     Ok(Tools { bin })
 }
 
+/// The program of another project that writes wal-g's layout, of a version that its archives in `tests/fixtures` are of.
+const WAL_RUS: (&str, &str) = ("wal-rus", "0.4.1");
+
+/// Builds it where it is not there yet; gives its path.
+pub(crate) fn wal_rus() -> Result<PathBuf, String> {
+    let (name, version) = WAL_RUS;
+    let root = cache_folder()?.join(format!("{name}-{version}"));
+    let program = root.join("bin/walrus");
+    if program.exists() {
+        return Ok(program);
+    }
+    say(&format!("building {name} {version} (some 5 minutes)"));
+    let mut install = cargo();
+    install
+        .args(["install", name, "--version", version, "--locked", "--root"])
+        .arg(&root)
+        // Its features are its own: nothing of ours is compiled anew for it.
+        .env("CARGO_TARGET_DIR", root.join("target"));
+    let status = install
+        .status()
+        .map_err(|error| format!("failed to run cargo install: {error}"))?;
+    let _ = fs::remove_dir_all(root.join("target"));
+    if status.success() {
+        Ok(program)
+    } else {
+        Err(format!("cargo install {name} failed: {status}"))
+    }
+}
+
 pub(crate) fn bin_folder() -> Result<PathBuf, String> {
     let bin = cache_folder()?.join("bin");
     fs::create_dir_all(&bin).map_err(|e| format!("failed to create {}: {e}", bin.display()))?;

@@ -70,6 +70,9 @@ pub enum BootstrapError {
     /// The archive could not be used.
     #[error("failed to use the archive")]
     Archive(#[from] kubedb_engine::archive::ArchiveError),
+    /// The base backup could not be restored.
+    #[error(transparent)]
+    Walg(#[from] kubedb_engine::walg::WalgError),
     /// The target cannot be reached. Nothing was written.
     #[error("failed to plan the recovery")]
     Plan(#[from] kubedb_core::recovery::PlanError),
@@ -161,6 +164,7 @@ impl BootstrapError {
             ),
             // What the user mends in the Secret or at the store is found mended by the next try.
             Self::Restore(error) => !error.is_retryable() && !error.is_mendable(),
+            Self::Walg(error) => !error.is_retryable() && !error.is_mendable(),
             Self::Load(error) => error.is_final(),
             _ => false,
         }

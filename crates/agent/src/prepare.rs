@@ -10,11 +10,7 @@ use tokio::time::Instant;
 use crate::{
     agent::Agent,
     observe::Facts,
-    postgres::{
-        configuration::{needs_of, write_passfile},
-        process::complaint_since,
-        tablespaces,
-    },
+    postgres::{configuration::write_passfile, process::complaint_since, tablespaces},
     serve::ActError,
     sql::standby_slot,
     state::{self, StoredRole},
@@ -196,7 +192,7 @@ impl Agent {
         let (Some(sql), Ok(control)) = (&self.sql, control) else {
             return Ok(false);
         };
-        let lower = sql.settings_below(&needs_of(&control)).await?;
+        let lower = sql.settings_below(&control.needs()).await?;
         if let Some(names) = &lower {
             tracing::info!(names, "the primary has more now; starts anew");
         }

@@ -14,7 +14,7 @@ use crate::{
     archive::WalSource,
     bootstrap::{BootstrapError, Place},
     postgres::{
-        configuration::{Configuration, needs_of},
+        configuration::Configuration,
         process::{Postmaster, StopMode, last_words},
     },
     sql::Session,
@@ -197,7 +197,7 @@ async fn raising(
 
 /// Settings that the replayed WAL needs higher than they are.
 fn raised(place: &Place, configuration: &Configuration) -> Option<BTreeMap<String, u64>> {
-    let needs = needs_of(&place.new_control().ok()?);
+    let needs = place.new_control().ok()?.needs();
     let higher: BTreeMap<String, u64> = needs
         .into_iter()
         .filter(|(name, value)| *value > configuration.setting(name))

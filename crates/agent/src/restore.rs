@@ -2,14 +2,19 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use kubedb_api::{archiver::Recovery, protocol::RestoreSource, snapshot::SnapshotMethod};
-use kubedb_core::recovery::Target;
+use kubedb_api::{
+    archiver::{ArchiveLayout, Recovery},
+    protocol::RestoreSource,
+    snapshot::SnapshotMethod,
+};
+use kubedb_core::recovery::{PlanError, Target};
 use kubedb_engine::{
-    archive::{Found, Wish, find, inventory},
+    archive::{Found, Wal, Wish, find, inventory},
     logical::{Address, LoadRequest, load},
     repository::keys::{DatabaseFolder, NameError},
     restore::{RestoreRequest, RestoredCluster, fetch},
     store::Store,
+    walg::{self, WalgRequest},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -57,19 +62,7 @@ impl Restore {
             Some(recovery) => Some(self.plan(&store, recovery).await?),
             None => None,
         };
-        let manifest = planned.as_ref().map_or(&self.source.manifest, |planned| {
-            &planned.found.plan.base.manifest
-        });
-        let request = RestoreRequest {
-            store,
-            manifest: manifest.clone(),
-            data_folder: self.place.paths.new_data(),
-            dialect: self.place.dialect,
-            postgres_version: self.state.postgres_version.clone(),
-            threads: 2,
-        };
-        let (progress, _) = watch::channel(Default::default());
-        let restored = fetch(request, progress, cancel).await?;
+        let restored = self.files(store, planned.as_ref(), cancel).await?;
         match planned {
             Some(planned) => self.recover_by_archive(&restored, planned).await?,
             None => {
@@ -88,6 +81,42 @@ impl Restore {
             timeline: control.timeline,
             ..self.state
         })
+    }
+
+    /// Writes the files that recovery begins from.
+    async fn files(
+        &self,
+        store: Store,
+        planned: Option<&Planned>,
+        cancel: CancellationToken,
+    ) -> Result<RestoredCluster, BootstrapError> {
+        let (progress, _) = watch::channel(Default::default());
+        let data_folder = self.place.paths.new_data();
+        let postgres_version = self.state.postgres_version.clone();
+        let base = planned.map(|planned| &planned.found.plan.base);
+        if let Some(Wal::Walg(archive)) = planned.map(|planned| &planned.found.archive) {
+            let request = WalgRequest {
+                store,
+                folder: archive.folder().to_owned(),
+                backup: base.map_or_else(String::new, |base| base.snapshot.clone()),
+                system_identifier: archive.system_identifier(),
+                data_folder,
+                dialect: self.place.dialect,
+                postgres_version,
+            };
+            return Ok(walg::fetch(request, progress, cancel).await?);
+        }
+        let request = RestoreRequest {
+            store,
+            manifest: base
+                .map_or(&self.source.manifest, |base| &base.manifest)
+                .clone(),
+            data_folder,
+            dialect: self.place.dialect,
+            postgres_version,
+            threads: 2,
+        };
+        Ok(fetch(request, progress, cancel).await?)
     }
 
     /// A cluster of its own that is filled with the rows of a logical Snapshot. Whatever goes wrong, all of it is begun anew.
@@ -165,10 +194,6 @@ impl Restore {
     ) -> Result<Planned, BootstrapError> {
         let target = recovery.target.fields().read()?;
         let archive = self.open(&recovery.storage).await?;
-        let folder = DatabaseFolder::new(&recovery.namespace, &recovery.database);
-        let folder =
-            folder.map_err(|error: NameError| BootstrapError::OpenStore(error.to_string()))?;
-        let lineages = inventory(snapshots, &archive, &folder).await?;
         let wanted = match (&self.source.manifest, &recovery.backup_name) {
             (manifest, _) if !manifest.is_empty() => Some(manifest.as_str()),
             (_, name) => name.as_deref(),
@@ -178,7 +203,7 @@ impl Restore {
             snapshot: wanted,
             covered: self.covered_time(),
         };
-        let found = find(&lineages, &archive, &folder, wish)??;
+        let found = find_in(snapshots, &archive, recovery, wish).await?;
         let plan = &found.plan;
         tracing::info!(
             snapshot = plan.base.snapshot,
@@ -248,4 +273,27 @@ impl Restore {
             ..self.place.private_configuration()
         }
     }
+}
+
+/// Looks where the archive lies. One that is named as ours are may be one of wal-g's layout: so the first versions of KubeDB named them.
+async fn find_in(
+    snapshots: &Store,
+    archive: &Store,
+    recovery: &Recovery,
+    wish: Wish<'_>,
+) -> Result<Found, BootstrapError> {
+    if recovery.layout == Some(ArchiveLayout::WalG) {
+        return Ok(walg::find(archive, "", wish).await??);
+    }
+    let folder = DatabaseFolder::new(&recovery.namespace, &recovery.database);
+    let folder = folder.map_err(|error: NameError| BootstrapError::OpenStore(error.to_string()))?;
+    let lineages = inventory(snapshots, archive, &folder).await?;
+    let found = find(&lineages, archive, &folder, wish)?;
+    if matches!(&found, Err(PlanError::NoBase { .. })) {
+        let theirs = walg::find(archive, &folder.key("archive"), wish).await?;
+        if !matches!(theirs, Err(PlanError::NoBase { .. })) {
+            return Ok(theirs?);
+        }
+    }
+    Ok(found?)
 }

@@ -20,7 +20,7 @@ use crate::{
     location,
     observe::Facts,
     postgres::{
-        configuration::{self, Configuration, Follow, WalSettings, needs_of},
+        configuration::{self, Configuration, Follow, WalSettings},
         process::{Postmaster, StopMode, has_logged, last_words},
         tablespaces,
     },
@@ -300,7 +300,7 @@ impl Agent {
         };
         let at_least = if is_standby {
             ControlFile::read(&self.place.paths.data())
-                .map(|control| needs_of(&control))
+                .map(|control| control.needs())
                 .unwrap_or_default()
         } else {
             BTreeMap::new()

@@ -47,10 +47,24 @@ pub struct PostgresWal {
     /// Up to where.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pitr: Option<Pitr>,
+    /// Who made it; kubedb when absent. The path of one of wal-g's layout is that of the folder in which `basebackups_005` lies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layout: Option<ArchiveLayout>,
     /// Where the archive lies; the prefix is its whole path, such as `kubedb/demo/wal-postgres/archive`. Of a `local` one that is `mountPath` and `subPath`
     /// together.
     #[serde(flatten)]
     pub storage: SnapshotStorage,
+}
+
+/// How base backups and WAL are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ArchiveLayout {
+    /// As kubedb does.
+    #[serde(rename = "kubedb")]
+    Kubedb,
+    /// As wal-g does, and programs that write as it does.
+    #[serde(rename = "wal-g")]
+    WalG,
 }
 
 /// What the path of an archive ends in, for people.
@@ -350,6 +364,9 @@ pub struct Recovery {
     /// Up to where.
     #[serde(default)]
     pub target: RecoveryTarget,
+    /// Who made it; kubedb when absent. Of another layout the storage is the whole path, and there is neither namespace nor name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layout: Option<ArchiveLayout>,
 }
 
 /// How archiving goes, as the primary's agent reports it (`status.instances.<instance>.archive`).

@@ -13,4 +13,6 @@ pub mod readers;
 pub mod repository;
 pub mod restore;
 pub mod store;
+mod tar;
+pub mod walg;
 pub mod walsender;

@@ -7,7 +7,8 @@ use crate::{
     encryption::fixed,
     repository::map::Codec,
     restore::Decoder,
-    walsender::{TarError, tar_entries},
+    tar::{TarError, entries, entries_of_others},
+    walg,
 };
 
 /// A file of an archive: its path, how many bytes of it came, and whether it came to its end.
@@ -15,7 +16,27 @@ pub type TarFile = (PathBuf, u64, bool);
 
 /// Reads an archive that arrives in pieces of these lengths, again and again; the last one is what is left.
 pub fn tar(bytes: &[u8], pieces: &[usize]) -> Result<Vec<TarFile>, TarError> {
-    tar_entries(bytes, pieces)
+    entries(bytes, pieces)
+}
+
+/// The same of an archive that other programs have made.
+pub fn tar_of_others(bytes: &[u8], pieces: &[usize]) -> Result<Vec<TarFile>, TarError> {
+    entries_of_others(bytes, pieces)
+}
+
+/// Reads what says that a base backup of wal-g's layout is complete; where it begins.
+pub fn sentinel(bytes: &[u8]) -> Result<u64, String> {
+    walg::readers::sentinel(bytes)
+}
+
+/// Unpacks at most so many bytes of what an object of this name holds.
+pub fn packed(name: &str, bytes: &[u8], limit: u64) -> Result<Vec<u8>, String> {
+    walg::readers::packed(name, bytes, limit)
+}
+
+/// Reads an increment that arrives in pieces of this length; the file's length, and how many pages there were.
+pub fn increment(bytes: &[u8], piece: usize) -> Result<(u64, u32), String> {
+    walg::readers::increment(bytes, piece)
 }
 
 /// Whether a path leads nowhere but below where it begins.

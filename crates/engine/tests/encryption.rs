@@ -489,10 +489,43 @@ async fn t06_i04_a_name_has_one_content_in_whichever_form() {
     let pushed = plain.push(wal.path(), NAME).await.unwrap();
     // Archived before it was encrypted: it is there, and counts.
     assert_eq!(sealed.push(wal.path(), NAME).await.unwrap(), pushed);
-    assert_eq!(sealed.fetch(NAME).await.unwrap(), Some(segment(1)));
     fs::write(wal.path().join(NAME), segment(2)).unwrap();
     let error = sealed.push(wal.path(), NAME).await.unwrap_err();
     assert!(matches!(error, ArchiveError::Conflict { .. }), "{error}");
+}
+
+/// Whoever can write to a store can put WAL of his own into it, in the clear.
+#[tokio::test]
+async fn t31_wal_in_the_clear_is_not_taken_for_encrypted_wal() {
+    let bucket = tempfile::tempdir().unwrap();
+    let identity = new_identity().unwrap();
+    let wal = tempfile::tempdir().unwrap();
+    fs::write(wal.path().join(NAME), segment(1)).unwrap();
+    let history = "00000002.history";
+    fs::write(wal.path().join(history), "1\t0/3000000\tno reason\n").unwrap();
+    let plain = archive(&local(bucket.path()));
+    plain.push(wal.path(), NAME).await.unwrap();
+    plain.push(wal.path(), history).await.unwrap();
+    // All of it is in the clear, and who only reads may have keys for Snapshots alone.
+    let reader = || archive(&reading(local(bucket.path()), &identity));
+    assert_eq!(reader().fetch(NAME).await.unwrap(), Some(segment(1)));
+    let refuses = async |archive: Archive, name: &str| {
+        let error = archive.fetch_content(name).await.unwrap_err();
+        assert!(matches!(error, ArchiveError::Unsealed { .. }), "{error}");
+        assert!(error.to_string().contains(name) && !error.is_retryable());
+    };
+    let writer = || archive(&writing(local(bucket.path()), &identity));
+    refuses(writer(), NAME).await;
+    refuses(writer(), history).await;
+    // One that is encrypted says how it is with all of them.
+    let mut next = segment(1);
+    next[8..16].copy_from_slice(&(4 * SEGMENT).to_le_bytes());
+    let name = "000000010000000000000004";
+    fs::write(wal.path().join(name), next).unwrap();
+    writer().push(wal.path(), name).await.unwrap();
+    refuses(reader(), NAME).await;
+    refuses(reader(), history).await;
+    assert!(reader().fetch(name).await.unwrap().is_some());
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Deletes the archive of a database that is wiped out: its rows are in it. No agent is left that could, so that the platform does.
+//! Deletes the archive of a database that is wiped out, and the data keys of its Snapshots: its rows are in it. No agent is left that could, so that the platform does.
 
 use std::time::Instant;
 
@@ -14,18 +14,31 @@ use crate::{
     wipe::Wiping,
 };
 
-/// The work; none where there is no archive, or where nobody knows any more which one it is.
-fn work(wiping: &Wiping<'_>) -> Option<DataTask> {
-    let storage = storage(wiping)?.clone();
+/// The work, of each store; none where nothing is archived or encrypted, or where nobody knows any more which archive it is.
+fn works(wiping: &Wiping<'_>) -> Vec<DataTask> {
+    let Some(lineage) = wiping.lineage else {
+        return Vec::new();
+    };
     let uid = wiping.data_uid;
-    Some(DataTask {
+    let task = |storage: &SnapshotStorage, what: &str| DataTask {
         namespace: wiping.key.namespace.clone(),
         database: wiping.key.name.clone(),
-        archive: Some(wiping.lineage?.to_owned()),
+        archive: Some(lineage.to_owned()),
         snapshot: wiping.key.name.clone(),
-        snapshot_uid: format!("{uid}-archive"),
-        storage,
-    })
+        snapshot_uid: format!("{uid}-{what}"),
+        storage: storage.clone(),
+    };
+    let archive = storage(wiping);
+    // Keys to Snapshots lie beside them.
+    let schedule = wiping.spec.backup_schedule.as_ref();
+    let keys = schedule
+        .map(|schedule| &schedule.storage)
+        .filter(|storage| storage.encryption.is_some() && Some(*storage) != archive);
+    let archive = archive.map(|storage| task(storage, "archive"));
+    archive
+        .into_iter()
+        .chain(keys.map(|storage| task(storage, "keys")))
+        .collect()
 }
 
 /// Where the database archives.
@@ -38,9 +51,10 @@ pub(crate) async fn delete(
     operator: &Operator,
     wiping: &Wiping<'_>,
 ) -> Result<Option<String>, ReconcileError> {
-    let Some(task) = work(wiping) else {
+    let works = works(wiping);
+    if works.is_empty() {
         return Ok(None);
-    };
+    }
     let readers = operator.databases.state();
     if let Some(reader) = readers
         .iter()
@@ -50,14 +64,18 @@ pub(crate) async fn delete(
         let why = format!("Postgres {namespace}/{name} is being recovered from the archive");
         return Ok(Some(why));
     }
-    Ok(match after(&run(operator, wiping, &task).await?) {
-        DeletionAction::Release { .. } => None,
-        DeletionAction::Wait {
-            obstacle: Some(why),
-            ..
-        } => Some(format!("the archive: {why}")),
-        _ => Some("its archive is being deleted".to_owned()),
-    })
+    for task in works {
+        let waits = match after(&run(operator, wiping, &task).await?) {
+            DeletionAction::Release { .. } => continue,
+            DeletionAction::Wait {
+                obstacle: Some(why),
+                ..
+            } => format!("the archive: {why}"),
+            _ => "its archive is being deleted".to_owned(),
+        };
+        return Ok(Some(waits));
+    }
+    Ok(None)
 }
 
 async fn run(
@@ -88,7 +106,7 @@ async fn run(
 
 /// Everything of the database is gone, and so is the work.
 pub(crate) async fn forget(operator: &Operator, wiping: &Wiping<'_>) -> Result<(), ReconcileError> {
-    if let Some(task) = work(wiping) {
+    for task in works(wiping) {
         operator.tasks.leave(&task.snapshot_uid);
         operator.platform.forget_data(&task).await?;
     }

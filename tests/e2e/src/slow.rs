@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     net::{Shutdown, TcpStream},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -32,6 +32,8 @@ struct Line {
     turn: Mutex<()>,
     is_over: AtomicBool,
     is_cut: AtomicBool,
+    /// What a client asks for when the line breaks.
+    breaks_at: Mutex<Option<String>>,
 }
 
 impl SlowProxy {
@@ -59,6 +61,18 @@ impl SlowProxy {
     /// Lets nothing pass while it is cut.
     pub fn cut(&self, is_cut: bool) {
         self.line.is_cut.store(is_cut, Ordering::Relaxed);
+    }
+
+    /// Cuts itself as soon as a client asks for something with this in its name, which it does not get.
+    pub fn cut_at(&self, asked: &str) {
+        let mut breaks_at = self.line.breaks_at();
+        *breaks_at = Some(asked.to_owned());
+    }
+
+    /// Whether nothing passes.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.line.is_cut.load(Ordering::Relaxed)
     }
 
     /// Passes on at most so many bytes a second from now on; 0 is as fast as can be.
@@ -89,6 +103,7 @@ impl Line {
         while let Ok(read @ 1..) = from.read(&mut piece) {
             if is_slow {
                 self.wait_for_turn(read as u64);
+                self.break_at(&piece[..read]);
             }
             let ends = self.is_over.load(Ordering::Relaxed) || self.is_cut.load(Ordering::Relaxed);
             if ends || to.write_all(&piece[..read]).is_err() {
@@ -97,6 +112,23 @@ impl Line {
         }
         let _ = to.shutdown(Shutdown::Both);
         let _ = from.shutdown(Shutdown::Both);
+    }
+
+    fn breaks_at(&self) -> MutexGuard<'_, Option<String>> {
+        self.breaks_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn break_at(&self, piece: &[u8]) {
+        let mut breaks_at = self.breaks_at();
+        let is_asked = |asked: &mut String| {
+            let asked = asked.as_bytes();
+            piece.windows(asked.len()).any(|part| part == asked)
+        };
+        if breaks_at.take_if(is_asked).is_some() {
+            self.is_cut.store(true, Ordering::Relaxed);
+        }
     }
 
     fn wait_for_turn(&self, bytes: u64) {

@@ -15,7 +15,7 @@ use kubedb_core::{
     archive::{Segment, WalFile},
     recovery::{Goal, RecoveryPlan, Target},
 };
-use kubedb_engine::archive::{Archive, ArchiveError, WalContent};
+use kubedb_engine::archive::{ArchiveError, Wal, WalContent};
 use tokio::time::Instant;
 
 use super::client::Answer;
@@ -45,7 +45,7 @@ pub(crate) struct Unfetched {
 /// The archive of one recovery.
 #[derive(Debug)]
 pub(crate) struct WalSource {
-    archive: Archive,
+    archive: Wal,
     plan: RecoveryPlan,
     /// Segments that were there when the recovery was planned.
     needed: BTreeSet<Segment>,
@@ -88,7 +88,7 @@ impl std::fmt::Debug for State {
 }
 
 impl WalSource {
-    pub(crate) fn new(archive: Archive, plan: RecoveryPlan, target: &Target) -> Self {
+    pub(crate) fn new(archive: Wal, plan: RecoveryPlan, target: &Target) -> Self {
         let needed = plan.needed(archive.segment_bytes()).collect();
         Self {
             archive,
@@ -292,7 +292,7 @@ impl State {
 }
 
 /// Fetches, and waits for a store that is away.
-async fn patiently(archive: &Archive, name: &str) -> Result<Option<WalContent>, Unfetched> {
+async fn patiently(archive: &Wal, name: &str) -> Result<Option<WalContent>, Unfetched> {
     let end = Instant::now() + PATIENCE;
     let mut pause = Duration::from_secs(1);
     loop {
@@ -308,7 +308,10 @@ async fn patiently(archive: &Archive, name: &str) -> Result<Option<WalContent>, 
             Err(error) => {
                 return Err(Unfetched {
                     why: line(&error).into(),
-                    is_damaged: matches!(error, ArchiveError::Damaged { .. }),
+                    is_damaged: matches!(
+                        error,
+                        ArchiveError::Damaged { .. } | ArchiveError::Unsealed { .. }
+                    ),
                 });
             }
         }

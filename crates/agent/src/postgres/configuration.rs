@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-use kubedb_engine::postgres::{
-    control::ControlFile,
-    dialect::{PgDialect, RecoveryFiles, quote_setting},
-};
+use kubedb_engine::postgres::dialect::{PgDialect, RecoveryFiles, quote_setting};
 
 use super::tablespaces;
 use crate::{paths::Paths, state::replace};
@@ -101,22 +98,6 @@ const NEEDS: [(&str, u64); 5] = [
     ("max_wal_senders", 20),
 ];
 
-/// What a server that recovers on this data folder must have at least, as far as it is known there.
-#[must_use]
-pub fn needs_of(control: &ControlFile) -> BTreeMap<String, u64> {
-    let values = [
-        Some(control.max_connections),
-        Some(control.max_worker_processes),
-        Some(control.max_prepared_transactions),
-        Some(control.max_locks_per_transaction),
-        control.max_wal_senders,
-    ];
-    let known = NEEDS.iter().zip(values);
-    known
-        .filter_map(|((name, _), value)| Some(((*name).to_owned(), value?.into())))
-        .collect()
-}
-
 impl Configuration {
     /// What a setting that recovery needs is set to.
     #[must_use]
@@ -157,6 +138,10 @@ impl Configuration {
                 let recovery = recovery_settings(self).into_iter();
                 overrides.extend(recovery.map(|(name, value)| format!("{name}={value}")));
             }
+        } else {
+            // A primary that was left two targets would not start.
+            let none = self.dialect.no_target().iter();
+            overrides.extend(none.map(|(name, value)| format!("{name}={value}")));
         }
         overrides
     }
@@ -248,15 +233,31 @@ fn setting((name, value): &(&'static str, String)) -> String {
     format!("{name} = {}", quote_setting(value))
 }
 
+/// What stands later counts.
 fn recovery_settings(configuration: &Configuration) -> Vec<(&'static str, String)> {
-    let Some(recovery) = &configuration.wal.recovery else {
-        return following_settings(configuration);
+    let dialect = configuration.dialect;
+    let own = match &configuration.wal.recovery {
+        Some(recovery) => {
+            let mut settings = vec![
+                ("recovery_target_timeline", recovery.timeline.to_string()),
+                ("restore_command", recovery.restore_command.clone()),
+            ];
+            settings.extend(recovery.target.iter().cloned());
+            settings
+        }
+        None => following_settings(configuration),
     };
-    let mut settings = vec![
-        ("recovery_target_timeline", recovery.timeline.to_string()),
-        ("restore_command", recovery.restore_command.clone()),
-    ];
-    settings.extend(recovery.target.iter().cloned());
+    // A standby of ours may lag on purpose, or look for WAL elsewhere too. What is restored heeds nothing that its source has left.
+    let foreign = match configuration.follow {
+        Some(_) => &[],
+        None => dialect.no_source(),
+    };
+    let left = dialect.no_target().iter().chain(foreign);
+    let left = left.filter(|(name, _)| own.iter().all(|(known, _)| known != name));
+    let mut settings: Vec<(&'static str, String)> = left
+        .map(|(name, value)| (*name, (*value).to_owned()))
+        .collect();
+    settings.extend(own);
     settings
 }
 

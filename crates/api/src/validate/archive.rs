@@ -51,13 +51,22 @@ pub(super) fn check_wal(spec: &Value, errors: &mut Vec<FieldError>) {
     let (wal, path) = (&spec["init"]["postgresWAL"], "spec.init.postgresWAL");
     let before = errors.len();
     storage::check(wal, path, errors);
+    let is_walg = wal["layout"] == "wal-g";
     if errors.len() == before
+        && !is_walg
         && let Ok(typed) = serde_json::from_value::<PostgresWal>(wal.clone())
     {
         errors.extend(place_error(&typed, path));
     }
+    if is_walg && is_given(wal, "encryption") {
+        let field = format!("{path}.encryption");
+        let message = format!("{field} is not built for an archive of layout wal-g");
+        let hint = "what wal-g itself has encrypted is not read; restore it with wal-g, and take a Snapshot";
+        errors.push(FieldError::new(field, message).hint(hint));
+    }
     if let Some(name) = wal["backupName"].as_str()
         && !matches!(name, "" | "LATEST")
+        && !is_walg_backup(name)
     {
         let field = format!("{path}.backupName");
         let mut wrong = Vec::new();
@@ -69,6 +78,13 @@ pub(super) fn check_wal(spec: &Value, errors: &mut Vec<FieldError>) {
         let target = RecoveryTarget::from(&pitr);
         check_target(spec, &target, &format!("{path}.pitr"), true, errors);
     }
+}
+
+/// Whether a name is one that wal-g gives its backups: an archive of its layout may be named as ours are.
+fn is_walg_backup(name: &str) -> bool {
+    let rest = name.strip_prefix("base_").unwrap_or_default();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    (24..=64).contains(&rest.len()) && rest.bytes().all(is_plain)
 }
 
 /// Checks `spec.init.snapshotSource.target`.

@@ -27,6 +27,8 @@ pub struct Base {
     pub start: Lsn,
     /// Where it is consistent.
     pub stop: Lsn,
+    /// From here on WAL is needed of the archive: a Snapshot brings along what it needs until it is consistent, other backups bring nothing.
+    pub archived_from: Lsn,
     /// Size of the database.
     pub bytes: u64,
 }
@@ -65,7 +67,7 @@ impl RecoveryPlan {
 
     /// The segments behind the Snapshot, in order.
     pub fn needed(&self, segment_bytes: u64) -> impl Iterator<Item = Segment> + '_ {
-        let first = self.base.stop.segment(segment_bytes);
+        let first = self.base.archived_from.segment(segment_bytes);
         let numbers = self.last.map(|last| first..=last.number);
         numbers
             .into_iter()
@@ -147,6 +149,18 @@ pub enum PlanError {
         /// Where the WAL ends before it.
         reachable: Lsn,
     },
+    /// A backup brings no WAL along, and the archive does not have what it needs.
+    #[error(
+        "base backup {snapshot} is consistent at LSN {stop}, and segment {missing} of the WAL until there is not in the archive: without it the backup is of no use. Begin from another one"
+    )]
+    NotConsistent {
+        /// The backup.
+        snapshot: String,
+        /// Where it would be consistent.
+        stop: Lsn,
+        /// The first segment that is missing.
+        missing: String,
+    },
     /// A timeline has no history.
     #[error(
         "the archive has WAL of timeline {timeline} and no history of it ({name}), so that nobody can tell where it began; name a timeline to follow another one"
@@ -219,6 +233,7 @@ pub fn plan(
         path,
         reason,
     };
+    check_consistent(&plan, &reach, segment_bytes)?;
     // An archive in which nothing ever was is no proof that nothing came behind the Snapshot.
     if target.goal == Goal::Latest && holdings.is_empty() {
         return Err(plan.no_wal(target));
@@ -396,7 +411,7 @@ fn reach<'a>(
     segment_bytes: u64,
 ) -> Reach<'a> {
     // The byte behind the stop is the first that the Snapshot lacks.
-    let first = base.stop.segment(segment_bytes);
+    let first = base.archived_from.segment(segment_bytes);
     let on_path =
         |segment: &Segment| segment_of(path, segment.number, segment_bytes) == Some(*segment);
     // The Snapshot's own WAL goes further than one that ends before it.
@@ -438,6 +453,34 @@ fn reach<'a>(
         }
     }
     reach
+}
+
+/// Whether the archive has what a backup needs that brings no WAL along.
+fn check_consistent(
+    plan: &RecoveryPlan,
+    reach: &Reach<'_>,
+    segment_bytes: u64,
+) -> Result<(), PlanError> {
+    let base = &plan.base;
+    if base.archived_from >= base.stop {
+        return Ok(());
+    }
+    let end = plan.last.map(|last| last.end(segment_bytes));
+    if end.is_some_and(|end| end >= base.stop) {
+        return Ok(());
+    }
+    let next = match plan.last {
+        Some(last) => last.number + 1,
+        None => base.archived_from.segment(segment_bytes),
+    };
+    let missing = reach
+        .missing
+        .or_else(|| segment_of(&plan.path, next, segment_bytes));
+    Err(PlanError::NotConsistent {
+        snapshot: base.snapshot.clone(),
+        stop: base.stop,
+        missing: missing.map_or_else(String::new, |missing| missing.name(segment_bytes)),
+    })
 }
 
 fn check_reach(

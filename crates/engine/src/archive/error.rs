@@ -38,6 +38,16 @@ pub enum ArchiveError {
         /// What is wrong.
         reason: String,
     },
+    /// The object lies there in the clear, where everything is encrypted.
+    #[error(
+        "failed to use {name} of archive {label}: it lies there in the clear, and what belongs there is encrypted: somebody else has put it there, so that nobody can tell what is in it. Without encryption beside the archive what lies in the clear is read"
+    )]
+    Unsealed {
+        /// Name of the file.
+        name: String,
+        /// The store.
+        label: String,
+    },
     /// An object of this name holds other WAL: two servers write to one archive.
     #[error(
         "failed to archive {name}: {label} holds other WAL under this name. Two servers have written to one archive; it is not overwritten, and this server's WAL is kept on its disk until somebody decides"

@@ -6,15 +6,31 @@ use bytes::Bytes;
 use kubedb_core::archive::WalFile;
 use tokio::task::spawn_blocking;
 
-use super::{Archive, ArchiveError, Form, TEXT_BYTES, push::HEADER_BYTES, wal_path};
-use crate::encryption::{DataKey, OpenError, reading_key, sealed_length, sealed_with};
+use super::{Archive, ArchiveError, Form, SEALED_SUFFIX, TEXT_BYTES, push::HEADER_BYTES, wal_path};
+use crate::{
+    encryption::{DataKey, OpenError, reading_key, sealed_length, sealed_with},
+    store::Listed,
+};
 
 /// Compressed WAL is never much longer than WAL.
 const SLACK: u64 = 1 << 16;
 
 impl Archive {
-    /// The content of a file, or nothing where it is proven absent. A name that the archive cannot have is absent.
+    /// The content of a file, or nothing where it is proven absent. A name that the archive cannot have is absent. Where all is to be encrypted, what lies in
+    /// the clear is refused.
     pub async fn fetch(&self, name: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
+        self.fetch_as(name, Trust::Sealed).await
+    }
+
+    /// The same to be compared with what we have ourselves.
+    pub(super) async fn fetch_to_compare(
+        &self,
+        name: &str,
+    ) -> Result<Option<Vec<u8>>, ArchiveError> {
+        self.fetch_as(name, Trust::Any).await
+    }
+
+    async fn fetch_as(&self, name: &str, trust: Trust) -> Result<Option<Vec<u8>>, ArchiveError> {
         let Some(kind) = WalFile::read(name, self.segment_bytes) else {
             return Ok(None);
         };
@@ -22,7 +38,7 @@ impl Archive {
             WalFile::Segment(_) | WalFile::Partial(_) => self.segment_bytes,
             WalFile::History(_) | WalFile::Label(_) => TEXT_BYTES,
         };
-        let Some(content) = self.content(&wal_path(name), bytes).await? else {
+        let Some(content) = self.content(&wal_path(name), bytes, trust).await? else {
             return Ok(None);
         };
         let damaged = |reason: String| ArchiveError::Damaged {
@@ -50,8 +66,8 @@ impl Archive {
         &self,
         path: &str,
         bytes: u64,
+        trust: Trust,
     ) -> Result<Option<Result<Vec<u8>, String>>, ArchiveError> {
-        // An archive that began in the clear has both.
         let likely = match self.store.keys() {
             Some(_) => Form::Sealed,
             None => Form::Plain,
@@ -63,6 +79,12 @@ impl Archive {
         let Some(stored) = found else {
             return Ok(None);
         };
+        if stored.data_key.is_none() && trust == Trust::Sealed && !self.may_be_plain().await? {
+            return Err(ArchiveError::Unsealed {
+                name: path.to_owned(),
+                label: self.store.label().to_owned(),
+            });
+        }
         let seal_name = self.seal_name(path);
         let unpack = move || {
             let opened = match &stored.data_key {
@@ -75,6 +97,26 @@ impl Archive {
             .await
             .map_err(|_| ArchiveError::Worker)?;
         Ok(Some(content.map_err(|error| error.to_string())))
+    }
+
+    /// Whether WAL in the clear is what belongs there. It is not where this very store is encrypted, and neither where any of the archive's WAL is: whoever can
+    /// write to a store could put his own in the place of ours. Who has keys for reading alone may read an archive in the clear behind encrypted Snapshots.
+    async fn may_be_plain(&self) -> Result<bool, ArchiveError> {
+        let Some(keys) = self.store.keys() else {
+            return Ok(true);
+        };
+        if keys.encrypts() {
+            return Ok(false);
+        }
+        let find = || async {
+            let mut is_sealed = false;
+            for folder in [self.wal_folder(), self.tails()] {
+                let note = |listed: Listed, _| is_sealed |= listed.key.ends_with(SEALED_SUFFIX);
+                self.store.visit(&folder, note).await?;
+            }
+            Ok::<_, ArchiveError>(is_sealed)
+        };
+        Ok(!*self.holds_sealed.get_or_try_init(find).await?)
     }
 
     /// An object in one form, and the key to it; nothing where it is proven absent.
@@ -109,6 +151,15 @@ impl Archive {
         };
         Ok(Some(Stored { bytes, data_key }))
     }
+}
+
+/// In which form an object is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// Encrypted, where that is how it should be.
+    Sealed,
+    /// Any.
+    Any,
 }
 
 /// What lies in the store.

@@ -12,7 +12,7 @@ use kubedb_core::{
 };
 
 use super::{
-    Archive, ArchiveError, SEGMENT_BYTES, TAIL_FOLDER, WAL_FOLDER, archives, file_of,
+    Archive, ArchiveError, SEGMENT_BYTES, TAIL_FOLDER, WAL_FOLDER, WalContent, archives, file_of,
     tail::read_piece,
 };
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
         manifest::{self, Manifest, ReadManifestError},
     },
     store::Store,
+    walg::WalgArchive,
 };
 
 /// Manifests and histories read at once.
@@ -52,9 +53,46 @@ pub struct Found {
     /// How it goes.
     pub plan: RecoveryPlan,
     /// Where the WAL comes from.
-    pub archive: Archive,
+    pub archive: Wal,
     /// The lineage.
     pub lineage: String,
+}
+
+/// Where WAL comes from.
+#[derive(Clone, Debug)]
+pub enum Wal {
+    /// An archive of ours.
+    Ours(Archive),
+    /// One of wal-g's layout.
+    Walg(WalgArchive),
+}
+
+impl Wal {
+    /// Bytes of a segment.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        match self {
+            Self::Ours(archive) => archive.segment_bytes(),
+            Self::Walg(archive) => archive.segment_bytes(),
+        }
+    }
+
+    /// How users know the store.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        match self {
+            Self::Ours(archive) => archive.label(),
+            Self::Walg(archive) => archive.label(),
+        }
+    }
+
+    /// The content of a file, or what there is of it. Absence is proven.
+    pub async fn fetch_content(&self, name: &str) -> Result<Option<WalContent>, ArchiveError> {
+        match self {
+            Self::Ours(archive) => archive.fetch_content(name).await,
+            Self::Walg(archive) => archive.fetch_content(name).await,
+        }
+    }
 }
 
 /// What lies of one database in the store of its Snapshots and in that of its archive, by lineage. Snapshots that cannot be read are passed over with a
@@ -205,6 +243,7 @@ fn base(manifest_key: String, manifest: &Summary) -> Base {
         timeline: TimelineId(manifest.timeline),
         start: manifest.start_lsn,
         stop: manifest.stop_lsn,
+        archived_from: manifest.stop_lsn,
         bytes: manifest.database_bytes,
     }
 }
@@ -355,7 +394,7 @@ pub fn find(
         let is_time = matches!(wish.target.goal, Goal::Time(_));
         match planned {
             Ok(plan) => {
-                let archive = lineage.archive(archive, database, name)?;
+                let archive = Wal::Ours(lineage.archive(archive, database, name)?);
                 let lineage = name.clone();
                 return Ok(Ok(Found {
                     plan,

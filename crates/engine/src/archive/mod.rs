@@ -13,9 +13,10 @@ mod push;
 mod tail;
 
 pub use error::ArchiveError;
-pub use inventory::{Found, Lineage, Wish, find, inventory};
+pub use inventory::{Found, Lineage, Wal, Wish, find, inventory};
 pub use place::Placement;
 pub use prune::Unneeded;
+pub(crate) use push::{HEADER_BYTES, check_header};
 pub use push::{Pushed, Took};
 pub use tail::WalContent;
 
@@ -54,6 +55,8 @@ pub struct Archive {
     folder: String,
     /// What is stored is encrypted with this, if with anything, once that was found out.
     data_key: Arc<OnceCell<Option<DataKey>>>,
+    /// Whether any of what is archived is encrypted, once somebody had to know.
+    holds_sealed: Arc<OnceCell<bool>>,
     segment_bytes: u64,
     /// Identifier of the cluster; WAL of another one is neither stored nor given out.
     system_identifier: u64,
@@ -74,6 +77,7 @@ impl Archive {
             database: database.clone(),
             lineage: lineage.to_owned(),
             data_key: Arc::default(),
+            holds_sealed: Arc::default(),
             segment_bytes,
             system_identifier,
         })

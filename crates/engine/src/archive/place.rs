@@ -15,12 +15,15 @@ use kubedb_core::{
 use tokio::{sync::watch, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::{Archive, ArchiveError, WalContent};
+use super::{ArchiveError, Wal, WalContent};
 use crate::{
     backup::BackupProgress,
     postgres::dialect::{PgDialect, RecoveryFiles, quote_setting},
 };
 
+/// Where PostgreSQL keeps what ALTER SYSTEM says, and what it said before the recovery.
+const AUTO: &str = "postgresql.auto.conf";
+const KEPT: &str = "postgresql.auto.conf.kubedb";
 /// Segments on their way at once.
 const AT_ONCE: usize = 4;
 
@@ -35,7 +38,7 @@ pub struct Placement<'a> {
     pub settings: &'a BTreeMap<String, String>,
 }
 
-impl Archive {
+impl Wal {
     /// Fetches all WAL of a plan into a restored data folder, and tells PostgreSQL where to end. `progress` counts bytes of WAL.
     pub async fn place(
         &self,
@@ -51,7 +54,7 @@ impl Archive {
             settings,
         } = into;
         let folder = data.join(dialect.wal_folder());
-        let total_bytes = plan.segments * self.segment_bytes;
+        let total_bytes = plan.segments * self.segment_bytes();
         progress.send_replace(BackupProgress {
             total_bytes,
             ..BackupProgress::default()
@@ -63,8 +66,8 @@ impl Archive {
             .filter(|timeline| *timeline != TimelineId(1))
             .map(TimelineId::history_name);
         let segments = plan
-            .needed(self.segment_bytes)
-            .map(|segment| segment.name(self.segment_bytes));
+            .needed(self.segment_bytes())
+            .map(|segment| segment.name(self.segment_bytes()));
         let names: Vec<String> = histories.chain(segments).collect();
         let placed = stream::iter(names)
             .map(|name| self.place_one(&folder, name))
@@ -147,14 +150,17 @@ impl Mode {
     }
 }
 
-fn recovery_settings(plan: &RecoveryPlan, target: &Target) -> String {
-    let mut settings = vec![("recovery_target_timeline", plan.timeline.0.to_string())];
+fn recovery_settings(plan: &RecoveryPlan, target: &Target) -> Vec<(&'static str, String)> {
+    let mut settings = vec![
+        ("recovery_target_timeline", plan.timeline.0.to_string()),
+        ("recovery_end_command", format!("mv -f {KEPT} {AUTO}")),
+    ];
     settings.extend(target.settings());
     if Mode::of(target) == Mode::Plain {
         // All there is lies in the folder. This says of each file that the archive has none.
         settings.push(("restore_command", "false".to_owned()));
     }
-    lines(settings.iter().map(|(name, value)| (*name, value.as_str())))
+    settings
 }
 
 fn lines<'a>(settings: impl Iterator<Item = (&'a str, &'a str)>) -> String {
@@ -167,7 +173,7 @@ fn instruct(
     data: &Path,
     dialect: PgDialect,
     mode: Mode,
-    recovery: &str,
+    recovery: &[(&'static str, String)],
     settings: &BTreeMap<String, String>,
 ) -> io::Result<()> {
     // A server that replays WAL must allow as much as the one that wrote it. What stands last counts.
@@ -176,11 +182,14 @@ fn instruct(
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str())),
     );
-    let file = data.join("postgresql.auto.conf");
+    let file = data.join(AUTO);
     let old = fs::read_to_string(&file).unwrap_or_default();
+    // PostgreSQL puts it back at the end of its recovery: a target that was left would be one of the next.
+    replace(&data.join(KEPT), old.as_bytes())?;
     // Where it answers nobody before the end, settings that its source has raised meanwhile do not stop it.
     let mut text =
         format!("{old}\n# Written by kubedb for a recovery.\nhot_standby = 'off'\n{needs}");
+    let recovery = lines(recovery.iter().map(|(name, value)| (*name, value.as_str())));
     match dialect.recovery_files() {
         RecoveryFiles::RecoveryConf => {
             let standby = if mode == Mode::Standby { "on" } else { "off" };
@@ -188,7 +197,9 @@ fn instruct(
             replace(&data.join("recovery.conf"), recovery.as_bytes())?;
         }
         RecoveryFiles::SignalFile => {
-            text += recovery;
+            let left = dialect.no_source().iter().chain(dialect.no_target());
+            text += &lines(left.copied());
+            text += &recovery;
             let signal = match mode {
                 Mode::Standby => "standby.signal",
                 Mode::Plain => "recovery.signal",

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Bytes of the header of a segment's first page.
-pub(super) const HEADER_BYTES: usize = 40;
+pub(crate) const HEADER_BYTES: usize = 40;
 
 /// A file that was stored, now or before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Archive {
             name: name.to_owned(),
             label: self.store.label().to_owned(),
         };
-        let there = match self.fetch(name).await {
+        let there = match self.fetch_to_compare(name).await {
             Ok(Some(there)) => there,
             // Gone between two requests; the next try stores it.
             Ok(None) => return Err(ArchiveError::Worker),
@@ -205,42 +205,51 @@ impl Archive {
         Ok(self.store.exists(&key).await?)
     }
 
-    /// A segment says which one it is and of which cluster. One that was recycled, or comes from elsewhere, says something else.
     pub(super) fn check_header(
         &self,
         head: &[u8; HEADER_BYTES],
         segment: Segment,
     ) -> Result<(), String> {
-        let number = |at: usize| {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&head[at..at + 8]);
-            u64::from_le_bytes(bytes)
-        };
-        let position = segment.start(self.segment_bytes).0;
-        if number(8) != position {
-            return Err(format!(
-                "it says that it begins at {} instead of {}",
-                kubedb_core::lsn::Lsn(number(8)),
-                kubedb_core::lsn::Lsn(position)
-            ));
-        }
-        if number(24) != self.system_identifier {
-            return Err(format!(
-                "it belongs to cluster {}, not to {}",
-                number(24),
-                self.system_identifier
-            ));
-        }
-        // What a promotion copied still carries the former timeline.
-        let timeline = (number(0) >> 32) as u32;
-        if timeline > segment.timeline.0 {
-            return Err(format!(
-                "it was written on timeline {timeline}, later than {}",
-                segment.timeline.0
-            ));
-        }
-        Ok(())
+        check_header(head, segment, self.segment_bytes, self.system_identifier)
     }
+}
+
+/// A segment says which one it is and of which cluster. One that was recycled, or comes from elsewhere, says something else.
+pub(crate) fn check_header(
+    head: &[u8; HEADER_BYTES],
+    segment: Segment,
+    segment_bytes: u64,
+    system_identifier: u64,
+) -> Result<(), String> {
+    let number = |at: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&head[at..at + 8]);
+        u64::from_le_bytes(bytes)
+    };
+    let position = segment.start(segment_bytes).0;
+    if number(8) != position {
+        return Err(format!(
+            "it says that it begins at {} instead of {}",
+            kubedb_core::lsn::Lsn(number(8)),
+            kubedb_core::lsn::Lsn(position)
+        ));
+    }
+    if number(24) != system_identifier {
+        return Err(format!(
+            "it belongs to cluster {}, not to {}",
+            number(24),
+            system_identifier
+        ));
+    }
+    // What a promotion copied still carries the former timeline.
+    let timeline = (number(0) >> 32) as u32;
+    if timeline > segment.timeline.0 {
+        return Err(format!(
+            "it was written on timeline {timeline}, later than {}",
+            segment.timeline.0
+        ));
+    }
+    Ok(())
 }
 
 /// What is to be stored.

@@ -18,7 +18,9 @@ use object_store::PutPayload;
 use tokio::task::spawn_blocking;
 
 use super::{
-    Archive, ArchiveError, Form, TAIL_FOLDER, file_of,
+    Archive, ArchiveError, Form, TAIL_FOLDER,
+    fetch::Trust,
+    file_of,
     pack::compress,
     push::{HEADER_BYTES, Packed},
 };
@@ -203,7 +205,7 @@ impl Archive {
         let path = self.piece_path(segment, piece);
         let bytes = piece.to - piece.from;
         let (name, label) = (path.clone(), self.store.label().to_owned());
-        let Some(content) = self.content(&path, bytes).await? else {
+        let Some(content) = self.content(&path, bytes, Trust::Sealed).await? else {
             return Err(ArchiveError::Gone { name, label });
         };
         let content = content.and_then(|content| {

@@ -35,7 +35,11 @@ use self::{
     pack::Begun,
     session::{Session, read_control},
 };
-pub(crate) use self::{transfer::label_timeline, wal::check as check_wal};
+pub(crate) use self::{
+    transfer::{label_start, label_timeline},
+    wal::check as check_wal,
+    walk::{EMPTIED, leaves_out},
+};
 use crate::{
     encryption::{DataKey, writing_key},
     postgres::dialect::PgDialect,

@@ -502,6 +502,12 @@ pub(super) async fn history_of(
     text.map(Some).map_err(|error| fail(error.to_string()))
 }
 
+/// Where a `backup_label` says that recovery begins.
+pub(crate) fn label_start(label: &str) -> Option<Lsn> {
+    let (_, lsn) = label.split_once("START WAL LOCATION: ")?;
+    lsn.split_whitespace().next()?.parse().ok()
+}
+
 /// The timeline on which recovery begins, by the name of its first segment in `backup_label`.
 pub(crate) fn label_timeline(label: &str) -> Option<u32> {
     let (_, name) = label.split_once("(file ")?;

@@ -19,7 +19,7 @@ const DEPTH: usize = 16;
 const ENTRIES: usize = 4_000_000;
 
 /// Folders whose content a server makes anew when it starts; the folders themselves must be there.
-const EMPTIED: [&str; 7] = [
+pub(crate) const EMPTIED: [&str; 7] = [
     "pg_dynshmem",
     "pg_notify",
     "pg_replslot",
@@ -274,6 +274,20 @@ fn join(folder: &str, name: &str) -> String {
     } else {
         format!("{folder}/{name}")
     }
+}
+
+/// Whether a file of this path is none of a backup, whoever made it: of the running server, or of an earlier backup or recovery. The labels of this very one are.
+pub(crate) fn leaves_out(path: &str) -> bool {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let top = path.split('/').next().unwrap_or_default();
+    let is_made_anew = !folder.is_empty() && (EMPTIED.contains(&top) || is_wal(top));
+    let is_label = matches!(path, "backup_label" | "tablespace_map");
+    path != CONTROL_FILE && !is_label && (is_made_anew || is_left_out(folder, name))
+}
+
+/// Whether WAL lies in a folder of this name, on whichever major.
+fn is_wal(name: &str) -> bool {
+    matches!(name, "pg_wal" | "pg_xlog")
 }
 
 fn is_left_out(folder: &str, name: &str) -> bool {

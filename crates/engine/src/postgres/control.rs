@@ -3,6 +3,7 @@
 //! The file is a C structure as x86-64 and arm64 lay it out (little endian, 8-byte alignment), closed by a CRC-32C.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -184,6 +185,28 @@ impl ControlFile {
         let path = data_folder.join(CONTROL_FILE);
         let bytes = fs::read(&path).map_err(|source| ReadControlError::Open { path, source })?;
         Self::parse(&bytes)
+    }
+
+    /// Settings that a server which recovers on it must have at least as high, as far as they are known.
+    #[must_use]
+    pub fn needs(&self) -> BTreeMap<String, u64> {
+        let known = [
+            ("max_connections", Some(self.max_connections)),
+            ("max_worker_processes", Some(self.max_worker_processes)),
+            (
+                "max_prepared_transactions",
+                Some(self.max_prepared_transactions),
+            ),
+            (
+                "max_locks_per_transaction",
+                Some(self.max_locks_per_transaction),
+            ),
+            ("max_wal_senders", self.max_wal_senders),
+        ];
+        let known = known.into_iter();
+        known
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.into())))
+            .collect()
     }
 
     /// Reads the bytes of the file. The padding after the structure is not needed.

@@ -225,6 +225,45 @@ impl PgDialect {
         }
     }
 
+    /// Settings of a recovery that says nothing more, in the order in which they must stand before those that it says: a copy brings along what its source
+    /// had in `postgresql.auto.conf`, which may be of an earlier recovery. Two targets are one too many for PostgreSQL, so that none but the wanted one may be left.
+    /// Before 12 they stand in a file of their own, which nobody copies.
+    #[must_use]
+    pub fn no_target(self) -> &'static [(&'static str, &'static str)] {
+        match self.recovery_files() {
+            RecoveryFiles::RecoveryConf => &[],
+            RecoveryFiles::SignalFile => &[
+                ("recovery_target", ""),
+                ("recovery_target_time", ""),
+                ("recovery_target_xid", ""),
+                ("recovery_target_name", ""),
+                ("recovery_target_lsn", ""),
+                ("recovery_target_inclusive", "on"),
+                ("recovery_target_action", "pause"),
+            ],
+        }
+    }
+
+    /// The same of what a recovery fetches from elsewhere, waits for, or runs.
+    #[must_use]
+    pub fn no_source(self) -> &'static [(&'static str, &'static str)] {
+        const ALL: &[(&str, &str)] = &[
+            ("restore_command", ""),
+            ("archive_cleanup_command", ""),
+            ("recovery_end_command", ""),
+            ("recovery_min_apply_delay", "0"),
+            ("primary_conninfo", ""),
+            ("primary_slot_name", ""),
+            ("promote_trigger_file", ""),
+        ];
+        match self.major {
+            ..12 => &[],
+            12..16 => ALL,
+            // It knows no such file any more.
+            _ => ALL.split_last().map_or(&[], |(_, known)| known),
+        }
+    }
+
     /// Setting that keeps `megabytes` of WAL for standbys. Before 13 it counts segments of 16 MiB, and rounds up.
     #[must_use]
     pub fn wal_keep(self, megabytes: u32) -> String {

@@ -4,8 +4,10 @@ use futures::{StreamExt as _, stream};
 use uuid::Uuid;
 
 use super::{
+    catalogue::Catalogue,
     delete::Deleted,
     keys::{DatabaseFolder, NameError},
+    manifest,
 };
 use crate::store::{Store, StoreError};
 
@@ -50,7 +52,8 @@ pub enum DeleteArchiveError {
     },
 }
 
-/// Deletes all that is archived of one lineage. Archives of other databases of the same name stay.
+/// Deletes all that is archived of one lineage, and then its data keys, unless a Snapshot of it may still need them. Archives of other databases of the same
+/// name stay.
 pub async fn delete_archive(
     store: &Store,
     namespace: &str,
@@ -61,8 +64,47 @@ pub async fn delete_archive(
     let lineage = Uuid::try_parse(lineage).map_err(|_| DeleteArchiveError::Lineage {
         lineage: lineage.to_owned(),
     })?;
-    let folder = folder.key(&format!("archive/{lineage}"));
     let name = || format!("{namespace}/{database}");
+    let mut deleted = delete_all(store, &folder.key(&format!("archive/{lineage}")), &name).await?;
+    let needs = needs_keys(store, &folder, &lineage.to_string()).await;
+    let needs = needs.map_err(|source| DeleteArchiveError::Store {
+        database: name(),
+        source,
+    })?;
+    if !needs {
+        let keys = delete_all(store, &folder.key(&format!("keys/{lineage}")), &name).await?;
+        deleted.objects += keys.objects;
+        deleted.bytes = deleted.bytes.saturating_add(keys.bytes);
+    }
+    Ok(deleted)
+}
+
+/// Whether a Snapshot is left that may be encrypted with a key of this lineage: one that cannot be read, or was only begun, may be of any.
+async fn needs_keys(
+    store: &Store,
+    folder: &DatabaseFolder,
+    lineage: &str,
+) -> Result<bool, StoreError> {
+    let catalogue = Catalogue::of(&store.list(&folder.snapshots()).await?);
+    let databases = catalogue.databases.values();
+    for entry in databases.flat_map(|database| database.snapshots.values()) {
+        let Some(key) = entry.manifest() else {
+            return Ok(true);
+        };
+        match manifest::examine(store, key).await? {
+            Ok(manifest) if manifest.lineage != lineage => {}
+            _ => return Ok(true),
+        }
+    }
+    Ok(false)
+}
+
+/// Deletes all below a folder.
+async fn delete_all(
+    store: &Store,
+    folder: &str,
+    name: &impl Fn() -> String,
+) -> Result<Deleted, DeleteArchiveError> {
     let failed = |source| DeleteArchiveError::Store {
         database: name(),
         source,
@@ -79,7 +121,7 @@ pub async fn delete_archive(
                 found.push((listed.key, listed.bytes));
             }
         };
-        match store.visit(&folder, show).await {
+        match store.visit(folder, show).await {
             // There are more than a listing shows; those that it did show go first.
             Err(StoreError::TooLarge { .. }) if !found.is_empty() => {}
             other => other.map_err(failed)?,
@@ -114,8 +156,10 @@ mod tests {
         let own = [
             format!("kubedb/demo/pg/archive/{OWN}/wal_005/000000010000000000000001.zst"),
             format!("kubedb/demo/pg/archive/{OWN}/wal_005/00000002.history.zst"),
+            format!("kubedb/demo/pg/keys/{OWN}/k/0001-r.json"),
         ];
         let others = [
+            format!("kubedb/demo/pg/keys/{OTHER}/k/0001-r.json"),
             format!("kubedb/demo/pg/archive/{OTHER}/wal_005/000000010000000000000001.zst"),
             format!("kubedb/demo/pg2/archive/{OWN}/wal_005/000000010000000000000001.zst"),
             "kubedb/demo/pg/packs/u/p".to_owned(),
@@ -124,11 +168,11 @@ mod tests {
             store.create(key, "WAL".into()).await.unwrap();
         }
         let deleted = delete_archive(&store, "demo", "pg", OWN).await.unwrap();
-        let two = Deleted {
-            objects: 2,
-            bytes: 6,
+        let three = Deleted {
+            objects: 3,
+            bytes: 9,
         };
-        assert_eq!(deleted, two);
+        assert_eq!(deleted, three);
         let left: Vec<String> = store
             .list("kubedb")
             .await
@@ -142,6 +186,18 @@ mod tests {
         // As often as one likes.
         let again = delete_archive(&store, "demo", "pg", OWN).await.unwrap();
         assert_eq!(again, Deleted::default());
+        // A Snapshot that was begun may need its keys.
+        let key = &own[2];
+        let intent =
+            "kubedb/demo/pg/snapshots/one/attempt-0001-0193a0a4-7a6c-7d5e-9a37-2b4f8f3c1d12.json";
+        for key in [key.as_str(), intent] {
+            store.create(key, "WAL".into()).await.unwrap();
+        }
+        let kept = delete_archive(&store, "demo", "pg", OWN).await.unwrap();
+        assert_eq!(kept, Deleted::default());
+        store.delete(intent).await.unwrap();
+        let gone = delete_archive(&store, "demo", "pg", OWN).await.unwrap();
+        assert_eq!(gone.objects, 1);
         for lineage in ["", "..", "wal_005", "../packs"] {
             let refused = delete_archive(&store, "demo", "pg", lineage).await;
             assert!(

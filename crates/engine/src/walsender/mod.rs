@@ -3,7 +3,6 @@
 mod base_backup;
 mod connect;
 mod error;
-mod tar;
 mod unpack;
 mod wire;
 
@@ -13,16 +12,15 @@ use tokio::{
     net::TcpStream,
 };
 
-pub(crate) use self::tar::entries as tar_entries;
 use self::wire::Wire;
 pub use self::{
     base_backup::{BaseBackup, CopyProgress},
     connect::WalSenderConfig,
     error::WalSenderError,
-    tar::TarError,
     unpack::UnpackError,
 };
 use crate::postgres::dialect::PgDialect;
+pub use crate::tar::TarError;
 
 /// SQLSTATE of a slot that exists already.
 const DUPLICATE_OBJECT: &str = "42710";

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::mpsc::Receiver;
 
-use super::tar::{Entry, Sink, TarError, TarReader};
+use crate::tar::{Entry, Sink, TarError, TarReader};
 
 /// Largest `tablespace_map` accepted: a line of at most 1 KiB for each of a thousand tablespaces.
 const MAP_LIMIT: usize = 1 << 20;

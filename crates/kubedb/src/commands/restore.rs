@@ -298,6 +298,7 @@ fn by_archive(
     PostgresWal {
         backup_name: Some(base.to_owned()),
         pitr: (*target != RecoveryTarget::default()).then(|| Pitr::from(target)),
+        layout: None,
         storage,
     }
 }

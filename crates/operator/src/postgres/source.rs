@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use kube::{Api, ResourceExt as _};
 use kubedb_api::{
     DormantDatabase, Postgres, PostgresSpec, Snapshot,
-    archiver::{PostgresWal, Recovery, RecoveryTarget},
+    archiver::{ArchiveLayout, ArchivePlace, PostgresWal, Recovery, RecoveryTarget},
     postgres::SnapshotSource,
     protocol::RestoreSource,
     retention::lineage,
@@ -224,6 +224,7 @@ fn behind(
             backup_name: None,
             covered_time: *covered,
             target: target.clone(),
+            layout: None,
         }),
         Origin::Bare { is_same: true } => Err(Unresolved::ever(format!(
             "there is no WAL behind Snapshot {name}: Postgres {namespace}/{database} has no spec.archiver. Without init.snapshotSource.target the Snapshot itself is restored"
@@ -239,10 +240,18 @@ fn behind(
 
 /// An archive that names itself. Its Secret lies where the new database does.
 fn archive_alone(postgres: &Postgres, wal: &PostgresWal) -> Result<RestoreSource, Unresolved> {
-    let place = wal.place().map_err(|error| {
-        let field = error.field;
-        Unresolved::ever(format!("spec.init.postgresWAL.{field} {error}"))
-    })?;
+    let place = if wal.layout == Some(ArchiveLayout::WalG) {
+        ArchivePlace {
+            storage: wal.storage.clone(),
+            namespace: String::new(),
+            database: String::new(),
+        }
+    } else {
+        wal.place().map_err(|error| {
+            let field = error.field;
+            Unresolved::ever(format!("spec.init.postgresWAL.{field} {error}"))
+        })?
+    };
     let recovery = Recovery {
         storage: place.storage.clone(),
         namespace: place.namespace,
@@ -254,6 +263,7 @@ fn archive_alone(postgres: &Postgres, wal: &PostgresWal) -> Result<RestoreSource
             .as_ref()
             .map(RecoveryTarget::from)
             .unwrap_or_default(),
+        layout: wal.layout,
     };
     Ok(RestoreSource {
         namespace: postgres.namespace().unwrap_or_default(),
@@ -291,7 +301,11 @@ pub(super) fn told(source: &RestoreSource) -> String {
     };
     let target = recovery.target.fields().read();
     let target = target.map_or_else(|error| error.to_string(), |target| target.to_string());
-    let archive = format!("{}/{}", recovery.namespace, recovery.database);
+    let archive = if recovery.layout == Some(ArchiveLayout::WalG) {
+        format!("wal-g in {}", recovery.storage.bucket_label())
+    } else {
+        format!("{}/{}", recovery.namespace, recovery.database)
+    };
     if source.snapshot.is_empty() {
         format!("the archive of {archive}, up to {target}")
     } else {

@@ -226,12 +226,17 @@ mod tests {
     }
 
     fn found(report: Value) -> Found {
+        let tasks = if report.is_null() {
+            json!({})
+        } else {
+            json!({ "one": report })
+        };
         let database = json!({
             "apiVersion": "kubedb.com/v1alpha1", "kind": "Postgres", "metadata": {"name": "pg"},
             "spec": {"version": "15"},
             "status": {"phase": "Running", "primary": "pg-0", "instances": {"pg-0": {
                 "phase": "Running", "ready": true, "role": "primary", "session": "second", "lsn": "0/3000060",
-                "heartbeatTime": "1970-01-01T00:00:00Z", "tasks": {"one": report}}}},
+                "heartbeatTime": "1970-01-01T00:00:00Z", "tasks": tasks}}},
         });
         Found {
             database: Some(serde_json::from_value(database).unwrap()),

@@ -1,11 +1,6 @@
 //! What an archive holds, lacks and gives up.
 
-use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use kubedb_e2e::{
     kubedb::{binary, run},
@@ -14,7 +9,10 @@ use kubedb_e2e::{
     world::{World, postgres},
 };
 
-use crate::source::{ARCHIVER, ROWS, Source};
+use crate::{
+    source::{ARCHIVER, ROWS, Source},
+    store::{put, remove},
+};
 
 #[test]
 fn t03_t08_what_is_missing_in_the_archive_is_named_before_anything_is_restored() {
@@ -39,42 +37,6 @@ fn t03_t08_what_is_missing_in_the_archive_is_named_before_anything_is_restored()
     assert!(gap.contains(&format!("segment {name} is missing")), "{gap}");
     put(&world, &middle, &kept);
     assert_eq!(source.recovered("base", "{timeline: latest}"), "1 2 3");
-}
-
-fn key(world: &World, path: &Path) -> String {
-    let key = path.strip_prefix(world.gcs.objects().join("kubedb"));
-    key.unwrap().to_string_lossy().replace('/', "%2F")
-}
-
-/// Removes an object by the store's own API.
-fn remove(world: &World, path: &Path) {
-    let (endpoint, key) = (world.gcs.endpoint(), key(world, path));
-    curl(
-        &[
-            "-X",
-            "DELETE",
-            &format!("{endpoint}/storage/v1/b/kubedb/o/{key}"),
-        ],
-        &[],
-    );
-}
-
-/// Stores an object by the store's own API.
-fn put(world: &World, path: &Path, content: &[u8]) {
-    let (endpoint, key) = (world.gcs.endpoint(), key(world, path));
-    let url = format!("{endpoint}/upload/storage/v1/b/kubedb/o?uploadType=media&name={key}");
-    curl(
-        &["-X", "POST", "-o", "/dev/null", "--data-binary", "@-", &url],
-        content,
-    );
-}
-
-fn curl(arguments: &[&str], content: &[u8]) {
-    let mut command = Command::new("curl");
-    command.arg("-sf").args(arguments).stdin(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(content).unwrap();
-    assert!(child.wait().unwrap().success(), "{arguments:?}");
 }
 
 /// The segment that holds a position, without its timeline, as names of WAL have it.

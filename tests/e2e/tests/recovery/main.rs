@@ -5,4 +5,7 @@
 mod archives;
 mod losses;
 mod source;
+mod store;
 mod targets;
+mod traps;
+mod walg;

@@ -3,6 +3,7 @@
 mod postgres;
 mod repository;
 mod schedule;
+mod walg;
 mod wire;
 mod written;
 
@@ -63,6 +64,26 @@ pub const TARGETS: &[Target] = &[
         name: "tar",
         run: postgres::tar,
         seeds: postgres::tar_seeds,
+    },
+    Target {
+        name: "tar_of_others",
+        run: walg::tar,
+        seeds: walg::tar_seeds,
+    },
+    Target {
+        name: "sentinel",
+        run: walg::sentinel,
+        seeds: walg::sentinel_seeds,
+    },
+    Target {
+        name: "packed",
+        run: walg::packed,
+        seeds: walg::packed_seeds,
+    },
+    Target {
+        name: "increment",
+        run: walg::increment,
+        seeds: walg::increment_seeds,
     },
     Target {
         name: "backup_label",

@@ -26,7 +26,7 @@ pub(super) fn tar(bytes: &[u8]) -> String {
 }
 
 /// Walks as a reader does, and puts the right sum into every header.
-fn with_checksums(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn with_checksums(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let mut at = 0;
     while let Some(header) = bytes.get_mut(at..at + BLOCK) {

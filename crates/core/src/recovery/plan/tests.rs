@@ -20,6 +20,7 @@ fn base(name: &str, timeline: u32, at: u64) -> Base {
         timeline: TimelineId(timeline),
         start: Lsn(at * BYTES),
         stop: lsn(at),
+        archived_from: lsn(at),
         bytes: 1 << 30,
     }
 }
@@ -330,5 +331,46 @@ fn a_beginning_that_is_older_than_the_snapshot_is_left_alone() {
     assert_eq!(
         (plan.segments, plan.tail),
         (1, Some(Lsn(3 * BYTES + 0x1001)))
+    );
+}
+
+#[test]
+fn t03_a_backup_that_brings_no_wal_needs_the_archive_from_its_beginning() {
+    let begun = |stop| Base {
+        start: Lsn(3 * BYTES + 0x28),
+        archived_from: Lsn(3 * BYTES + 0x28),
+        stop,
+        ..base("base_a", 1, 5)
+    };
+    let whole = planned(&[begun(lsn(5))], &archive(&[(1, 3..=7)]), &Target::latest()).unwrap();
+    assert_eq!(whole.segments, 5);
+    assert_eq!(whole.needed(BYTES).next().unwrap().number, 3);
+    let missing = |stop, holdings: std::ops::RangeInclusive<u64>, target: &Target| match planned(
+        &[begun(stop)],
+        &archive(&[(1, holdings)]),
+        target,
+    ) {
+        Err(PlanError::NotConsistent { missing, .. }) => missing,
+        other => panic!("{other:?}"),
+    };
+    let immediate = aim(Goal::Immediate);
+    for target in [&Target::latest(), &immediate] {
+        assert_eq!(missing(lsn(5), 4..=7, target), "000000010000000000000003");
+        assert_eq!(missing(lsn(5), 3..=4, target), "000000010000000000000005");
+    }
+    // It ends where its last segment does.
+    let exact = planned(
+        &[begun(Lsn(5 * BYTES))],
+        &archive(&[(1, 3..=4)]),
+        &immediate,
+    );
+    assert_eq!(exact.unwrap().segments, 2);
+    // Within the backup there is a gap, and all else behind it.
+    let mut holdings = archive(&[(1, 3..=7)]);
+    holdings.segments.retain(|segment, _| segment.number != 4);
+    let gap = planned(&[begun(lsn(5))], &holdings, &immediate);
+    assert!(
+        matches!(&gap, Err(PlanError::NotConsistent { missing, .. }) if missing.ends_with('4')),
+        "{gap:?}"
     );
 }

@@ -136,7 +136,7 @@ impl Recovery {
             ),
         };
         format!(
-            "start PostgreSQL {major} on it, as the user who owns the folder: {end}\n  postgres -D {}\nwhen it has, remove what postgresql.auto.conf says of this recovery before you copy it for standbys",
+            "start PostgreSQL {major} on it, as the user who owns the folder: {end}\n  postgres -D {}\nwhat postgresql.auto.conf says of this recovery goes at its end",
             folder.display()
         )
     }

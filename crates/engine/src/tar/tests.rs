@@ -140,3 +140,111 @@ fn t36_what_a_base_backup_never_holds_is_refused() {
     all.push(1);
     assert_eq!(refusal(all), TarError::AfterEnd);
 }
+
+fn of_others(archive: &[u8], piece: usize) -> Result<Seen, TarError> {
+    let (mut reader, mut seen) = (TarReader::of_others(), Seen::default());
+    for piece in archive.chunks(piece) {
+        reader.feed(piece, &mut seen)?;
+    }
+    reader.finish().map(|()| seen)
+}
+
+/// A header as GNU's tar and programs like it write it.
+fn gnu(name: &str, kind: u8, bytes: usize) -> Vec<u8> {
+    let mut made = header(name, kind, format!("{bytes:011o} ").as_bytes(), "");
+    made[257..265].copy_from_slice(b"ustar  \0");
+    // What stands in the place of the prefix is none.
+    made[345..348].copy_from_slice(b"123");
+    made[148..156].fill(b' ');
+    let sum: u64 = made.iter().map(|byte| u64::from(*byte)).sum();
+    made[148..156].copy_from_slice(format!("{sum:07o} ").as_bytes());
+    made
+}
+
+fn block(words: &[u8]) -> Vec<u8> {
+    let mut block = words.to_vec();
+    block.resize(words.len().next_multiple_of(BLOCK), 0);
+    block
+}
+
+#[test]
+fn archives_of_other_programs_have_long_names_and_roots() {
+    let long = "d/".repeat(80) + "f";
+    let pax = |words: &str| [gnu("pax", b'x', words.len()), block(words.as_bytes())].concat();
+    let all = [
+        gnu("/global/pg_control", b'0', 3),
+        block(b"abc"),
+        gnu("././@LongLink", b'L', long.len() + 1),
+        block(format!("{long}\0").as_bytes()),
+        gnu("cut", b'0', 1),
+        block(b"x"),
+        pax("13 path=/p/q\n9 size=2\n18 mtime=1.000001\n"),
+        gnu("other", b'0', 7),
+        block(b"pq"),
+        gnu("plain", b'0', 0),
+        vec![0; 2 * BLOCK],
+    ]
+    .concat();
+    for piece in [1, 7, BLOCK, all.len()] {
+        let seen = of_others(&all, piece).unwrap();
+        let found: Vec<(String, Vec<u8>)> = seen
+            .0
+            .into_iter()
+            .map(|(entry, content, is_whole)| match entry {
+                Entry::File { path, .. } if is_whole => (path.display().to_string(), content),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let expected = [
+            ("global/pg_control", &b"abc"[..]),
+            (&long, b"x"),
+            ("p/q", b"pq"),
+            ("plain", b""),
+        ];
+        let expected = expected.map(|(path, content)| (path.to_owned(), content.to_vec()));
+        assert_eq!(found, expected);
+    }
+    // A server makes none of these.
+    assert!(read([gnu("a", b'0', 0)].into_iter()).is_err());
+}
+
+#[test]
+fn t36_words_about_an_entry_lead_nowhere_and_have_an_end() {
+    let pax = |words: &str| {
+        let all = [
+            gnu("pax", b'x', words.len()),
+            block(words.as_bytes()),
+            gnu("f", b'0', 0),
+        ];
+        of_others(&all.concat(), 100)
+    };
+    for words in ["16 path=../../x\n", "15 path=a/../b\n"] {
+        assert!(
+            matches!(pax(words), Err(TarError::Path { .. })),
+            "{words:?}"
+        );
+    }
+    for words in [
+        "5",
+        "x path=a\n",
+        "99 path=a\n",
+        "9 path=a\n0",
+        "12 size=-12\n",
+        "0 a=b\n",
+        "24 GNU.sparse.major=1.0\n",
+    ] {
+        assert!(
+            matches!(pax(words), Err(TarError::Words { .. })),
+            "{words:?}"
+        );
+    }
+    let long = gnu("././@LongLink", b'L', 1 << 20);
+    assert!(matches!(of_others(&long, 512), Err(TarError::Words { .. })));
+    for path in ["../a", "/../a", "a/../../b", "/"] {
+        let refused = of_others(&gnu(path, b'0', 0), 512);
+        assert!(
+            matches!(refused, Err(TarError::Path { .. })),
+            "{path}: {refused:?}"
+        );
+    }
+}
