@@ -181,8 +181,10 @@ impl ControlPlane {
     /// # Errors
     /// When the program does not start.
     pub fn start_kwok(&mut self, lifetime: Lifetime) -> Result<(), StartError> {
+        write(&self.folder, "stages.yaml", include_str!("stages.yaml"))?;
         let arguments = [
             format!("--kubeconfig={}", self.kubeconfig.display()),
+            format!("--config={}", self.folder.join("stages.yaml").display()),
             "--manage-all-nodes=true".to_owned(),
             format!("--server-address=127.0.0.1:{}", free_port()?),
         ];

@@ -51,9 +51,9 @@ fn an_operator_at_rest_writes_nothing_and_every_schedule_ticks() {
         value("writes at rest, besides Leases") <= 1.0,
         "{records:?}"
     );
-    // An Event more or less may be told; a second attempt would be twice as many.
+    // Some two dozen: what is told, decided, begun, ended and counted. A second attempt would be as many again.
     let writes = value("writes of a scheduled Snapshot");
-    assert!((8.0..=18.0).contains(&writes), "{writes}");
+    assert!((8.0..=30.0).contains(&writes), "{writes}");
 }
 
 #[expect(clippy::print_stderr, reason = "what was not tried has to be said")]

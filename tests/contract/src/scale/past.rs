@@ -22,7 +22,7 @@ pub(super) fn name_of(database: usize) -> String {
 }
 
 fn storage(database: usize) -> Value {
-    json!({ "storageSecretName": SECRET, "s3": { "bucket": format!("backups-{}", database % BUCKETS), "endpoint": "s3.example.org" } })
+    json!({ "storageSecretName": SECRET, "s3": { "bucket": format!("backups-{}", database % BUCKETS), "endpoint": "https://s3.example.org" } })
 }
 
 /// Makes every database, with a schedule whose next tick is hours away, before any operator sees it.

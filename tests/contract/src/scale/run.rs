@@ -18,7 +18,7 @@ use super::{
 };
 
 /// For what takes minutes with a thousand databases; a start is over within.
-const LIMIT: Duration = Duration::from_secs(1_200);
+const LIMIT: Duration = Duration::from_secs(900);
 const LOOK: Duration = Duration::from_millis(250);
 /// An operator that has written nothing for so long is at rest.
 const REST: Duration = Duration::from_secs(20);
@@ -140,7 +140,7 @@ async fn steady(
     let requests = || {
         let metrics = operator.metrics();
         let metrics = metrics.ok_or_else(|| operator.failed("it does not answer"))?;
-        Ok::<_, Failure>(sum(&metrics, "kubedb_operator_requests_total"))
+        Ok::<_, Failure>(sum(&metrics, "kubedb_operator_api_requests_total"))
     };
     let (written, asked, cpu) = (world.writes()?, requests()?, operator.cpu()?);
     let began = Instant::now();

@@ -66,6 +66,8 @@ impl World {
                 format!("--audit-log-path={}", audit_log(folder).display()),
                 // In one file, however long.
                 "--audit-log-maxsize=4096".to_owned(),
+                // Each database has Services.
+                "--service-cluster-ip-range=10.0.0.0/16".to_owned(),
             ],
         };
         let mut plane = ControlPlane::start_with(folder, Lifetime::OfStarter, &beside)?;
