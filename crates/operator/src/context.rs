@@ -17,7 +17,7 @@ use kube::{
         watcher,
     },
 };
-use kubedb_api::{DormantDatabase, Postgres, Snapshot, verification::is_wanted};
+use kubedb_api::{DormantDatabase, Postgres, Snapshot, labels, verification::is_wanted};
 use kubedb_core::turns::{LIMITS, Limits};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -128,46 +128,68 @@ pub async fn run_with(mut context: Context, limits: Limits, shutdown: Cancellati
     let databases = {
         let (operator, told) = (Arc::clone(&operator), told.clone());
         let digests = Digests::default();
-        controller(watches.0, postgreses.1, move |event| match event {
-            Heard::Is(postgres) => {
-                operator.related.database(postgres, false);
-                told.snapshots.add(concerned(&operator, &digests, postgres));
-                told.dormants
-                    .add(paused_of(&operator, postgres, &postgres.name_any()));
-            }
-            Heard::Gone(postgres) => {
-                operator.related.database(postgres, true);
-                // That it is gone is news, however it looked.
-                digests.forget(postgres);
-                told.snapshots.add(concerned(&operator, &digests, postgres));
-                told.dormants
-                    .add(paused_of(&operator, postgres, &postgres.name_any()));
-                digests.forget(postgres);
-            }
-            Heard::All => operator.related.keep_databases(&operator.databases),
-        })
+        let is_work = |_: &Postgres| true;
+        controller(
+            watches.0,
+            postgreses.1,
+            trim,
+            is_work,
+            move |event| match event {
+                Heard::Is(postgres) => {
+                    operator.related.database(postgres, false);
+                    told.snapshots.add(concerned(&operator, &digests, postgres));
+                    told.dormants
+                        .add(paused_of(&operator, postgres, &postgres.name_any()));
+                }
+                Heard::Gone(postgres) => {
+                    operator.related.database(postgres, true);
+                    // That it is gone is news, however it looked.
+                    digests.forget(postgres);
+                    told.snapshots.add(concerned(&operator, &digests, postgres));
+                    told.dormants
+                        .add(paused_of(&operator, postgres, &postgres.name_any()));
+                    digests.forget(postgres);
+                }
+                Heard::All => operator.related.keep_databases(&operator.databases),
+            },
+        )
     };
     let backups = {
         let (operator, told) = (Arc::clone(&operator), told.clone());
-        controller(watches.1, snapshots.1, move |event| match event {
-            Heard::Is(snapshot) | Heard::Gone(snapshot) => {
-                let is_gone = matches!(event, Heard::Gone(_));
-                operator.related.snapshot(snapshot, is_gone);
-                told.databases.add(concerns(&operator, snapshot));
-                let database = &snapshot.spec.database_name;
-                told.dormants.add(paused_of(&operator, snapshot, database));
-            }
-            Heard::All => operator.related.keep_snapshots(&operator.snapshots),
-        })
+        // Most have ended long ago, and nothing is to do about them.
+        let is_work = |snapshot: &Snapshot| !snapshot::is_over(snapshot) || is_wanted(snapshot);
+        controller(
+            watches.1,
+            snapshots.1,
+            trim_snapshot,
+            is_work,
+            move |event| match event {
+                Heard::Is(snapshot) | Heard::Gone(snapshot) => {
+                    let is_gone = matches!(event, Heard::Gone(_));
+                    operator.related.snapshot(snapshot, is_gone);
+                    told.databases.add(concerns(&operator, snapshot));
+                    let database = &snapshot.spec.database_name;
+                    told.dormants.add(paused_of(&operator, snapshot, database));
+                }
+                Heard::All => operator.related.keep_snapshots(&operator.snapshots),
+            },
+        )
     };
     let sleepers = {
         let (operator, told) = (Arc::clone(&operator), told.clone());
-        controller(watches.2, dormants.1, move |event| match event {
-            Heard::Is(dormant) | Heard::Gone(dormant) => {
-                told.databases.add(resumes(&operator, dormant));
-            }
-            Heard::All => {}
-        })
+        let is_work = |_: &DormantDatabase| true;
+        controller(
+            watches.2,
+            dormants.1,
+            trim,
+            is_work,
+            move |event| match event {
+                Heard::Is(dormant) | Heard::Gone(dormant) => {
+                    told.databases.add(resumes(&operator, dormant));
+                }
+                Heard::All => {}
+            },
+        )
     };
     let stopped = || shutdown.clone().cancelled_owned();
     let databases = databases
@@ -284,10 +306,12 @@ pub(crate) enum Heard<'a, K> {
     All,
 }
 
-/// A controller of all objects of a kind, with its cache. Of each kind there is this one watch, whoever wants to hear of it.
+/// A controller of all objects of a kind that are work, with its cache. Of each kind there is this one watch, whoever wants to hear of it.
 fn controller<K>(
     events: Events<K>,
     (writer, told): (Writer<K>, watch::Sender<bool>),
+    trim: impl Fn(&mut K) + Send + 'static,
+    is_work: impl Fn(&K) -> bool + Send + 'static,
     hear: impl Fn(Heard<'_, K>) + Send + 'static,
 ) -> Controller<K>
 where
@@ -322,9 +346,22 @@ where
                 told.send_replace(true);
             }
         })
-        .applied_objects();
+        .applied_objects()
+        .try_filter(move |object| std::future::ready(is_work(object)));
     let config = Config::default().concurrency(RECONCILES_MAX);
     Controller::for_stream(objects, store).with_config(config)
+}
+
+/// The same of Snapshots: of one that has ended nobody reads labels, nor when it was to start.
+fn trim_snapshot(snapshot: &mut Snapshot) {
+    trim(snapshot);
+    if !snapshot::is_over(snapshot) {
+        return;
+    }
+    snapshot.metadata.labels = None;
+    if let Some(annotations) = &mut snapshot.metadata.annotations {
+        annotations.remove(labels::START_AFTER);
+    }
 }
 
 /// Takes away what nobody here looks at, which is a good part of an object: tens of thousands are kept.
