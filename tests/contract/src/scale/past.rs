@@ -38,7 +38,8 @@ pub(super) async fn make_databases(client: &Client, sizes: &Sizes) -> Result<(),
 async fn make_database(client: &Client, number: usize) -> Result<(), Failure> {
     let mut schedule = storage(number);
     schedule["cronExpression"] = json!("@every 6h");
-    schedule["retention"] = json!({ "keepLast": 100 });
+    // It is weighed at each look, and lets none go.
+    schedule["retention"] = json!({ "keepLast": 10_000 });
     let database: Postgres = parsed(json!({
         "apiVersion": "kubedb.com/v1alpha1", "kind": "Postgres", "metadata": { "name": name_of(number) },
         "spec": {
