@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn words(events: Vec<Event<ConfigMap>>) -> Vec<String> {
-        let word = |event| match event {
+        let word = |event: Event<ConfigMap>| match event {
             Event::Init => "Init".to_owned(),
             Event::InitDone => "InitDone".to_owned(),
             Event::InitApply(object) => format!("InitApply {}", object.name_any()),
