@@ -27,6 +27,8 @@ Commands:
     --binary PATH            measure this program instead of building the release, to compare
   bench backup [--gigabytes N] [--runs N] [--encrypt]
                              our engine and pgBackRest at the same work, in turn; prints ratios, writes target/bench/backup.json
+  bench scale [--databases N] [--snapshots N] [--binary PATH]
+                             what 1000 databases and 20000 Snapshots cost one operator; prints a table, writes target/bench/scale.json
   fuzz [--time 60s] [--target NAME]
                              try readers of foreign bytes with anything, guided by coverage; time is for each target
   tidy                       check the arrows between crates, file sizes and forbidden text
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         ["bench", "local"] => bench::local(None),
         ["bench", "local", "--binary", path] => bench::local(Some(path.as_ref())),
         ["bench", "backup", arguments @ ..] => bench::backup(arguments),
+        ["bench", "scale", arguments @ ..] => bench::scale(arguments),
         ["bench", "api"] => apiserver::bench(),
         ["fuzz", arguments @ ..] => fuzz::run(arguments),
         ["stores", arguments @ ..] => stores::run_command(arguments),

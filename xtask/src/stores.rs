@@ -47,7 +47,7 @@ pub(crate) fn install(cache: &Path) -> Result<(), String> {
     unpack(cache, "faketime", &FAKETIME)
 }
 
-fn go_tool(bin: &Path, name: &str, module: &str, time: &str) -> Result<(), String> {
+pub(crate) fn go_tool(bin: &Path, name: &str, module: &str, time: &str) -> Result<(), String> {
     if bin.join(name).exists() {
         return Ok(());
     }

@@ -12,15 +12,24 @@ use serde_json::Value;
 use crate::{promises, say, tools::workspace};
 
 /// Which workspace crates a crate may use. A crate not named here may use none.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("kubedb-core", &[]),
     ("kubedb-api", &["kubedb-core"]),
     ("kubedb-engine", &["kubedb-core"]),
     (
         "kubedb-agent",
-        &["kubedb-core", "kubedb-api", "kubedb-engine"],
+        &[
+            "kubedb-core",
+            "kubedb-api",
+            "kubedb-engine",
+            "kubedb-listen",
+        ],
     ),
-    ("kubedb-operator", &["kubedb-core", "kubedb-api"]),
+    ("kubedb-listen", &[]),
+    (
+        "kubedb-operator",
+        &["kubedb-core", "kubedb-api", "kubedb-listen"],
+    ),
     (
         "kubedb-server",
         &["kubedb-core", "kubedb-api", "kubedb-operator"],
@@ -46,10 +55,12 @@ const ARROWS: [(&str, &[&str]); 14] = [
     (
         "kubedb-contract",
         &[
+            "kubedb-core",
             "kubedb-api",
             "kubedb-server",
             "kubedb-e2e",
             "kubedb-cluster",
+            "kubedb-stores",
         ],
     ),
     ("kubedb-cluster", &["kubedb-stores", "kubedb-e2e"]),

@@ -123,9 +123,9 @@ pub(crate) fn kubernetes() -> Result<(), String> {
     Ok(())
 }
 
-/// The same with the other kubectls that a control plane is asked with.
+/// The same with the other kubectls that a control plane is asked with, and with fakes of nodes.
 pub(crate) fn kubernetes_and_kubectls() -> Result<(), String> {
-    kubernetes()?;
+    kwok()?;
     let bin = bin_folder()?;
     for version in OTHER_KUBECTLS {
         go_program(&GoProgram {
@@ -137,6 +137,16 @@ pub(crate) fn kubernetes_and_kubectls() -> Result<(), String> {
         })?;
     }
     Ok(())
+}
+
+/// What plays the kubelets of nodes whose pods are fakes.
+const KWOK: &str = "sigs.k8s.io/kwok/cmd/kwok@v0.8.0";
+
+/// A kube-apiserver, and nodes that are fakes.
+pub(crate) fn kwok() -> Result<(), String> {
+    kubernetes()?;
+    let _alone = CONTROL_PLANE.lock().unwrap_or_else(PoisonError::into_inner);
+    stores::go_tool(&bin_folder()?, "kwok", KWOK, "about 2 minutes")
 }
 
 /// A program of `tests/tools`.

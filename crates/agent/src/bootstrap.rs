@@ -72,7 +72,7 @@ pub enum BootstrapError {
     Archive(#[from] kubedb_engine::archive::ArchiveError),
     /// The base backup could not be restored.
     #[error(transparent)]
-    Walg(#[from] kubedb_engine::walg::WalgError),
+    Walg(Box<kubedb_engine::walg::WalgError>),
     /// The target cannot be reached. Nothing was written.
     #[error("failed to plan the recovery")]
     Plan(#[from] kubedb_core::recovery::PlanError),
@@ -137,6 +137,12 @@ pub enum BootstrapError {
         #[source]
         source: io::Error,
     },
+}
+
+impl From<kubedb_engine::walg::WalgError> for BootstrapError {
+    fn from(error: kubedb_engine::walg::WalgError) -> Self {
+        Self::Walg(Box::new(error))
+    }
 }
 
 impl From<kubedb_engine::logical::LoadError> for BootstrapError {

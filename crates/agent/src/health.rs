@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
-use crate::listen;
+use kubedb_listen as listen;
 
 /// A loop that was silent for longer hangs. Its longest pause is a server that it stops: 145 seconds.
 const SILENCE_LIMIT: Duration = Duration::from_secs(300);

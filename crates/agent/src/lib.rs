@@ -8,7 +8,6 @@ pub mod bootstrap;
 mod copy;
 mod health;
 mod label;
-mod listen;
 pub mod location;
 pub mod metrics;
 mod observe;

@@ -339,8 +339,8 @@ async fn a_recovery_is_planned_from_what_a_bucket_holds() {
         (Some(begun), Some(flushed))
     );
     let last = names.last().unwrap().clone();
-    let given = found.archive.fetch(&last).await.unwrap().unwrap();
-    assert_eq!(given.len(), 16 << 20);
+    let given = found.archive.fetch_content(&last).await.unwrap().unwrap();
+    assert_eq!(given.bytes().len(), 16 << 20);
     let second = lineages[LINEAGE].bases[1].clone();
     let by_key = plan(&Target::latest(), Some(&second.manifest)).unwrap();
     assert_eq!(by_key.plan.base, second);

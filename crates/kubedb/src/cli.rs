@@ -31,12 +31,26 @@ const PLUGIN: &str = "kubectl-kubedb";
 
 /// Reads what was typed; ends the process for help and for what clap refuses.
 pub(crate) fn parse() -> Cli {
-    let command = Cli::command().bin_name(called(env::args_os().next().as_deref()));
+    let name = called(env::args_os().next().as_deref());
+    let command = with_examples(Cli::command(), name).bin_name(name);
     let matches = command.get_matches();
     match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     }
+}
+
+/// The same command, whose examples begin with the words that users type.
+fn with_examples(command: clap::Command, name: &str) -> clap::Command {
+    let examples = command.get_after_help().map(ToString::to_string);
+    let command = match examples {
+        Some(text) => {
+            let text = text.replace("  kubedb ", &format!("  {name} "));
+            command.after_help(text.replace("| kubedb ", &format!("| {name} ")))
+        }
+        None => command,
+    };
+    command.mut_subcommands(|command| with_examples(command, name))
 }
 
 /// The words that users type to start this program, for help and examples of usage.

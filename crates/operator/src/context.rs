@@ -1,28 +1,34 @@
 //! How the controllers are run.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use futures::{Stream, StreamExt as _, future::BoxFuture};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, future::BoxFuture};
 use kube::{
-    Api, Client, ResourceExt as _,
+    Client, ResourceExt as _,
     core::NamespaceResourceScope,
     runtime::{
         Controller, WatchStreamExt as _,
         controller::{Action, Config, Error as ControllerError},
-        reflector::{self, ObjectRef, Store},
+        reflector::{self, ObjectRef, Store, store::Writer},
         watcher,
     },
 };
-use kubedb_api::{DormantDatabase, Postgres, Snapshot, verification::is_wanted};
+use kubedb_api::{DormantDatabase, Postgres, Snapshot, labels, verification::is_wanted};
 use kubedb_core::turns::{LIMITS, Limits};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    calls::Calls,
     dormant,
     gate::digest,
     metrics::{Caches, Metrics},
+    namespaces::{Events, Namespaces, api_of},
     operator::Operator,
     platform::{Platform, PlatformError},
     postgres, snapshot,
@@ -30,6 +36,9 @@ use crate::{
 
 /// Reconciles of one controller at once: each holds a request open, and an API server that is slow shall not get more.
 const RECONCILES_MAX: u16 = 64;
+
+/// What `kubectl apply` keeps for itself.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Look again this soon where the cache is behind our own write; the watch usually comes first.
 pub(crate) const BEHIND: Duration = Duration::from_millis(50);
@@ -40,8 +49,8 @@ pub struct Context {
     pub client: Client,
     /// Processes and folders, or Kubernetes.
     pub platform: Arc<dyn Platform>,
-    /// Namespace to stay within; all when absent.
-    pub namespace: Option<String>,
+    /// Namespaces to stay within.
+    pub namespaces: Namespaces,
     /// Who counts what they do.
     pub metrics: Metrics,
 }
@@ -100,21 +109,14 @@ pub async fn run(context: Context, shutdown: CancellationToken) {
 /// Runs all controllers until `shutdown`.
 pub async fn run_with(mut context: Context, limits: Limits, shutdown: CancellationToken) {
     context.client = context.metrics.counted(context.client);
-    let postgreses: Api<Postgres> = within(&context);
-    let snapshots: Api<Snapshot> = within(&context);
-    let dormants: Api<DormantDatabase> = within(&context);
-    let any = watcher::Config::default;
-    let config = || Config::default().concurrency(RECONCILES_MAX);
-    let (databases, known) = cached(postgreses.clone());
-    let (backups, made) = cached(snapshots.clone());
-    let (sleepers, paused) = cached(dormants.clone());
-    let (databases, backups, sleepers) = (
-        databases.with_config(config()),
-        backups.with_config(config()),
-        sleepers.with_config(config()),
+    let (postgreses, snapshots, dormants) = (cached(), cached(), cached());
+    let caches = (postgreses.0, snapshots.0, dormants.0);
+    let watches = (
+        watched(&context, &caches.0.store),
+        watched(&context, &caches.1.store),
+        watched(&context, &caches.2.store),
     );
-    let made_store = made.store.clone();
-    let operator = Arc::new(Operator::new(context, limits, known, made, paused));
+    let operator = Arc::new(Operator::new(context, limits, caches));
     let failing = Arc::downgrade(&operator);
     operator.metrics.attach(Caches {
         databases: operator.databases.clone(),
@@ -122,12 +124,77 @@ pub async fn run_with(mut context: Context, limits: Limits, shutdown: Cancellati
         dormants: operator.dormants.clone(),
         failing: Box::new(move || failing.upgrade().map_or(0, |it| it.failures.len())),
     });
+    let told = Told::default();
+    let databases = {
+        let (operator, told) = (Arc::clone(&operator), told.clone());
+        let digests = Digests::default();
+        let is_work = |_: &Postgres| true;
+        controller(
+            watches.0,
+            postgreses.1,
+            trim,
+            is_work,
+            move |event| match event {
+                Heard::Is(postgres) => {
+                    operator.related.database(postgres, false);
+                    told.snapshots.add(concerned(&operator, &digests, postgres));
+                    told.dormants
+                        .add(paused_of(&operator, postgres, &postgres.name_any()));
+                }
+                Heard::Gone(postgres) => {
+                    operator.related.database(postgres, true);
+                    // That it is gone is news, however it looked.
+                    digests.forget(postgres);
+                    told.snapshots.add(concerned(&operator, &digests, postgres));
+                    told.dormants
+                        .add(paused_of(&operator, postgres, &postgres.name_any()));
+                    digests.forget(postgres);
+                }
+                Heard::All => operator.related.keep_databases(&operator.databases),
+            },
+        )
+    };
+    let backups = {
+        let (operator, told) = (Arc::clone(&operator), told.clone());
+        // Most have ended long ago, and nothing is to do about them.
+        let is_work = |snapshot: &Snapshot| !snapshot::is_over(snapshot) || is_wanted(snapshot);
+        controller(
+            watches.1,
+            snapshots.1,
+            trim_snapshot,
+            is_work,
+            move |event| match event {
+                Heard::Is(snapshot) | Heard::Gone(snapshot) => {
+                    let is_gone = matches!(event, Heard::Gone(_));
+                    operator.related.snapshot(snapshot, is_gone);
+                    told.databases.add(concerns(&operator, snapshot));
+                    let database = &snapshot.spec.database_name;
+                    told.dormants.add(paused_of(&operator, snapshot, database));
+                }
+                Heard::All => operator.related.keep_snapshots(&operator.snapshots),
+            },
+        )
+    };
+    let sleepers = {
+        let (operator, told) = (Arc::clone(&operator), told.clone());
+        let is_work = |_: &DormantDatabase| true;
+        controller(
+            watches.2,
+            dormants.1,
+            trim,
+            is_work,
+            move |event| match event {
+                Heard::Is(dormant) | Heard::Gone(dormant) => {
+                    told.databases.add(resumes(&operator, dormant));
+                }
+                Heard::All => {}
+            },
+        )
+    };
     let stopped = || shutdown.clone().cancelled_owned();
-    let changed = changed(Arc::clone(&operator));
     let databases = databases
-        .watches(snapshots.clone(), any(), concerns(Arc::clone(&operator)))
-        .watches(dormants, any(), resumes(Arc::clone(&operator)))
-        .reconcile_on(changed)
+        .reconcile_on(told.databases.follow())
+        .reconcile_on(changed(Arc::clone(&operator)))
         .graceful_shutdown_on(stopped())
         .run(
             measured("Postgres", postgres::reconcile),
@@ -135,22 +202,15 @@ pub async fn run_with(mut context: Context, limits: Limits, shutdown: Cancellati
             Arc::clone(&operator),
         );
     let backups = backups
-        .watches(postgreses.clone(), any(), concerned(made_store))
+        .reconcile_on(told.snapshots.follow())
         .graceful_shutdown_on(stopped())
         .run(
             measured("Snapshot", snapshot::reconcile),
             retry,
             Arc::clone(&operator),
         );
-    let of_database = named(Arc::clone(&operator), |postgres: &Postgres| {
-        postgres.name_any()
-    });
-    let of_snapshot = named(Arc::clone(&operator), |snapshot: &Snapshot| {
-        snapshot.spec.database_name.clone()
-    });
     let sleepers = sleepers
-        .watches(postgreses, any(), of_database)
-        .watches(snapshots, any(), of_snapshot)
+        .reconcile_on(told.dormants.follow())
         .graceful_shutdown_on(stopped())
         .run(
             measured("DormantDatabase", dormant::reconcile),
@@ -158,6 +218,14 @@ pub async fn run_with(mut context: Context, limits: Limits, shutdown: Cancellati
             operator,
         );
     tokio::join!(log(databases), log(backups), log(sleepers));
+}
+
+/// Objects of each kind that something else concerns, to be looked at by their controllers.
+#[derive(Clone, Default)]
+struct Told {
+    databases: Calls<Postgres>,
+    snapshots: Calls<Snapshot>,
+    dormants: Calls<DormantDatabase>,
 }
 
 /// A reconcile that is counted.
@@ -175,15 +243,28 @@ where
     }
 }
 
-/// All objects of a kind that this operator is for.
-fn within<K>(context: &Context) -> Api<K>
+/// Watches all objects of a kind that this operator is for.
+fn watched<K>(context: &Context, store: &Store<K>) -> Events<K>
 where
-    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
 {
-    match &context.namespace {
-        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
-        None => Api::all(context.client.clone()),
-    }
+    let (client, store) = (context.client.clone(), store.clone());
+    context.namespaces.watch(
+        &watcher::Config::default(),
+        |namespace| api_of(&client, namespace),
+        move |namespace| {
+            let all = store.state().into_iter();
+            all.filter(|object| object.namespace().as_deref() == Some(namespace))
+                .map(|object| (*object).clone())
+                .collect()
+        },
+    )
 }
 
 /// A controller's cache, and whether it holds what there was at the start.
@@ -202,8 +283,37 @@ impl<K: kube::Resource<DynamicType = ()> + 'static> Cache<K> {
     }
 }
 
-/// A controller of all objects of a kind, and its cache.
-fn cached<K>(api: Api<K>) -> (Controller<K>, Cache<K>)
+/// A cache, and what fills it.
+type Filled<K> = (Cache<K>, (Writer<K>, watch::Sender<bool>));
+
+/// A cache of a kind.
+fn cached<K>() -> Filled<K>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + 'static,
+{
+    let (store, writer) = reflector::store();
+    let (told, is_whole) = watch::channel(false);
+    (Cache { store, is_whole }, (writer, told))
+}
+
+/// What a watch tells, once the cache has it.
+pub(crate) enum Heard<'a, K> {
+    /// An object, as it is now.
+    Is(&'a K),
+    /// As it was last.
+    Gone(&'a K),
+    /// The cache holds all there is, and nothing else.
+    All,
+}
+
+/// A controller of all objects of a kind that are work, with its cache. Of each kind there is this one watch, whoever wants to hear of it.
+fn controller<K>(
+    events: Events<K>,
+    (writer, told): (Writer<K>, watch::Sender<bool>),
+    trim: impl Fn(&mut K) + Send + 'static,
+    is_work: impl Fn(&K) -> bool + Send + 'static,
+    hear: impl Fn(Heard<'_, K>) + Send + 'static,
+) -> Controller<K>
 where
     K: kube::Resource<DynamicType = ()>
         + Clone
@@ -213,22 +323,53 @@ where
         + Sync
         + 'static,
 {
-    let (store, writer) = reflector::store();
-    let (told, is_whole) = watch::channel(false);
-    let objects = watcher(api, watcher::Config::default())
+    let store = writer.as_reader();
+    let objects = events
+        .filter_map(async |event| match event {
+            Ok(event) => Some(Ok(event)),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, kind = %K::kind(&()), "a watch failed and begins anew");
+                None
+            }
+        })
+        .modify(trim)
         .reflect(writer)
-        .inspect(move |event| {
-            // The store has it by now.
-            if matches!(event, Ok(watcher::Event::InitDone)) {
+        .inspect_ok(move |event| match event {
+            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+                hear(Heard::Is(object));
+            }
+            watcher::Event::Delete(object) => hear(Heard::Gone(object)),
+            watcher::Event::Init => {}
+            watcher::Event::InitDone => {
+                hear(Heard::All);
                 told.send_replace(true);
             }
         })
-        .applied_objects();
-    let cache = Cache {
-        store: store.clone(),
-        is_whole,
-    };
-    (Controller::for_stream(objects, store), cache)
+        .applied_objects()
+        .try_filter(move |object| std::future::ready(is_work(object)));
+    let config = Config::default().concurrency(RECONCILES_MAX);
+    Controller::for_stream(objects, store).with_config(config)
+}
+
+/// The same of Snapshots: of one that has ended nobody reads labels, nor when it was to start.
+fn trim_snapshot(snapshot: &mut Snapshot) {
+    trim(snapshot);
+    if !snapshot::is_over(snapshot) {
+        return;
+    }
+    snapshot.metadata.labels = None;
+    if let Some(annotations) = &mut snapshot.metadata.annotations {
+        annotations.remove(labels::START_AFTER);
+    }
+}
+
+/// Takes away what nobody here looks at, which is a good part of an object: tens of thousands are kept.
+fn trim<K: kube::Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+    if let Some(annotations) = &mut object.meta_mut().annotations {
+        annotations.remove(LAST_APPLIED);
+    }
 }
 
 /// Databases of which the platform saw something change.
@@ -242,85 +383,84 @@ fn changed(operator: Arc<Operator>) -> impl Stream<Item = ObjectRef<Postgres>> +
 }
 
 /// The database that a change of a paused one concerns: it may wait for it.
-fn resumes(operator: Arc<Operator>) -> impl Fn(DormantDatabase) -> Option<ObjectRef<Postgres>> {
-    move |dormant| {
-        let namespace = dormant.namespace()?;
-        let name = dormant.name_any();
-        let postgres = ObjectRef::new(&name).within(&namespace);
-        operator.databases.get(&postgres)?;
-        operator.gate.open(&format!("{namespace}/{name}"));
-        Some(postgres)
-    }
+fn resumes(operator: &Operator, dormant: &DormantDatabase) -> Option<ObjectRef<Postgres>> {
+    let namespace = dormant.namespace()?;
+    let name = dormant.name_any();
+    let postgres = ObjectRef::new(&name).within(&namespace);
+    operator.databases.get(&postgres)?;
+    operator.gate.open(&format!("{namespace}/{name}"));
+    Some(postgres)
 }
 
 /// The paused database, if there is one, of the name that an object says.
-fn named<K: kube::Resource>(
-    operator: Arc<Operator>,
-    name: impl Fn(&K) -> String,
-) -> impl Fn(K) -> Option<ObjectRef<DormantDatabase>> {
-    move |object| {
-        let namespace = object.meta().namespace.clone()?;
-        let dormant = ObjectRef::new(&name(&object)).within(&namespace);
-        operator.dormants.get(&dormant).map(|_| dormant)
-    }
+fn paused_of<K: kube::Resource>(
+    operator: &Operator,
+    object: &K,
+    name: &str,
+) -> Option<ObjectRef<DormantDatabase>> {
+    let namespace = object.meta().namespace.as_ref()?;
+    let dormant = ObjectRef::new(name).within(namespace);
+    operator.dormants.get(&dormant).map(|_| dormant)
 }
 
 /// Databases that a change of a Snapshot concerns: its own, and those that wait to be restored from it.
-fn concerns(operator: Arc<Operator>) -> impl Fn(Snapshot) -> Vec<ObjectRef<Postgres>> {
-    move |snapshot| {
-        let namespace = snapshot.namespace().unwrap_or_default();
-        let own = ObjectRef::new(&snapshot.spec.database_name).within(&namespace);
-        let mut all = vec![own];
-        let waiting = operator.databases.state();
-        let waiting = waiting
-            .iter()
-            .filter(|postgres| postgres::waits_for(postgres, &snapshot));
-        all.extend(waiting.map(|postgres| ObjectRef::from_obj(&**postgres)));
-        for database in &all {
-            let namespace = database.namespace.as_deref().unwrap_or_default();
-            operator
-                .gate
-                .open(&format!("{namespace}/{}", database.name));
-        }
-        all
+fn concerns(operator: &Operator, snapshot: &Snapshot) -> Vec<ObjectRef<Postgres>> {
+    let namespace = snapshot.namespace().unwrap_or_default();
+    let mut all = vec![ObjectRef::new(&snapshot.spec.database_name).within(&namespace)];
+    let waiting = operator.related.waiting();
+    let waiting = waiting.into_iter().filter(|waiting| {
+        let waiting = operator.databases.get(waiting);
+        waiting.is_some_and(|waiting| postgres::waits_for(&waiting, snapshot))
+    });
+    all.extend(waiting);
+    for database in &all {
+        let namespace = database.namespace.as_deref().unwrap_or_default();
+        let key = format!("{namespace}/{}", database.name);
+        operator.gate.open(&key);
+    }
+    all
+}
+
+/// What each database looked like, but for heartbeats.
+#[derive(Default)]
+struct Digests(Mutex<HashMap<String, u64>>);
+
+impl Digests {
+    /// Whether more than a heartbeat changed.
+    fn is_news(&self, postgres: &Postgres) -> bool {
+        let digest = digest(postgres, []);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(key_of(postgres), digest) != Some(digest)
+    }
+
+    fn forget(&self, postgres: &Postgres) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.remove(&key_of(postgres));
     }
 }
 
 /// Snapshots that a change of a database concerns: those it has tasks of, and the unfinished ones if more than a heartbeat
 /// changed.
-fn concerned(made: Store<Snapshot>) -> impl Fn(Postgres) -> Vec<ObjectRef<Snapshot>> {
-    let digests = std::sync::Mutex::new(HashMap::<String, u64>::new());
-    move |postgres| {
-        let namespace = postgres.namespace().unwrap_or_default();
-        let status = postgres.status.as_ref();
-        let mut all: Vec<_> = status
-            .iter()
-            .flat_map(|status| status.tasks.keys())
-            .map(|name| ObjectRef::new(name).within(&namespace))
-            .collect();
-        let key = format!("{namespace}/{}", postgres.name_any());
-        let digest = digest(&postgres, []);
-        let is_changed = {
-            let mut digests = digests
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            if postgres.metadata.deletion_timestamp.is_some() {
-                digests.remove(&key) != Some(digest)
-            } else {
-                digests.insert(key, digest) != Some(digest)
-            }
-        };
-        if is_changed {
-            let unfinished = made.state();
-            let unfinished = unfinished.iter().filter(|snapshot| {
-                snapshot.spec.database_name == postgres.name_any()
-                    && snapshot.namespace().as_deref() == Some(&namespace)
-                    && (!snapshot::is_over(snapshot) || is_wanted(snapshot))
-            });
-            all.extend(unfinished.map(|snapshot| ObjectRef::from_obj(&**snapshot)));
-        }
-        all
+fn concerned(
+    operator: &Operator,
+    digests: &Digests,
+    postgres: &Postgres,
+) -> Vec<ObjectRef<Snapshot>> {
+    let namespace = postgres.namespace().unwrap_or_default();
+    let status = postgres.status.as_ref();
+    let mut all: Vec<_> = status
+        .iter()
+        .flat_map(|status| status.tasks.keys())
+        .map(|name| ObjectRef::new(name).within(&namespace))
+        .collect();
+    if digests.is_news(postgres) {
+        let made = operator.related.of(&namespace, &postgres.name_any());
+        all.extend(made.into_iter().filter(|made| {
+            let snapshot = operator.snapshots.get(made);
+            snapshot.is_some_and(|snapshot| !snapshot::is_over(&snapshot) || is_wanted(&snapshot))
+        }));
     }
+    all
 }
 
 /// Name of an object in the memory of failures.

@@ -1,6 +1,7 @@
 //! Controllers: what should exist, in five steps each (dereference, validate, plan, apply, update status).
 
 pub mod archives;
+mod calls;
 mod context;
 mod dormant;
 mod events;
@@ -11,9 +12,11 @@ pub mod health;
 mod issue;
 pub mod leader;
 pub mod metrics;
+mod namespaces;
 mod operator;
 pub mod platform;
 mod postgres;
+mod related;
 pub mod rights;
 mod seats;
 mod snapshot;
@@ -24,4 +27,5 @@ mod wipe;
 
 pub use context::{Context, run, run_with};
 pub use guarded::as_read;
+pub use namespaces::Namespaces;
 pub use postgres::retention;

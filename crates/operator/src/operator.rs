@@ -23,6 +23,7 @@ use crate::{
     gate::Gate,
     metrics::Metrics,
     platform::Platform,
+    related::Related,
     seats::Seats,
     superseded::Superseded,
     tasks::Tasks,
@@ -36,6 +37,8 @@ pub(crate) struct Operator {
     pub(crate) snapshots: Store<Snapshot>,
     pub(crate) dormants: Store<DormantDatabase>,
     caches: (Cache<Postgres>, Cache<Snapshot>, Cache<DormantDatabase>),
+    /// Which of them belong together.
+    pub(crate) related: Related,
     pub(crate) seats: Seats,
     /// Of verifications.
     pub(crate) verifying: Seats,
@@ -53,9 +56,11 @@ impl Operator {
     pub(crate) fn new(
         context: Context,
         limits: Limits,
-        databases: Cache<Postgres>,
-        snapshots: Cache<Snapshot>,
-        dormants: Cache<DormantDatabase>,
+        (databases, snapshots, dormants): (
+            Cache<Postgres>,
+            Cache<Snapshot>,
+            Cache<DormantDatabase>,
+        ),
     ) -> Self {
         Self {
             client: context.client,
@@ -64,6 +69,7 @@ impl Operator {
             snapshots: snapshots.store.clone(),
             dormants: dormants.store.clone(),
             caches: (databases, snapshots, dormants),
+            related: Related::default(),
             seats: Seats::new(limits),
             verifying: Seats::new(crate::snapshot::VERIFICATIONS),
             gate: Gate::default(),
@@ -110,18 +116,14 @@ impl Operator {
 
     /// All Snapshots of a database, by the label that admission sets.
     pub(crate) fn snapshots_of(&self, namespace: &str, database: &str) -> Vec<Snapshot> {
-        let mut found: Vec<_> = self
-            .snapshots
-            .state()
-            .into_iter()
-            .filter(|snapshot| {
-                snapshot.spec.database_name == database
-                    && snapshot.namespace().as_deref() == Some(namespace)
-            })
-            .map(|snapshot| (*snapshot).clone())
-            .collect();
-        found.sort_by_key(|snapshot| snapshot.name_any());
+        // By name, in which order they are kept.
+        let found = self.related.of(namespace, database);
         found
+            .iter()
+            .filter_map(|found| self.snapshots.get(found))
+            .filter(|snapshot| snapshot.spec.database_name == database)
+            .map(|snapshot| (*snapshot).clone())
+            .collect()
     }
 
     /// Instances of a database that are alive, and for how long each counts as alive without another word.

@@ -44,6 +44,15 @@ pub enum Lifetime {
     UntilDown,
 }
 
+/// What a control plane has beside what all of them have.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    /// More users: lines of a token file, `token,user,uid,"group,group"`.
+    pub users: Vec<String>,
+    /// What else kube-apiserver is told.
+    pub apiserver: Vec<String>,
+}
+
 /// A running control plane; ends on drop, unless it was detached.
 #[derive(Debug)]
 pub struct ControlPlane {
@@ -72,22 +81,37 @@ impl ControlPlane {
     /// # Errors
     /// When something is not installed, or does not become ready.
     pub fn start(folder: &Path, lifetime: Lifetime) -> Result<Self, StartError> {
+        Self::start_with(folder, lifetime, &Beside::default())
+    }
+
+    /// The same with more users and settings.
+    ///
+    /// # Errors
+    /// When something is not installed, or does not become ready.
+    pub fn start_with(
+        folder: &Path,
+        lifetime: Lifetime,
+        beside: &Beside,
+    ) -> Result<Self, StartError> {
         let mut attempt = 1;
         loop {
-            match Self::try_start(folder, lifetime) {
+            match Self::try_start(folder, lifetime, beside) {
                 Err(StartError::NotReady { .. }) if attempt < ATTEMPTS => attempt += 1,
                 outcome => return outcome,
             }
         }
     }
 
-    fn try_start(folder: &Path, lifetime: Lifetime) -> Result<Self, StartError> {
+    fn try_start(folder: &Path, lifetime: Lifetime, beside: &Beside) -> Result<Self, StartError> {
         // Of an attempt before.
         let _ = fs::remove_dir_all(folder.join("etcd"));
         write_certificates(folder)?;
-        let tokens = format!(
+        let mut tokens = format!(
             "{ADMIN_TOKEN},admin,admin,system:masters\n{AGENT_TOKEN},kubedb:agent:agents:pg-0,agent\n"
         );
+        for user in &beside.users {
+            tokens += &format!("{user}\n");
+        }
         write(folder, "tokens.csv", &tokens)?;
         let (etcd_port, api_port) = (free_port()?, free_port()?);
         let certificate = json!({"client-certificate": folder.join("tls.crt"), "client-key": folder.join("tls.key")});
@@ -101,7 +125,11 @@ impl ControlPlane {
             folder: folder.to_path_buf(),
             kubeconfig: folder.join("kubeconfig"),
             etcd_kubeconfig: folder.join("etcd-kubeconfig"),
-            apiserver: apiserver_arguments(folder, etcd_port, api_port),
+            apiserver: [
+                apiserver_arguments(folder, etcd_port, api_port),
+                beside.apiserver.clone(),
+            ]
+            .concat(),
             children: Vec::new(),
         };
         let etcd = tools::etcd_arguments(folder, &folder.join("etcd"), etcd_port, free_port()?);
@@ -146,6 +174,34 @@ impl ControlPlane {
             format!("--cert-dir={}", self.folder.join("controllers").display()),
         ];
         self.spawn("kube-controller-manager", &arguments, lifetime)
+    }
+
+    /// Starts a kwok, which plays the kubelets of all nodes: their pods run without anything that runs.
+    ///
+    /// # Errors
+    /// When the program does not start.
+    pub fn start_kwok(&mut self, lifetime: Lifetime) -> Result<(), StartError> {
+        write(&self.folder, "stages.yaml", include_str!("stages.yaml"))?;
+        let arguments = [
+            format!("--kubeconfig={}", self.kubeconfig.display()),
+            format!("--config={}", self.folder.join("stages.yaml").display()),
+            "--manage-all-nodes=true".to_owned(),
+            format!("--server-address=127.0.0.1:{}", free_port()?),
+        ];
+        self.spawn("kwok", &arguments, lifetime)
+    }
+
+    /// A kubeconfig for somebody of the token file.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn kubeconfig_of(&self, name: &str, token: &str) -> Result<PathBuf, StartError> {
+        let path = self.folder.join(name);
+        let text = fs::read_to_string(&self.kubeconfig)
+            .map_err(StartError::prepare(&self.kubeconfig))?
+            .replace(ADMIN_TOKEN, token);
+        fs::write(&path, text).map_err(StartError::prepare(&path))?;
+        Ok(path)
     }
 
     /// Process ids, in the order of starting.

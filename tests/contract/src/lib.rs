@@ -5,5 +5,6 @@ pub mod engine;
 pub mod expected;
 pub mod kubectl;
 pub mod normalise;
+pub mod scale;
 pub mod suite;
 pub mod talk;

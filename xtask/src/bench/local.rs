@@ -34,7 +34,7 @@ fn snapshot(name: &str, database: &str, server: &Server) -> String {
 }
 
 /// Builds the program, unless one is given.
-fn release() -> Result<PathBuf, String> {
+pub(super) fn release() -> Result<PathBuf, String> {
     say("building the release");
     tools::run(tools::cargo().args(["build", "--release", "-p", "kubedb"]))?;
     Ok(tools::target_folder().join("release").join("kubedb"))

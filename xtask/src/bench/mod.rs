@@ -2,11 +2,14 @@
 
 mod host;
 mod local;
+mod scale;
 mod server;
 
 use std::{fs, path::Path};
 
 use serde_json::{Value, json};
+
+pub(crate) use self::scale::scale;
 
 use crate::{say, tools};
 

@@ -31,7 +31,8 @@ use tokio::{
 };
 
 use self::{collect::Target, volume::Volume};
-use crate::{archive::WalDesk, bootstrap::Place, listen, sql::local};
+use crate::{archive::WalDesk, bootstrap::Place, sql::local};
+use kubedb_listen as listen;
 
 /// Who comes within this time is told what the one before was told.
 const FRESH: Duration = Duration::from_secs(1);

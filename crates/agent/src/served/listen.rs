@@ -20,7 +20,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::listen::each;
+use kubedb_listen::each;
 
 /// Connections whose handshake is under way: agents are few.
 const HANDSHAKES: usize = 32;

@@ -36,7 +36,7 @@ pub enum ServeError {
 
 /// Listens where pods are asked.
 pub async fn listen() -> Result<TcpListener, ServeError> {
-    let listener = crate::listen::bind(None, VOLUME_PORT).await;
+    let listener = kubedb_listen::bind(None, VOLUME_PORT).await;
     listener.map_err(ServeError::Listen)
 }
 

@@ -64,7 +64,7 @@ pub enum WalgError {
         free: u64,
     },
     /// The disk did not take it.
-    #[error("failed to write {path}: {source}")]
+    #[error("failed to write {path}")]
     Write {
         /// File or folder.
         path: String,

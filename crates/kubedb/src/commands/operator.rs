@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use clap::Args;
 use kubedb_api::agent_config::WAYS_OUT;
 use kubedb_operator::{
-    health,
+    Namespaces, health,
     leader::Candidate,
     metrics::Metrics,
     platform::kubernetes::{KubernetesOptions, KubernetesPlatform},
@@ -14,7 +14,7 @@ use kubedb_operator::{
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use super::signals::StopSignals;
+use super::{selection, signals::StopSignals};
 use crate::{
     client::{ServerArgs, Session},
     error::CommandError,
@@ -26,14 +26,15 @@ Started by the Deployment that `kubedb install` makes; several may run, and one 
 
 Examples:
   kubedb operator --image kubedb:0.1.0
-  kubedb operator --image kubedb:0.1.0 --watch-namespace demo")]
+  kubedb operator --image kubedb:0.1.0 --watch-namespace demo --watch-namespace prod")]
 pub(crate) struct OperatorArgs {
     /// Image of kubedb itself, whose program is put beside PostgreSQL
     #[arg(long, env = "KUBEDB_IMAGE", value_name = "IMAGE")]
     image: String,
-    /// Namespace to stay within; all when absent
-    #[arg(long, env = "KUBEDB_WATCH_NAMESPACE", value_name = "NAMESPACE")]
-    watch_namespace: Option<String>,
+    /// Namespaces to stay within, repeatable or with commas between; all when absent
+    #[arg(long, env = "KUBEDB_WATCH_NAMESPACE", value_name = "NAMESPACE", value_delimiter = ',',
+          value_parser = selection::namespace)]
+    watch_namespace: Vec<String>,
     /// Namespace of the Lease by which one of several operators leads
     #[arg(
         long,
@@ -176,10 +177,10 @@ async fn lead(
         return Ok(());
     }
     metrics.leads(true);
-    let namespace = arguments.watch_namespace.clone();
+    let namespaces: Namespaces = arguments.watch_namespace.into_iter().collect();
     let options = KubernetesOptions {
         image: arguments.image,
-        namespace: arguments.watch_namespace,
+        namespaces: namespaces.clone(),
         environment: handed_on(),
     };
     // The controllers end before the webhook does.
@@ -190,7 +191,7 @@ async fn lead(
     let context = kubedb_operator::Context {
         client,
         platform: Arc::new(platform),
-        namespace,
+        namespaces,
         metrics: metrics.clone(),
     };
     let controllers = tokio::spawn(kubedb_operator::run(context, stop.clone()));

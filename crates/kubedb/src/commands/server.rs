@@ -126,7 +126,7 @@ async fn serve(arguments: ServeArgs, ui: &Ui) -> Result<(), CommandError> {
     let context = kubedb_operator::Context {
         client: api.client(),
         platform: Arc::new(platform.clone()),
-        namespace: None,
+        namespaces: kubedb_operator::Namespaces::default(),
         metrics,
     };
     let operator = tokio::spawn(kubedb_operator::run(context, stop_operator.clone()));

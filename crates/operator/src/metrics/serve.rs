@@ -25,15 +25,7 @@ fn targets(metrics: &Metrics) -> impl IntoResponse + use<> {
 }
 
 /// Answers until `shutdown`.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    metrics: Metrics,
-    shutdown: CancellationToken,
-) -> std::io::Result<()> {
-    axum::serve(listener, router(&metrics))
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await
+pub async fn serve(listener: TcpListener, metrics: Metrics, shutdown: CancellationToken) {
+    let answer = kubedb_listen::serve(listener, router(&metrics));
+    shutdown.run_until_cancelled(answer).await;
 }

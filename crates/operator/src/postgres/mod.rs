@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use kube::{Api, ResourceExt as _, api::ListParams, runtime::controller::Action};
 use kubedb_api::{
     Postgres, PostgresStatus, PostgresVersion, Snapshot, admission, labels,
-    postgres::PostgresPhase,
+    postgres::{PostgresPhase, SnapshotSource},
     protocol::RestoreSource,
     reasons::{APPLIED, READY, VALID, component, event, text},
     validate::validate_postgres,
@@ -205,20 +205,25 @@ async fn tell_waiting(
     Ok(REFUSED_RETRY)
 }
 
-/// Whether a database is not begun yet and is to be restored from this Snapshot.
+/// Whether a database is not begun yet and is to be restored from a Snapshot.
+pub(crate) fn waits(postgres: &Postgres) -> bool {
+    wanted_source(postgres).is_some()
+}
+
+/// Whether it is this one.
 pub(crate) fn waits_for(postgres: &Postgres, snapshot: &Snapshot) -> bool {
+    wanted_source(postgres).is_some_and(|source| {
+        let namespace = source.namespace.clone().or_else(|| postgres.namespace());
+        source.name == snapshot.name_any() && namespace == snapshot.namespace()
+    })
+}
+
+/// The Snapshot that a database is to be restored from, until that begins.
+fn wanted_source(postgres: &Postgres) -> Option<&SnapshotSource> {
     let status = postgres.status.as_ref();
-    let source = postgres
-        .spec
-        .init
-        .as_ref()
-        .and_then(|init| init.snapshot_source.as_ref());
     let is_begun = status.is_some_and(|status| status.bootstrap.is_some());
-    !is_begun
-        && source.is_some_and(|source| {
-            let namespace = source.namespace.clone().or_else(|| postgres.namespace());
-            source.name == snapshot.name_any() && namespace == snapshot.namespace()
-        })
+    let init = postgres.spec.init.as_ref().filter(|_| !is_begun)?;
+    init.snapshot_source.as_ref()
 }
 
 /// Whether a database is being restored from this Snapshot.

@@ -328,7 +328,7 @@ impl World {
         let context = Context {
             client,
             platform,
-            namespace: None,
+            namespaces: kubedb_operator::Namespaces::default(),
             metrics: kubedb_operator::metrics::Metrics::default(),
         };
         let operator = tokio::spawn(run_with(context, limits, self.stop.clone()));

@@ -9,6 +9,8 @@ mod bad;
 mod guide;
 mod lifecycle;
 mod locks;
+mod namespaces;
+mod plugin;
 mod rights;
 mod rotation;
 mod world;

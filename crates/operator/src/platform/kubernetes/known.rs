@@ -103,6 +103,14 @@ impl Known {
         self.state().seen.get(place).cloned()
     }
 
+    /// Names of all objects of a kind in a namespace.
+    pub(super) fn names(&self, kind: Kind, namespace: &str) -> Vec<String> {
+        let state = self.state();
+        let places = state.seen.keys();
+        let its = places.filter(|place| place.kind == kind && place.namespace == namespace);
+        its.map(|place| place.name.clone()).collect()
+    }
+
     /// What is there of a database, in whatever namespace.
     pub(super) fn of(&self, key: &DatabaseKey) -> Vec<(Place, Seen)> {
         let state = self.state();

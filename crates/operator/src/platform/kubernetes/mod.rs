@@ -34,7 +34,7 @@ use self::{known::Known, monitors::Support, pods::Pods, render::Kind};
 use super::{DatabaseKey, DesiredDatabase, ObservedDatabase, Platform, PlatformError, TaskState};
 use kubedb_api::agent_config::DataTask;
 
-use crate::guarded::of_uid;
+use crate::{guarded::of_uid, namespaces::Namespaces};
 
 /// Databases that changed and were not looked at yet. When more change at once the oldest are forgotten, and looked at with the next
 /// resync.
@@ -47,8 +47,8 @@ const CACHES_LIMIT: Duration = Duration::from_secs(60);
 pub struct KubernetesOptions {
     /// Image of kubedb itself, whose program is put beside PostgreSQL.
     pub image: String,
-    /// Namespace to stay within; all when absent.
-    pub namespace: Option<String>,
+    /// Namespaces to stay within.
+    pub namespaces: Namespaces,
     /// Variables that agents have as the operator has them, such as the ways out of the cluster.
     pub environment: Vec<(String, String)>,
 }

@@ -3,18 +3,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures::StreamExt as _;
-use kube::{
-    Api,
-    core::{DynamicObject, PartialObjectMeta},
-    runtime::watcher,
-};
+use kube::runtime::watcher;
 use kubedb_api::reasons::text;
 use tokio::sync::watch;
 
 use super::{
     KubernetesPlatform,
     render::{Kind, Object},
-    watch::{Told, ours},
+    watch::{Told, metadata},
 };
 use crate::platform::{DatabaseKey, DesiredDatabase, PlatformError};
 
@@ -80,14 +76,8 @@ async fn is_there(platform: &KubernetesPlatform) -> kube::Result<bool> {
 
 /// Goes on until they cannot be watched any more, and says why.
 async fn objects(platform: &KubernetesPlatform) -> String {
-    let resource = Kind::ServiceMonitor.resource();
-    let client = platform.client.clone();
     // They may lie in other namespaces than the databases; who may not look there looks at home.
-    let api: Api<PartialObjectMeta<DynamicObject>> = match &platform.options.namespace {
-        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
-        None => Api::all_with(client, &resource),
-    };
-    let mut events = std::pin::pin!(watcher::watcher(api, ours()));
+    let mut events = metadata(platform, Kind::ServiceMonitor);
     let mut told = Told::new(Kind::ServiceMonitor);
     while let Some(event) = events.next().await {
         match event {
@@ -100,10 +90,7 @@ async fn objects(platform: &KubernetesPlatform) -> String {
             }
             Err(error) => match refusal(&error) {
                 Some(why) => return why,
-                None => {
-                    tracing::warn!(%error, "a watch failed and begins anew");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
+                None => tracing::warn!(%error, "a watch failed and begins anew"),
             },
         }
     }

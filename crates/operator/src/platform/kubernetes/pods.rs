@@ -52,6 +52,14 @@ impl Pods {
             .collect()
     }
 
+    /// All pods of a namespace, as much of them as says whose they are.
+    pub(super) fn within(&self, namespace: &str) -> Vec<Pod> {
+        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        let its = pods.iter().filter(|(key, _)| key.namespace == namespace);
+        its.flat_map(|(key, pods)| pods.values().map(|pod| labelled(pod, key)))
+            .collect()
+    }
+
     /// A pod was told. Returns whose it is if anything that is looked at changed.
     pub(super) fn told(&self, pod: &Pod) -> Option<DatabaseKey> {
         let key = database_of(pod)?;
@@ -93,6 +101,14 @@ impl Pods {
         self.is_whole.send_replace(true);
         lost
     }
+}
+
+/// A trimmed one with the label that says whose it is.
+fn labelled(pod: &Pod, key: &DatabaseKey) -> Pod {
+    let mut pod = pod.clone();
+    let label = (labels::NAME.to_owned(), key.name.clone());
+    pod.metadata.labels = Some([label].into());
+    pod
 }
 
 /// Without what is not looked at: thousands of them are kept.

@@ -6,11 +6,9 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
+    api::ObjectMeta,
     core::{DynamicObject, PartialObjectMeta},
-    runtime::{
-        WatchStreamExt as _,
-        watcher::{self, Event},
-    },
+    runtime::watcher::{self, Event},
 };
 use kubedb_api::labels;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +17,10 @@ use super::{
     KubernetesPlatform, monitors,
     render::{Kind, Place},
 };
-use crate::platform::DatabaseKey;
+use crate::{
+    namespaces::{Events, api_of},
+    platform::DatabaseKey,
+};
 
 /// Begins, and goes on until `shutdown`.
 pub(super) fn start(platform: &KubernetesPlatform, shutdown: &CancellationToken) {
@@ -90,16 +91,40 @@ impl Told {
     }
 }
 
-async fn objects(platform: KubernetesPlatform, kind: Kind) {
-    let resource = kind.resource();
-    let client = platform.client.clone();
+/// Metadata of all objects of a kind that are ours.
+pub(super) fn metadata(
+    platform: &KubernetesPlatform,
+    kind: Kind,
+) -> Events<PartialObjectMeta<DynamicObject>> {
+    let (resource, client) = (kind.resource(), platform.client.clone());
+    let known = platform.known.clone();
     // Of this type no more than metadata is asked for.
-    let api: Api<PartialObjectMeta<DynamicObject>> = match &platform.options.namespace {
-        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
-        None => Api::all_with(client, &resource),
+    let api = |namespace: Option<&str>| match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
     };
-    let events = watcher::watcher(api, ours()).default_backoff();
-    let mut events = std::pin::pin!(events);
+    let known = move |namespace: &str| {
+        let names = known.names(kind, namespace).into_iter();
+        let object = |name| PartialObjectMeta {
+            types: None,
+            metadata: named(namespace, name),
+            _phantom: std::marker::PhantomData,
+        };
+        names.map(object).collect()
+    };
+    platform.options.namespaces.watch(&ours(), api, known)
+}
+
+fn named(namespace: &str, name: String) -> ObjectMeta {
+    ObjectMeta {
+        namespace: Some(namespace.to_owned()),
+        name: Some(name),
+        ..ObjectMeta::default()
+    }
+}
+
+async fn objects(platform: KubernetesPlatform, kind: Kind) {
+    let mut events = metadata(&platform, kind);
     let mut told = Told::new(kind);
     while let Some(event) = events.next().await {
         match event {
@@ -110,13 +135,12 @@ async fn objects(platform: KubernetesPlatform, kind: Kind) {
 }
 
 async fn pods(platform: KubernetesPlatform) {
-    let client = platform.client.clone();
-    let api: Api<Pod> = match &platform.options.namespace {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
-    };
-    let events = watcher::watcher(api, ours()).default_backoff();
-    let mut events = std::pin::pin!(events);
+    let (client, known) = (platform.client.clone(), platform.pods.clone());
+    let mut events = platform.options.namespaces.watch(
+        &ours(),
+        |namespace| api_of::<Pod>(&client, namespace),
+        move |namespace| known.within(namespace),
+    );
     let mut told = BTreeSet::new();
     while let Some(event) = events.next().await {
         match event {

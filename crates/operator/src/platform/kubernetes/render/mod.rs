@@ -212,7 +212,7 @@ pub(super) mod tests {
     fn options() -> KubernetesOptions {
         KubernetesOptions {
             image: "kubedb:1".to_owned(),
-            namespace: None,
+            namespaces: crate::Namespaces::default(),
             environment: vec![("NO_PROXY".to_owned(), ".svc".to_owned())],
         }
     }

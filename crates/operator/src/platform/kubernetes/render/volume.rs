@@ -155,7 +155,7 @@ mod tests {
     fn options() -> KubernetesOptions {
         KubernetesOptions {
             image: "kubedb:1".to_owned(),
-            namespace: None,
+            namespaces: crate::Namespaces::default(),
             environment: Vec::new(),
         }
     }

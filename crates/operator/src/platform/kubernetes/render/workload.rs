@@ -208,7 +208,7 @@ mod tests {
         desired.container.pods = serde_json::from_value(pods).unwrap();
         let options = KubernetesOptions {
             image: "kubedb:1".to_owned(),
-            namespace: None,
+            namespaces: crate::Namespaces::default(),
             environment: vec![("NO_PROXY".to_owned(), ".svc".to_owned())],
         };
         stateful_set(&desired, &options).body["spec"]["template"]["spec"].take()

@@ -1,4 +1,4 @@
-//! Answers over HTTP, with limits for whoever finds the port.
+//! Listens for whoever asks how a program of ours is, and for its metrics, with limits for whoever finds the port.
 
 use std::{
     collections::VecDeque,
@@ -31,7 +31,10 @@ const HEADERS: usize = 50;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Listens at an address; at all of them, those of IPv6 too where there are any, if there is none.
-pub(crate) async fn bind(address: Option<&str>, port: u16) -> io::Result<TcpListener> {
+///
+/// # Errors
+/// When the address is not this machine's, or taken.
+pub async fn bind(address: Option<&str>, port: u16) -> io::Result<TcpListener> {
     match address {
         Some(address) => TcpListener::bind((address, port)).await,
         None => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
@@ -44,7 +47,7 @@ pub(crate) async fn bind(address: Option<&str>, port: u16) -> io::Result<TcpList
 
 /// Handles each connection by itself, until this is dropped. Where more than `most` are open, the one that has been there for longest goes: nobody keeps another from
 /// asking.
-pub(crate) async fn each<H>(
+pub async fn each<H>(
     listener: &TcpListener,
     most: usize,
     handle: impl Fn(TcpStream, SocketAddr) -> H,
@@ -73,8 +76,8 @@ pub(crate) async fn each<H>(
     }
 }
 
-/// Answers until it is aborted.
-pub(crate) async fn serve(listener: TcpListener, router: Router) {
+/// Answers until this is dropped. A connection that is open then ends with the process.
+pub async fn serve(listener: TcpListener, router: Router) {
     let answer = |stream, _| {
         let connection = connection(stream, router.clone());
         async move { drop(tokio::time::timeout(CONNECTION, connection).await) }
@@ -98,6 +101,7 @@ async fn connection(stream: TcpStream, router: Router) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
