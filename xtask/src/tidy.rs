@@ -66,7 +66,8 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("kubedb-cluster", &["kubedb-stores", "kubedb-e2e"]),
     (
         "kubedb-bench",
-        &["kubedb-core", 
+        &[
+            "kubedb-core",
             "kubedb-agent",
             "kubedb-api",
             "kubedb-engine",

@@ -16,7 +16,11 @@ const NAME: &str =
     "self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')";
 const NAME_TEXT: &str = "metadata.name must begin with a lower-case letter, end with a letter or digit, hold only lower-case letters, digits and hyphens, and have 63 characters at most";
 const FIXED: &str = "self == oldSelf";
-const ARCHIVE: &str = "(has(self.layout) && self.layout == 'wal-g') || ((!has(self.s3) || (has(self.s3.prefix) && self.s3.prefix.matches('(^|/)kubedb/[^/]+/[^/]+/archive/*$'))) && (!has(self.gcs) || (has(self.gcs.prefix) && self.gcs.prefix.matches('(^|/)kubedb/[^/]+/[^/]+/archive/*$'))) && (!has(self.azure) || (has(self.azure.prefix) && self.azure.prefix.matches('(^|/)kubedb/[^/]+/[^/]+/archive/*$'))) && (!has(self.swift) || (has(self.swift.prefix) && self.swift.prefix.matches('(^|/)kubedb/[^/]+/[^/]+/archive/*$'))))";
+// A rule for each store: all in one would cost an API server more than it allows.
+const S3_ARCHIVE: &str = "(has(self.layout) && self.layout == 'wal-g') || !has(self.s3) || (has(self.s3.prefix) && self.s3.prefix.matches('(^|/)kubedb/[^/]+/[^/]+/archive/*$'))";
+const GCS_ARCHIVE: &str = "(has(self.layout) && self.layout == 'wal-g') || !has(self.gcs) || (has(self.gcs.prefix) && self.gcs.prefix.matches('(^|/)kubedb/[^/]+/[^/]+/archive/*$'))";
+const AZURE_ARCHIVE: &str = "(has(self.layout) && self.layout == 'wal-g') || !has(self.azure) || (has(self.azure.prefix) && self.azure.prefix.matches('(^|/)kubedb/[^/]+/[^/]+/archive/*$'))";
+const SWIFT_ARCHIVE: &str = "(has(self.layout) && self.layout == 'wal-g') || !has(self.swift) || (has(self.swift.prefix) && self.swift.prefix.matches('(^|/)kubedb/[^/]+/[^/]+/archive/*$'))";
 const ARCHIVE_TEXT: &str = "prefix names no archive: it must end in kubedb/NAMESPACE/DATABASE/archive, or layout must be wal-g";
 
 const RULES: &[Rule] = &[
@@ -75,7 +79,30 @@ const RULES: &[Rule] = &[
         "[has(self.targetTime), has(self.targetLSN), has(self.targetXID), has(self.targetName), has(self.targetImmediate) && self.targetImmediate].filter(given, given).size() <= 1",
         "targetTime, targetLSN, targetXID, targetName and targetImmediate exclude each other: keep one",
     ),
-    ("postgreses", "spec.init.postgresWAL", ARCHIVE, ARCHIVE_TEXT),
+    (
+        "postgreses",
+        "spec.init.postgresWAL",
+        S3_ARCHIVE,
+        ARCHIVE_TEXT,
+    ),
+    (
+        "postgreses",
+        "spec.init.postgresWAL",
+        GCS_ARCHIVE,
+        ARCHIVE_TEXT,
+    ),
+    (
+        "postgreses",
+        "spec.init.postgresWAL",
+        AZURE_ARCHIVE,
+        ARCHIVE_TEXT,
+    ),
+    (
+        "postgreses",
+        "spec.init.postgresWAL",
+        SWIFT_ARCHIVE,
+        ARCHIVE_TEXT,
+    ),
     (
         "postgreses",
         "spec.archiver",
