@@ -61,6 +61,8 @@ impl<'a> Source<'a> {
 
     /// Ends the segment in work and waits until everything written so far is archived.
     pub(crate) fn archive(&self) {
+        // A segment in which nothing stands is not ended.
+        self.sql("SELECT pg_create_restore_point('archived')");
         let current = self.function("pg_walfile_name(pg_current_wal_lsn())");
         let last = self.sql(&format!("SELECT {current}"));
         self.sql(&format!("SELECT {}()", self.function("pg_switch_wal")));
