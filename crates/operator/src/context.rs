@@ -135,20 +135,13 @@ pub async fn run_with(mut context: Context, limits: Limits, shutdown: Cancellati
             trim,
             is_work,
             move |event| match event {
-                Heard::Is(postgres) => {
-                    operator.related.database(postgres, false);
-                    told.snapshots.add(concerned(&operator, &digests, postgres));
+                Heard::Is(postgres) | Heard::Gone(postgres) => {
+                    let is_gone = matches!(event, Heard::Gone(_));
+                    operator.related.database(postgres, is_gone);
+                    let is_news = digests.is_news(postgres, is_gone);
+                    told.snapshots.add(concerned(&operator, postgres, is_news));
                     told.dormants
                         .add(paused_of(&operator, postgres, &postgres.name_any()));
-                }
-                Heard::Gone(postgres) => {
-                    operator.related.database(postgres, true);
-                    // That it is gone is news, however it looked.
-                    digests.forget(postgres);
-                    told.snapshots.add(concerned(&operator, &digests, postgres));
-                    told.dormants
-                        .add(paused_of(&operator, postgres, &postgres.name_any()));
-                    digests.forget(postgres);
                 }
                 Heard::All => operator.related.keep_databases(&operator.databases),
             },
@@ -243,17 +236,24 @@ where
     }
 }
 
-/// Watches all objects of a kind that this operator is for.
-fn watched<K>(context: &Context, store: &Store<K>) -> Events<K>
-where
-    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
+/// A kind of which everything is watched and kept.
+trait Kept:
+    kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + DeserializeOwned
+    + std::fmt::Debug
+    + Send
+    + Sync
+    + 'static
 {
+}
+
+impl Kept for Postgres {}
+impl Kept for Snapshot {}
+impl Kept for DormantDatabase {}
+
+/// Watches all objects of a kind that this operator is for.
+fn watched<K: Kept>(context: &Context, store: &Store<K>) -> Events<K> {
     let (client, store) = (context.client.clone(), store.clone());
     context.namespaces.watch(
         &watcher::Config::default(),
@@ -287,10 +287,7 @@ impl<K: kube::Resource<DynamicType = ()> + 'static> Cache<K> {
 type Filled<K> = (Cache<K>, (Writer<K>, watch::Sender<bool>));
 
 /// A cache of a kind.
-fn cached<K>() -> Filled<K>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + 'static,
-{
+fn cached<K: Kept>() -> Filled<K> {
     let (store, writer) = reflector::store();
     let (told, is_whole) = watch::channel(false);
     (Cache { store, is_whole }, (writer, told))
@@ -307,22 +304,13 @@ pub(crate) enum Heard<'a, K> {
 }
 
 /// A controller of all objects of a kind that are work, with its cache. Of each kind there is this one watch, whoever wants to hear of it.
-fn controller<K>(
+fn controller<K: Kept>(
     events: Events<K>,
     (writer, told): (Writer<K>, watch::Sender<bool>),
     trim: impl Fn(&mut K) + Send + 'static,
     is_work: impl Fn(&K) -> bool + Send + 'static,
     hear: impl Fn(Heard<'_, K>) + Send + 'static,
-) -> Controller<K>
-where
-    K: kube::Resource<DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-{
+) -> Controller<K> {
     let store = writer.as_reader();
     let objects = events
         .filter_map(async |event| match event {
@@ -426,26 +414,23 @@ fn concerns(operator: &Operator, snapshot: &Snapshot) -> Vec<ObjectRef<Postgres>
 struct Digests(Mutex<HashMap<String, u64>>);
 
 impl Digests {
-    /// Whether more than a heartbeat changed.
-    fn is_news(&self, postgres: &Postgres) -> bool {
-        let digest = digest(postgres, []);
+    /// Whether more than a heartbeat changed. That it is gone is news, however it looked.
+    fn is_news(&self, postgres: &Postgres, is_gone: bool) -> bool {
+        let key = key_of(postgres);
+        let digest = (!is_gone).then(|| digest(postgres, []));
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(key_of(postgres), digest) != Some(digest)
-    }
-
-    fn forget(&self, postgres: &Postgres) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.remove(&key_of(postgres));
+        match digest {
+            Some(digest) => known.insert(key, digest) != Some(digest),
+            None => {
+                known.remove(&key);
+                true
+            }
+        }
     }
 }
 
-/// Snapshots that a change of a database concerns: those it has tasks of, and the unfinished ones if more than a heartbeat
-/// changed.
-fn concerned(
-    operator: &Operator,
-    digests: &Digests,
-    postgres: &Postgres,
-) -> Vec<ObjectRef<Snapshot>> {
+/// Snapshots that a change of a database concerns: those it has tasks of, and the unfinished ones if that is news.
+fn concerned(operator: &Operator, postgres: &Postgres, is_news: bool) -> Vec<ObjectRef<Snapshot>> {
     let namespace = postgres.namespace().unwrap_or_default();
     let status = postgres.status.as_ref();
     let mut all: Vec<_> = status
@@ -453,7 +438,7 @@ fn concerned(
         .flat_map(|status| status.tasks.keys())
         .map(|name| ObjectRef::new(name).within(&namespace))
         .collect();
-    if digests.is_news(postgres) {
+    if is_news {
         let made = operator.related.of(&namespace, &postgres.name_any());
         all.extend(made.into_iter().filter(|made| {
             let snapshot = operator.snapshots.get(made);

@@ -2,6 +2,7 @@
 //!
 //! Every helper ends the processes it started, by id, also when a test panics.
 
+pub mod by_hand;
 pub mod disk;
 pub mod instance;
 pub mod kubedb;

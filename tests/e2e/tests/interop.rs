@@ -2,19 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    env, fs,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{env, fs, path::PathBuf, process::Command};
 
 use kubedb_e2e::{
-    instance::Instance,
+    by_hand::{Server, User, lent},
     kubedb::{binary, run},
-    process::signal,
-    wait::eventually,
     world::{World, postgres, snapshot},
 };
 
@@ -24,97 +16,11 @@ fn walrus() -> PathBuf {
     named.expect("KUBEDB_WALRUS names the program").into()
 }
 
-/// Whom PostgreSQL runs as: it refuses root, which tests may be.
-#[derive(Clone, Copy)]
-struct User(u32, u32);
-
-impl User {
-    fn of(file: &Path) -> Self {
-        let found = fs::metadata(file).unwrap();
-        Self(found.uid(), found.gid())
-    }
-
-    fn command(self, program: &Path) -> Command {
-        let mut command = Command::new("setpriv");
-        command
-            .args([format!("--reuid={}", self.0), format!("--regid={}", self.1)])
-            .arg("--clear-groups")
-            .arg(program);
-        command
-    }
-
-    fn own(self, folder: &Path) {
-        let mut chown = Command::new("chown");
-        chown
-            .arg("-R")
-            .arg(format!("{}:{}", self.0, self.1))
-            .arg(folder);
-        assert_eq!(run(&mut chown, "").unwrap().code, 0);
-    }
-}
-
-/// A server started by hand; it ends with this.
-struct Server {
-    child: Child,
-    data: PathBuf,
-    user: User,
-}
-
-impl Server {
-    fn start(user: User, program: &Path, data: &Path, settings: &[String]) -> Self {
-        let mut command = user.command(program);
-        command.arg("-D").arg(data);
-        for setting in settings {
-            command.args(["-c", setting]);
-        }
-        command
-            .args(["-c", "listen_addresses=", "-c", "port=5432", "-k"])
-            .arg(data)
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(data.join("hand.log")).unwrap());
-        Self {
-            child: command.spawn().unwrap(),
-            data: data.to_owned(),
-            user,
-        }
-    }
-
-    fn sql(&self, statement: &str) -> Result<String, String> {
-        let mut psql = self.user.command(Path::new("psql"));
-        psql.args(["-AtXq", "-U", "postgres", "-h"])
-            .arg(&self.data)
-            .args(["-p", "5432", "-c", statement]);
-        let ran = run(&mut psql, "").map_err(|error| error.to_string())?;
-        let log = fs::read_to_string(self.data.join("hand.log")).unwrap_or_default();
-        match ran.code {
-            0 => Ok(ran.stdout.trim().to_owned()),
-            _ => Err(format!("{}{log}", ran.stderr)),
-        }
-    }
-
-    fn becomes(&self, statement: &str, wanted: &str) {
-        eventually(statement, Duration::from_secs(90), || {
-            let found = self.sql(statement)?;
-            if found == wanted { Ok(()) } else { Err(found) }
-        });
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        signal(self.child.id(), 2);
-        let _ = self.child.wait();
-    }
-}
-
 /// A database whose programs and user the test borrows.
 fn lender(world: &World, version: &str) -> (PathBuf, User) {
     world.create(&postgres("lender", version, 1, ""));
     world.status("pg", "lender", "Running", 120);
-    let living = Instance::of(world, "lender", 0);
-    let program = world.postmaster("lender", 0).unwrap();
-    let program = fs::read_link(format!("/proc/{program}/exe")).unwrap();
-    (program, User::of(&living.data()))
+    lent(world, "lender")
 }
 
 const ROWS: &str = "SELECT string_agg(i::text, ' ' ORDER BY i) FROM step";
@@ -148,7 +54,7 @@ fn what_wal_rus_stores_comes_back() {
             "archive_command={environment} {} wal-push %p",
             walrus().display()
         );
-        let server = Server::start(user, &program, &data, &["archive_mode=on".to_owned(), push]);
+        let server = Server::start(user, &program, &data, &["archive_mode=on", &push]);
         server.becomes("SELECT 1", "1");
         let sql = |statement: &str| server.sql(statement).unwrap();
         sql("CREATE TABLE step (i int)");
@@ -250,8 +156,7 @@ fn what_we_archive_is_read_by_wal_rus() {
             walrus().display()
         );
         // As high as the primary has it.
-        let senders = "max_wal_senders=20".to_owned();
-        let server = Server::start(user, &program, &data, &[fetch, senders]);
+        let server = Server::start(user, &program, &data, &[&fetch, "max_wal_senders=20"]);
         server.becomes("SELECT pg_is_in_recovery()", "f");
         assert_eq!(server.sql(ROWS).unwrap(), "1 2 3", "{version}");
     }

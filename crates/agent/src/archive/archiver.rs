@@ -81,7 +81,9 @@ pub(crate) struct Archiver {
     to: Destination,
     opener: Opener,
     places: Arc<Semaphore>,
-    at_once: usize,
+    /// How many processors pack, and how many files are on their way.
+    packed_at_once: usize,
+    sent_at_once: usize,
     state: Mutex<State>,
 }
 
@@ -146,11 +148,13 @@ impl Archiver {
     pub(crate) fn new(to: Destination, opener: Opener) -> Self {
         let fitting = MEMORY_BYTES / (2 * to.segment_bytes).max(1);
         let places = usize::try_from(fitting).unwrap_or(1).clamp(1, AT_ONCE);
+        let processors = std::thread::available_parallelism();
         Self {
             to,
             opener,
             places: Arc::new(Semaphore::new(places)),
-            at_once: places,
+            packed_at_once: processors.map_or(1, usize::from).min(places),
+            sent_at_once: places,
             state: Mutex::default(),
         }
     }
@@ -319,10 +323,8 @@ impl Archiver {
     fn density(&self) -> Density {
         let state = self.state();
         let costs = state.costs.filter(|_| state.waiting.len() > BEHIND);
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let at_once = self.at_once;
         costs.map_or(Density::Usual, |costs| {
-            costs.best(processors.min(at_once), at_once)
+            costs.best(self.packed_at_once, self.sent_at_once)
         })
     }
 

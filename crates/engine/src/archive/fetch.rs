@@ -6,14 +6,18 @@ use bytes::Bytes;
 use kubedb_core::archive::WalFile;
 use tokio::task::spawn_blocking;
 
-use super::{Archive, ArchiveError, Form, SEALED_SUFFIX, TEXT_BYTES, push::HEADER_BYTES, wal_path};
+use super::{
+    Archive, ArchiveError, Form, SEALED_SUFFIX, TEXT_BYTES,
+    push::{HEADER_BYTES, check_header},
+    wal_path,
+};
 use crate::{
     encryption::{DataKey, OpenError, reading_key, sealed_length, sealed_with},
     store::Listed,
 };
 
 /// Compressed WAL is never much longer than WAL.
-const SLACK: u64 = 1 << 16;
+pub(crate) const SLACK: u64 = 1 << 16;
 
 impl Archive {
     /// The content of a file, or nothing where it is proven absent. A name that the archive cannot have is absent. Where all is to be encrypted, what lies in
@@ -34,10 +38,7 @@ impl Archive {
         let Some(kind) = WalFile::read(name, self.segment_bytes) else {
             return Ok(None);
         };
-        let bytes = match kind {
-            WalFile::Segment(_) | WalFile::Partial(_) => self.segment_bytes,
-            WalFile::History(_) | WalFile::Label(_) => TEXT_BYTES,
-        };
+        let bytes = longest(kind, self.segment_bytes);
         let Some(content) = self.content(&wal_path(name), bytes, trust).await? else {
             return Ok(None);
         };
@@ -47,17 +48,8 @@ impl Archive {
             reason,
         };
         let content = content.map_err(damaged)?;
-        if let WalFile::Segment(segment) | WalFile::Partial(segment) = kind {
-            if content.len() as u64 != self.segment_bytes {
-                let (found, expected) = (content.len(), self.segment_bytes);
-                return Err(damaged(format!(
-                    "it has {found} bytes instead of {expected}"
-                )));
-            }
-            let head = content.first_chunk::<HEADER_BYTES>();
-            let head = head.ok_or_else(|| damaged("it is too short".to_owned()))?;
-            self.check_header(head, segment).map_err(damaged)?;
-        }
+        check_content(kind, &content, self.segment_bytes, self.system_identifier)
+            .map_err(damaged)?;
         Ok(Some(content))
     }
 
@@ -151,6 +143,33 @@ impl Archive {
         };
         Ok(Some(Stored { bytes, data_key }))
     }
+}
+
+/// Bytes that a file of WAL has at most.
+pub(crate) fn longest(kind: WalFile, segment_bytes: u64) -> u64 {
+    match kind {
+        WalFile::Segment(_) | WalFile::Partial(_) => segment_bytes,
+        WalFile::History(_) | WalFile::Label(_) => TEXT_BYTES,
+    }
+}
+
+/// Whether content is what a file of WAL holds: a segment is whole, the one that its name says, and of this cluster.
+pub(crate) fn check_content(
+    kind: WalFile,
+    content: &[u8],
+    segment_bytes: u64,
+    system_identifier: u64,
+) -> Result<(), String> {
+    let (WalFile::Segment(segment) | WalFile::Partial(segment)) = kind else {
+        return Ok(());
+    };
+    if content.len() as u64 != segment_bytes {
+        let found = content.len();
+        return Err(format!("it has {found} bytes instead of {segment_bytes}"));
+    }
+    let head = content.first_chunk::<HEADER_BYTES>();
+    let head = head.ok_or("it is too short")?;
+    check_header(head, segment, segment_bytes, system_identifier)
 }
 
 /// In which form an object is believed.

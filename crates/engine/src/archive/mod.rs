@@ -13,10 +13,10 @@ mod push;
 mod tail;
 
 pub use error::ArchiveError;
+pub(crate) use fetch::{SLACK, check_content, longest};
 pub use inventory::{Found, Lineage, Wal, Wish, find, inventory};
 pub use place::Placement;
 pub use prune::Unneeded;
-pub(crate) use push::{HEADER_BYTES, check_header};
 pub use push::{Pushed, Took};
 pub use tail::WalContent;
 

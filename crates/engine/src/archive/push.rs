@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Bytes of the header of a segment's first page.
-pub(crate) const HEADER_BYTES: usize = 40;
+pub(super) const HEADER_BYTES: usize = 40;
 
 /// A file that was stored, now or before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,7 +215,7 @@ impl Archive {
 }
 
 /// A segment says which one it is and of which cluster. One that was recycled, or comes from elsewhere, says something else.
-pub(crate) fn check_header(
+pub(super) fn check_header(
     head: &[u8; HEADER_BYTES],
     segment: Segment,
     segment_bytes: u64,

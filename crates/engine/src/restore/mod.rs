@@ -37,12 +37,13 @@ pub use self::{
 };
 pub(crate) use self::{
     files::{Files, Reading},
-    write::Decoder,
+    plan::check_room,
+    write::{Decoder, WAITING, check_empty},
 };
 use self::{
     plan::{Plan, plan},
     source::Source,
-    write::{MARKER, Site, WAITING},
+    write::{MARKER, Site},
 };
 use crate::{backup::BackupProgress, postgres::dialect::PgDialect, store::Store};
 
@@ -244,15 +245,8 @@ impl Restore {
             Ground::Existing(terms) => self.site.survey(&self.plan, &self.request, terms)?,
         };
         let needed = needed.saturating_sub(spared);
-        let folder = &self.request.data_folder;
-        match free_bytes(folder) {
-            Some(free) if free < needed => Err(RestoreError::Space {
-                folder: folder.display().to_string(),
-                needed,
-                free,
-            }),
-            _ => Ok(self),
-        }
+        check_room(&self.request.data_folder, needed)?;
+        Ok(self)
     }
 
     async fn write_all(self: Arc<Self>) -> Result<(), RestoreError> {

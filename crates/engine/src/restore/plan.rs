@@ -409,6 +409,18 @@ pub fn free_bytes(folder: &Path) -> Option<u64> {
     Some(space.blocks_available() as u64 * space.fragment_size() as u64)
 }
 
+/// Refuses a disk that is too small, as far as the system says. Blocks.
+pub(crate) fn check_room(folder: &Path, needed: u64) -> Result<(), RestoreError> {
+    match free_bytes(folder) {
+        Some(free) if free < needed => Err(RestoreError::Space {
+            folder: folder.display().to_string(),
+            needed,
+            free,
+        }),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

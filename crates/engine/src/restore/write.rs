@@ -30,8 +30,8 @@ use crate::{
 /// Says in a folder that a restore has not ended there. It stays until `pg_control` is in its place, without which no server starts.
 pub(super) const MARKER: &str = "kubedb-restore.json";
 
-/// Where `pg_control` waits until everything else is durable.
-pub(super) const WAITING: &str = "global/pg_control.kubedb";
+/// Where `pg_control` waits until everything else is durable: without it no server starts.
+pub(crate) const WAITING: &str = "global/pg_control.kubedb";
 
 /// Where the files of a restore go, and what must be removed if it fails.
 #[derive(Clone, Debug)]
@@ -93,19 +93,7 @@ impl Site {
 
     /// Refuses folders that hold something.
     pub(super) fn check_empty(&self) -> Result<(), RestoreError> {
-        for folder in self.roots() {
-            let entries = match fs::read_dir(&folder) {
-                Ok(mut entries) => entries.next().is_some(),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-                Err(error) => return Err(fail(&folder)(error)),
-            };
-            if entries {
-                return Err(RestoreError::NotEmpty {
-                    folder: folder.display().to_string(),
-                });
-            }
-        }
-        Ok(())
+        self.roots().try_for_each(|folder| check_empty(&folder))
     }
 
     /// Removes everything that a restore wrote. The data folder goes too: it was absent or empty.
@@ -484,4 +472,16 @@ fn sync_folder(folder: &Path) -> Result<(), RestoreError> {
 pub(super) fn fail(path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
     let path = path.display().to_string();
     move |source| RestoreError::Write { path, source }
+}
+
+/// Refuses a folder that holds something. One that is absent is as good as empty.
+pub(crate) fn check_empty(folder: &Path) -> Result<(), RestoreError> {
+    match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => Err(RestoreError::NotEmpty {
+            folder: folder.display().to_string(),
+        }),
+        Ok(false) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(fail(folder)(error)),
+    }
 }

@@ -11,8 +11,8 @@ use kubedb_core::{
 
 use super::{
     BACKUPS, SENTINEL, WAL, WalgArchive, WalgError, below,
+    chain::control,
     codec::Codec,
-    fetch::control,
     sentinel::{Sentinel, timeline_of},
 };
 use crate::{

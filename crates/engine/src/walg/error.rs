@@ -47,22 +47,6 @@ pub enum WalgError {
         /// Further findings.
         more: usize,
     },
-    /// There is something where the data would go.
-    #[error("failed to restore into {folder}: it is not empty, and nothing in it was touched")]
-    NotEmpty {
-        /// The folder.
-        folder: String,
-    },
-    /// Not enough room.
-    #[error("failed to restore into {folder}: {needed} bytes are needed, {free} are free")]
-    Space {
-        /// The data folder.
-        folder: String,
-        /// Bytes of the backup.
-        needed: u64,
-        /// Bytes left on the disk.
-        free: u64,
-    },
     /// The disk did not take it.
     #[error("failed to write {path}")]
     Write {
@@ -72,9 +56,9 @@ pub enum WalgError {
         #[source]
         source: io::Error,
     },
-    /// What was written could not be read again.
+    /// There is no place for it, or what was written could not be read again.
     #[error(transparent)]
-    Read(#[from] RestoreError),
+    Restore(#[from] RestoreError),
     /// Its WAL could not be used.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -96,8 +80,8 @@ impl WalgError {
         match self {
             Self::Store(error) => error.is_retryable(),
             Self::Archive(error) => error.is_retryable(),
-            Self::Read(error) => error.is_retryable(),
-            Self::Space { .. } | Self::Cancelled | Self::Worker => true,
+            Self::Restore(error) => error.is_retryable(),
+            Self::Cancelled | Self::Worker => true,
             Self::Write { source, .. } => matches!(
                 source.kind(),
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded

@@ -3,6 +3,7 @@
 //! What they say of themselves is not believed: names, sizes and positions come from a store that others write to.
 
 mod backups;
+mod chain;
 mod codec;
 mod error;
 mod fetch;

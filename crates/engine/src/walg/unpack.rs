@@ -12,11 +12,10 @@ use super::{error::UnpackError, increment::Increment, sentinel::Files};
 use crate::{
     backup::leaves_out,
     postgres::{control::CONTROL_FILE, page::PAGE_BYTES},
+    restore::WAITING,
     tar::{Entry, Sink},
 };
 
-/// Where `pg_control` waits until everything else is durable: without it no server starts.
-pub(super) const WAITING: &str = "global/pg_control.kubedb";
 /// Writes the entries of one backup.
 pub(super) struct Unpacker {
     root: PathBuf,
@@ -93,7 +92,7 @@ impl Unpacker {
         self.seen.insert(path.clone());
         let at = place(&self.root, &path);
         if let Some(folder) = at.parent() {
-            make_folder(folder, &path)?;
+            make_folder(folder).map_err(fail(&path))?;
         }
         let is_increment = self.incremented.contains(&path);
         let mut options = OpenOptions::new();
@@ -126,7 +125,7 @@ impl Sink for Unpacker {
         match entry {
             Entry::Folder { path } => {
                 let path = text(&path)?;
-                make_folder(&self.root.join(&path), &path)
+                make_folder(&self.root.join(&path)).map_err(fail(&path))
             }
             Entry::File { path, .. } => {
                 let path = text(&path)?;
@@ -195,10 +194,11 @@ fn text(path: &Path) -> Result<String, UnpackError> {
     text.ok_or_else(|| wrong(&path.display().to_string(), "its name is no text"))
 }
 
-fn make_folder(folder: &Path, path: &str) -> Result<(), UnpackError> {
+/// Makes a folder, and those that it lies in, for nobody but us.
+pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
-    builder.create(folder).map_err(fail(path))
+    builder.create(folder)
 }
 
 fn wrong(path: &str, reason: &str) -> UnpackError {

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use kubedb_core::archive::{Segment, WalFile};
+use kubedb_core::archive::WalFile;
 use tokio::task::spawn_blocking;
 
 use super::{
@@ -16,14 +16,9 @@ use super::{
     codec::{Codec, KNOWN},
 };
 use crate::{
-    archive::{ArchiveError, HEADER_BYTES, WalContent, check_header},
+    archive::{ArchiveError, SLACK, WalContent, check_content, longest},
     store::Store,
 };
-
-/// Packed WAL is never much longer than WAL.
-const SLACK: u64 = 1 << 16;
-/// Longest history; PostgreSQL writes some dozens of bytes for each promotion.
-const TEXT_BYTES: u64 = 1 << 20;
 
 /// The WAL of one cluster below a folder.
 #[derive(Clone, Debug)]
@@ -81,10 +76,7 @@ impl WalgArchive {
         let Some(kind) = WalFile::read(name, self.segment_bytes) else {
             return Ok(None);
         };
-        let limit = match kind {
-            WalFile::Segment(_) | WalFile::Partial(_) => self.segment_bytes,
-            WalFile::History(_) | WalFile::Label(_) => TEXT_BYTES,
-        };
+        let limit = longest(kind, self.segment_bytes);
         let likely = self.likely.load(Ordering::Relaxed);
         for number in (0..KNOWN.len()).map(|number| (likely + number) % KNOWN.len()) {
             let Some((end, codec)) = KNOWN.get(number) else {
@@ -99,9 +91,11 @@ impl WalgArchive {
             self.likely.store(number, Ordering::Relaxed);
             let codec = codec.clone();
             let unpacked = spawn_blocking(move || unpack(&codec, &packed, limit)).await;
-            let content = unpacked
-                .map_err(|_| ArchiveError::Worker)?
-                .and_then(|content| self.check(kind, content));
+            let content = unpacked.map_err(|_| ArchiveError::Worker)?;
+            let content = content.and_then(|content| {
+                check_content(kind, &content, self.segment_bytes, self.system_identifier)?;
+                Ok(content)
+            });
             let content = content.map_err(|reason| ArchiveError::Damaged {
                 name: name.to_owned(),
                 label: self.store.label().to_owned(),
@@ -110,25 +104,6 @@ impl WalgArchive {
             return content.map(|content| Some(WalContent::Whole(content)));
         }
         Ok(None)
-    }
-
-    fn check(&self, kind: WalFile, content: Vec<u8>) -> Result<Vec<u8>, String> {
-        let (WalFile::Segment(segment) | WalFile::Partial(segment)) = kind else {
-            return Ok(content);
-        };
-        if content.len() as u64 != self.segment_bytes {
-            let (found, expected) = (content.len(), self.segment_bytes);
-            return Err(format!("it has {found} bytes instead of {expected}"));
-        }
-        let head = content
-            .first_chunk::<HEADER_BYTES>()
-            .ok_or("it is too short")?;
-        self.check_head(head, segment)?;
-        Ok(content)
-    }
-
-    fn check_head(&self, head: &[u8; HEADER_BYTES], segment: Segment) -> Result<(), String> {
-        check_header(head, segment, self.segment_bytes, self.system_identifier)
     }
 }
 

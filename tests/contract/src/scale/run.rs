@@ -203,44 +203,15 @@ async fn scheduled(
     let each = |value: f64| value / made.len() as f64;
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
     let written = count(&writes) as f64;
+    let seconds = |name, values: &[f64], share| Record::new(name, "s", quantile(values, share));
     Ok(vec![
-        Record::new(
-            "a Snapshot is made after its tick, median",
-            "s",
-            quantile(&seen, 0.5),
-        ),
-        Record::new(
-            "a Snapshot is made after its tick, p99",
-            "s",
-            quantile(&seen, 0.99),
-        )
-        .aim(1.0),
-        Record::new(
-            "a Snapshot is made after its tick, most",
-            "s",
-            quantile(&seen, 1.0),
-        ),
-        Record::new(
-            "it is begun after its turn, median",
-            "s",
-            quantile(&started, 0.5),
-        ),
-        Record::new(
-            "it is begun after its turn, p99",
-            "s",
-            quantile(&started, 0.99),
-        )
-        .aim(1.0),
-        Record::new(
-            "it is begun after its turn, most",
-            "s",
-            quantile(&started, 1.0),
-        ),
-        Record::new(
-            "it is begun after its tick, most",
-            "s",
-            quantile(&waited, 1.0),
-        ),
+        seconds("a Snapshot is made after its tick, median", &seen, 0.5),
+        seconds("a Snapshot is made after its tick, p99", &seen, 0.99).aim(1.0),
+        seconds("a Snapshot is made after its tick, most", &seen, 1.0),
+        seconds("it is begun after its turn, median", &started, 0.5),
+        seconds("it is begun after its turn, p99", &started, 0.99).aim(1.0),
+        seconds("it is begun after its turn, most", &started, 1.0),
+        seconds("it is begun after its tick, most", &waited, 1.0),
         Record::new("writes of a scheduled Snapshot", "", each(written)),
         Record::new(
             "CPU of a scheduled Snapshot",

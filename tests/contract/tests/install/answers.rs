@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bad::{self, changed, lines},
-    world::{World, call, options, run},
+    world::{World, call, run},
 };
 
 /// Every so many-th manifest goes by kubectl too.
@@ -183,10 +183,9 @@ fn by_kubectl(kubeconfig: &Path, case: &Case<'_>) -> String {
 
 #[test]
 fn a_wrong_manifest_has_the_same_answer_with_and_without_kubernetes() {
-    let Some(world) = World::start() else { return };
-    world.install_with_kubectl();
-    let hook = world.serve_webhook(options());
-    world.wait_until_it_answers();
+    let Some((world, hook)) = World::start_with_webhook() else {
+        return;
+    };
     let ours = Ours::start(&world);
     let guide = include_str!("../../../../crates/kubedb/tests/support/guide.yaml");
     run(&binary(), &["create", "-f", "-"], &ours.kubeconfig, guide).ok();
@@ -244,10 +243,9 @@ fn a_wrong_manifest_has_the_same_answer_with_and_without_kubernetes() {
 /// Changes of what stays, where an object was right before.
 #[test]
 fn what_stays_is_refused_by_name() {
-    let Some(world) = World::start() else { return };
-    world.install_with_kubectl();
-    let hook = world.serve_webhook(options());
-    world.wait_until_it_answers();
+    let Some((world, hook)) = World::start_with_webhook() else {
+        return;
+    };
     let pg = crate::world::postgres(
         "pg",
         &json!({"version": 9.6, "storage": {"resources": {"requests": {"storage": "1Gi"}}}}),
@@ -286,7 +284,7 @@ fn what_stays_is_refused_by_name() {
     // A way that passes the webhook by meets the rules of the definition.
     let ran = world.kubectl(&["scale", "postgres", "pg", "-n", "demo", "--replicas=0"]);
     assert!(
-        ran.code == Some(1) && ran.stderr.contains("Value must be greater than zero"),
+        ran.code == 1 && ran.stderr.contains("Value must be greater than zero"),
         "{}",
         ran.stderr
     );

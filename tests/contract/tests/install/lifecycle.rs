@@ -49,7 +49,7 @@ fn definitions_of_others_are_refused_by_name() {
         &["uninstall", "--purge"],
     ] {
         let ran = world.kubedb(arguments);
-        assert_eq!((ran.code, &*ran.stdout), (Some(1), ""), "{arguments:?}");
+        assert_eq!((ran.code, &*ran.stdout), (1, ""), "{arguments:?}");
         let wanted = "error: definitions of the same names belong to something else: postgreses.kubedb.com\n\nhint: AppsCode's KubeDB";
         assert!(ran.stderr.starts_with(wanted), "{}", ran.stderr);
     }
@@ -134,7 +134,7 @@ fn install_upgrade_uninstall_purge() {
 
     // No operator runs, so waiting ends with what is missing.
     let ran = world.kubedb(&["install", "--timeout", "1s"]);
-    assert_eq!(ran.code, Some(1));
+    assert_eq!(ran.code, 1);
     assert!(
         ran.stderr
             .contains("timed out waiting for the operator: 0 of 2 replicas are ready"),
@@ -193,7 +193,7 @@ fn uninstall(world: &World) {
 
 fn purge(world: &World) {
     let ran = world.kubedb(&["uninstall", "--purge"]);
-    assert_eq!(ran.code, Some(1));
+    assert_eq!(ran.code, 1);
     assert!(
         ran.stderr
             .starts_with("error: databases refuse to be deleted: demo/pg\n"),

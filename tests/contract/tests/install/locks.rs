@@ -74,7 +74,7 @@ fn locked(world: &World, path: &str) {
     }
     let ran = world.kubectl(&["delete", "postgres", "pg", "-n", "demo"]);
     assert!(
-        ran.code == Some(1) && ran.stderr.contains(words),
+        ran.code == 1 && ran.stderr.contains(words),
         "{}",
         ran.stderr
     );

@@ -1,45 +1,31 @@
 //! `kubectl kubedb`: the program under the name by which kubectl finds it.
 
-use std::{
-    io::Write as _,
-    os::unix::fs::symlink,
-    process::{Command, Stdio},
-};
+use std::{os::unix::fs::symlink, process::Command};
 
 use kubedb_cluster::tools::tools;
+use kubedb_e2e::kubedb::{binary, run};
 use serde_json::json;
 
-use crate::world::{Ran, World, options, postgres};
+use crate::world::{Ran, World, postgres};
 
 fn kubectl(world: &World, arguments: &[&str], input: &str) -> Ran {
-    let mut child = Command::new(tools().join("kubectl"))
+    let mut command = Command::new(tools().join("kubectl"));
+    command
         .args(arguments)
         .env("KUBECONFIG", &world.kubeconfig)
         .env("HOME", world.folder())
-        .env("PATH", world.folder().join("plugins"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    Ran {
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        code: output.status.code(),
-    }
+        .env("PATH", world.folder().join("plugins"));
+    run(&mut command, input).unwrap().into()
 }
 
 #[test]
 fn kubectl_finds_it_and_it_speaks_as_a_part_of_kubectl() {
-    let Some(world) = World::start() else { return };
-    world.install_with_kubectl();
-    let hook = world.serve_webhook(options());
-    world.wait_until_it_answers();
+    let Some((world, hook)) = World::start_with_webhook() else {
+        return;
+    };
     let plugins = world.folder().join("plugins");
     std::fs::create_dir(&plugins).unwrap();
-    symlink(kubedb_e2e::kubedb::binary(), plugins.join("kubectl-kubedb")).unwrap();
+    symlink(binary(), plugins.join("kubectl-kubedb")).unwrap();
 
     let found = kubectl(&world, &["plugin", "list", "--name-only"], "").ok();
     assert!(
@@ -90,6 +76,6 @@ fn kubectl_finds_it_and_it_speaks_as_a_part_of_kubectl() {
     );
     // What is not there is an exit code of ours, which kubectl hands on.
     let missing = kubectl(&world, &["kubedb", "get", "pg", "other", "-n", "demo"], "");
-    assert_eq!(missing.code, Some(3), "{}", missing.stderr);
+    assert_eq!(missing.code, 3, "{}", missing.stderr);
     hook.end(&world);
 }

@@ -119,10 +119,9 @@ fn certificates_are_renewed_while_requests_go_on() {
 /// A Secret that somebody deletes or spoils is made anew, and the configurations follow.
 #[test]
 fn what_somebody_takes_away_is_put_back() {
-    let Some(world) = World::start() else { return };
-    world.install_with_kubectl();
-    let hook = world.serve_webhook(options());
-    world.wait_until_it_answers();
+    let Some((world, hook)) = World::start_with_webhook() else {
+        return;
+    };
     let answers = || {
         let good = postgres("trial", &json!({"version": "9.6"}));
         // By a connection of its own: the old one would be good for long.

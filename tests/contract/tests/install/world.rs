@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ use kubedb_cluster::{
     loopback::{ControlPlane, Lifetime},
     tools::tools,
 };
+use kubedb_e2e::kubedb;
 use kubedb_operator::webhook;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -33,7 +34,22 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Ran {
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-    pub(crate) code: Option<i32>,
+    pub(crate) code: i32,
+}
+
+impl From<kubedb::Ran> for Ran {
+    fn from(ran: kubedb::Ran) -> Self {
+        let kubedb::Ran {
+            stdout,
+            stderr,
+            code,
+        } = ran;
+        Self {
+            stdout,
+            stderr,
+            code,
+        }
+    }
 }
 
 impl Ran {
@@ -43,30 +59,19 @@ impl Ran {
 
     #[track_caller]
     pub(crate) fn ok(self) -> Self {
-        assert_eq!(self.code, Some(0), "{}\n{}", self.stdout, self.stderr);
+        assert_eq!(self.code, 0, "{}\n{}", self.stdout, self.stderr);
         self
     }
 }
 
 /// Runs a program with standard input.
 pub(crate) fn run(program: &Path, arguments: &[&str], kubeconfig: &Path, input: &str) -> Ran {
-    use std::io::Write as _;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .env("KUBECONFIG", kubeconfig)
-        .env("HOME", kubeconfig.parent().unwrap())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    Ran {
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        code: output.status.code(),
-    }
+        .env("HOME", kubeconfig.parent().unwrap());
+    kubedb::run(&mut command, input).unwrap().into()
 }
 
 /// A control plane. It ends with this value, or with the thread that started it.
@@ -143,7 +148,7 @@ impl World {
             // The catalogue's kind is served a moment after it was defined.
             wait("the manifests to be taken", || {
                 let ran = self.kubectl(&["apply", "--server-side", "-k", &path]);
-                ran.code == Some(0) || {
+                ran.code == 0 || {
                     assert!(folder == "catalogue", "{}", ran.stderr);
                     false
                 }
@@ -164,6 +169,15 @@ impl World {
 
     pub(crate) fn get(&self, path: &str) -> (StatusCode, Value) {
         self.call("GET", path, &Value::Null)
+    }
+
+    /// A control plane on which kubedb is installed, and whose API server asks a webhook.
+    pub(crate) fn start_with_webhook() -> Option<(Self, Hook)> {
+        let world = Self::start()?;
+        world.install_with_kubectl();
+        let hook = world.serve_webhook(options());
+        world.wait_until_it_answers();
+        Some((world, hook))
     }
 
     /// Starts a webhook with the operator's rights, and leads the API server to it.

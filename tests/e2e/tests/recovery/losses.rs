@@ -1,8 +1,10 @@
 //! Whatever dies or goes away, what was acknowledged comes back.
 
-use std::{os::unix::fs::MetadataExt as _, process::Command, time::Duration};
+use std::time::Duration;
 
-use kubedb_e2e::{instance::Instance, process::signal, wait::eventually, world::World};
+use kubedb_e2e::{
+    by_hand::User, instance::Instance, process::signal, wait::eventually, world::World,
+};
 use serde_json::Value;
 
 use crate::source::{ROWS, Source};
@@ -97,14 +99,8 @@ fn t04_a_server_that_starts_while_the_api_is_away_archives_nothing_into_nowhere(
     let program = std::fs::read_link(format!("/proc/{agent}/exe")).unwrap();
     kill_everything(&mut world);
     // As a kubelet restarts a container while no API server answers.
-    let owner = std::fs::metadata(instance.data()).unwrap();
-    let mut agent = Command::new("setpriv")
-        .args([
-            format!("--reuid={}", owner.uid()),
-            format!("--regid={}", owner.gid()),
-        ])
-        .arg("--clear-groups")
-        .arg(program)
+    let mut agent = User::of(&instance.data())
+        .command(&program)
         .args(["agent", "run", "--config"])
         .arg(config)
         .stderr(std::fs::File::create(&log).unwrap())

@@ -3,14 +3,13 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
 use kubedb_e2e::{
-    instance::Instance,
+    by_hand::{Server, lent},
     kubedb::{binary, run, scratch},
     process::signal,
     wait::eventually,
@@ -158,18 +157,15 @@ fn another_primary(source: &Source<'_>, step: &str) -> BTreeMap<String, Vec<u8>>
     let ran = run(&mut restore, "").unwrap();
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let auto = read(&data.join("postgresql.auto.conf"));
-    let living = Instance::of(world, "src", 0);
-    let owner = fs::metadata(living.data()).unwrap();
-    let user = (owner.uid(), owner.gid());
-    let mut chown = Command::new("chown");
-    chown
-        .arg("-R")
-        .arg(format!("{}:{}", user.0, user.1))
-        .arg(&data);
-    assert_eq!(run(&mut chown, "").unwrap().code, 0);
-    let program = world.postmaster("src", 0).unwrap();
-    let program = fs::read_link(format!("/proc/{program}/exe")).unwrap();
-    let server = Taken::start(&program, &data, user);
+    let (program, user) = lent(world, "src");
+    user.own(&data);
+    // As a primary whose store is away: it keeps what it would archive.
+    let settings = [
+        "archive_mode=on",
+        "wal_level=replica",
+        "archive_command=false",
+    ];
+    let server = Server::start(user, &program, &data, &settings);
     server.becomes("SELECT pg_is_in_recovery()", "f");
     // Of the recovery nothing is left that a copy could bring along.
     for setting in ["hot_standby = 'off'", "restore_command = 'false'"] {
@@ -201,71 +197,6 @@ fn another_primary(source: &Source<'_>, step: &str) -> BTreeMap<String, Vec<u8>>
     }
     assert!(files.len() > 1, "{:?}", files.keys());
     files
-}
-
-/// PostgreSQL refuses to run as root, which tests may be.
-fn as_user((user, group): (u32, u32), program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command
-        .args([format!("--reuid={user}"), format!("--regid={group}")])
-        .arg("--clear-groups")
-        .arg(program);
-    command
-}
-
-/// A server started by hand; it ends with this.
-struct Taken {
-    child: Child,
-    folder: PathBuf,
-    user: (u32, u32),
-}
-
-impl Taken {
-    fn start(program: &Path, data: &Path, user: (u32, u32)) -> Self {
-        let mut command = as_user(user, program);
-        command
-            .arg("-D")
-            .arg(data)
-            .args(["-c", "listen_addresses=", "-c", "archive_mode=on"])
-            .args(["-c", "wal_level=replica"])
-            // As a primary whose store is away: it keeps what it would archive.
-            .args(["-c", "archive_command=false", "-c", "port=5432", "-k"])
-            .arg(data)
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(data.join("taken.log")).unwrap());
-        Self {
-            child: command.spawn().unwrap(),
-            folder: data.to_owned(),
-            user,
-        }
-    }
-
-    fn sql(&self, statement: &str) -> Result<String, String> {
-        let mut psql = as_user(self.user, Path::new("psql"));
-        psql.args(["-AtXq", "-U", "postgres", "-h"])
-            .arg(&self.folder)
-            .args(["-p", "5432", "-c", statement]);
-        let ran = run(&mut psql, "").map_err(|error| error.to_string())?;
-        let told = || read(&self.folder.join("taken.log"));
-        match ran.code {
-            0 => Ok(ran.stdout.trim().to_owned()),
-            _ => Err(format!("{}{}", ran.stderr, told())),
-        }
-    }
-
-    fn becomes(&self, statement: &str, wanted: &str) {
-        eventually(statement, Duration::from_secs(60), || {
-            let found = self.sql(statement)?;
-            if found == wanted { Ok(()) } else { Err(found) }
-        });
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        signal(self.child.id(), 2);
-        let _ = self.child.wait();
-    }
 }
 
 /// Two databases of one Snapshot live their own lives, and archive into places of their own.

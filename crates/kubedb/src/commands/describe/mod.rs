@@ -1,5 +1,6 @@
 //! `kubedb describe`: all that is known of an object, on one screen.
 
+mod backups;
 mod dormant;
 mod postgres;
 mod snapshot;

@@ -35,9 +35,9 @@ pub(super) fn describe(snapshot: &Snapshot, text: &mut Description) {
     let target = snapshot.spec.target;
     text.maybe("Target", target.map(|target| format!("{target:?}")));
     text.limits(
+        "Limits",
         snapshot.spec.resources.as_ref(),
         snapshot.spec.max_rate.as_ref(),
-        "Limits",
     );
     let deletion = snapshot.spec.deletion_policy;
     text.maybe("Deletion", deletion.map(|policy| format!("{policy:?}")));

@@ -63,9 +63,9 @@ impl Description {
     /// What a backup is held to, such as `cpu 500m, memory 128Mi, 50Mi a second`.
     pub(super) fn limits(
         &mut self,
+        key: &str,
         resources: Option<&ResourceRequirements>,
         max_rate: Option<&Quantity>,
-        key: &str,
     ) {
         let limits = resources.and_then(|wanted| wanted.limits.as_ref());
         let limits = limits.into_iter().flatten();
