@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 use kubedb_api::agent_config::WAYS_OUT;
 use kubedb_operator::{
     Namespaces, health,
@@ -29,18 +29,19 @@ Examples:
   kubedb operator --image kubedb:0.1.0 --watch-namespace demo --watch-namespace prod")]
 pub(crate) struct OperatorArgs {
     /// Image of kubedb itself, whose program is put beside PostgreSQL
-    #[arg(long, env = "KUBEDB_IMAGE", value_name = "IMAGE")]
+    #[arg(long, env = "KUBEDB_IMAGE", value_name = "IMAGE", value_parser = NonEmptyStringValueParser::new())]
     image: String,
-    /// Namespaces to stay within, repeatable or with commas between; all when absent
+    /// Namespaces to stay within, repeatable or with commas between; all when absent or empty
     #[arg(long, env = "KUBEDB_WATCH_NAMESPACE", value_name = "NAMESPACE", value_delimiter = ',',
-          value_parser = selection::namespace)]
+          value_parser = namespace_or_none)]
     watch_namespace: Vec<String>,
-    /// Namespace of the Lease by which one of several operators leads
+    /// Namespace of the Lease by which one of several operators leads; kubedb when empty
     #[arg(
         long,
         env = "POD_NAMESPACE",
         value_name = "NAMESPACE",
-        default_value = "kubedb"
+        default_value = OWN_NAMESPACE,
+        value_parser = namespace_or_own
     )]
     namespace: String,
     /// Name under which it leads; one of its own for each process
@@ -52,6 +53,41 @@ pub(crate) struct OperatorArgs {
     /// Address at which it answers API servers about objects to be stored; without it, it does not
     #[arg(long, value_name = "ADDRESS")]
     webhook: Option<SocketAddr>,
+}
+
+/// Where an operator that is told no other is at home.
+const OWN_NAMESPACE: &str = "kubedb";
+
+/// A namespace, or nothing: a variable of a manifest that is there and empty is as one that is not.
+fn namespace_or_none(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Ok(String::new())
+    } else {
+        selection::namespace(text)
+    }
+}
+
+fn namespace_or_own(text: &str) -> Result<String, String> {
+    selection::namespace(if text.is_empty() { OWN_NAMESPACE } else { text })
+}
+
+impl OperatorArgs {
+    /// The namespaces to stay within. An empty name alone means all; beside others it may be one that was lost, and all is not to be had by mistake.
+    fn watched(&self) -> Result<Namespaces, CommandError> {
+        let names = &self.watch_namespace;
+        let is_empty = |name: &String| name.is_empty();
+        if names.iter().all(is_empty) {
+            return Ok(Namespaces::default());
+        }
+        if names.iter().any(is_empty) {
+            let message = format!(
+                "--watch-namespace (KUBEDB_WATCH_NAMESPACE) has an empty name among others: {:?}. Leave it out; alone it would mean all namespaces",
+                names.join(",")
+            );
+            return Err(CommandError::usage(message));
+        }
+        Ok(names.iter().collect())
+    }
 }
 
 /// Variables that agents get as the operator has them. What says who somebody is in a cloud is not among them: that is for each pod's own
@@ -90,6 +126,7 @@ fn local(doing: &str, source: std::io::Error) -> CommandError {
 }
 
 async fn operate(arguments: OperatorArgs, server: &ServerArgs) -> Result<(), CommandError> {
+    let namespaces = arguments.watched()?;
     let mut signals =
         StopSignals::listen().map_err(|source| local("listen for signals", source))?;
     let session = Session::open(server).await?;
@@ -102,7 +139,8 @@ async fn operate(arguments: OperatorArgs, server: &ServerArgs) -> Result<(), Com
     let (told, ended) = (metrics.clone(), stop.clone());
     tokio::spawn(async move { health::serve(listener, is_ready, &told, ended).await });
     let hook = Hook::start(&arguments, &session.client, ready.clone(), &metrics).await?;
-    let result = lead(arguments, session.client, &metrics, &mut signals, &stop).await;
+    let asked = (arguments, namespaces);
+    let result = lead(asked, session.client, &metrics, &mut signals, &stop).await;
     // First it is no longer asked, then it no longer answers.
     ready.send_replace(false);
     if let Some(hook) = hook {
@@ -159,7 +197,7 @@ impl Hook {
 
 /// Waits to lead, and leads until a signal or until another does.
 async fn lead(
-    arguments: OperatorArgs,
+    (arguments, namespaces): (OperatorArgs, Namespaces),
     client: kube::Client,
     metrics: &Metrics,
     signals: &mut StopSignals,
@@ -177,7 +215,6 @@ async fn lead(
         return Ok(());
     }
     metrics.leads(true);
-    let namespaces: Namespaces = arguments.watch_namespace.into_iter().collect();
     let options = KubernetesOptions {
         image: arguments.image,
         namespaces: namespaces.clone(),
@@ -215,4 +252,51 @@ async fn lead(
 fn hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
     name.map_or_else(|_| "operator".to_owned(), |name| name.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        operator: OperatorArgs,
+    }
+
+    fn parsed(arguments: &[&str]) -> Result<OperatorArgs, String> {
+        let words = ["operator", "--image", "kubedb:1"].iter().chain(arguments);
+        let parsed = Command::try_parse_from(words).map_err(|error| error.to_string())?;
+        Ok(parsed.operator)
+    }
+
+    fn watched(arguments: &[&str]) -> Result<Namespaces, String> {
+        let arguments = parsed(arguments)?;
+        arguments.watched().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_namespace_to_watch_means_all() {
+        let all = Namespaces::default();
+        assert_eq!(watched(&[]), Ok(all.clone()));
+        assert_eq!(watched(&["--watch-namespace", ""]), Ok(all.clone()));
+        assert_eq!(watched(&["--watch-namespace="]), Ok(all));
+        let some: Namespaces = ["demo", "prod"].into_iter().collect();
+        assert_eq!(watched(&["--watch-namespace", "demo,prod"]), Ok(some));
+        for names in ["demo,", ",demo", "demo,,prod"] {
+            let refused = watched(&["--watch-namespace", names]).unwrap_err();
+            assert!(refused.contains("an empty name among others"), "{refused}");
+        }
+        let refused = watched(&["--watch-namespace", "Demo"]).unwrap_err();
+        assert!(refused.contains("only lower-case letters"), "{refused}");
+    }
+
+    #[test]
+    fn an_empty_namespace_of_its_own_is_the_usual_one() {
+        assert_eq!(parsed(&["--namespace", ""]).unwrap().namespace, "kubedb");
+        assert_eq!(parsed(&["--namespace", "here"]).unwrap().namespace, "here");
+        assert!(parsed(&["--namespace", "../secrets"]).is_err());
+    }
 }
