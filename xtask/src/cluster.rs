@@ -21,6 +21,8 @@ const PACKAGES: [(&str, &str); 5] = [
 ];
 /// Those that are unpacked: installed, containerd would run as a service of the machine.
 const UNPACKED: [&str; 2] = ["containerd", "runc"];
+/// A private registry, for the tests that pull from one; it would be a service, too.
+const REGISTRY: [&str; 1] = ["docker-registry"];
 
 /// Number of the cluster that the tests have; developers have 0.
 pub(crate) const OF_TESTS: &str = "1";
@@ -83,6 +85,7 @@ pub(crate) fn install() -> Result<(), String> {
     fs::create_dir_all(&cache).map_err(|e| format!("failed to make {}: {e}", cache.display()))?;
     packages()?;
     stores::unpack(&cache, "packages", &UNPACKED)?;
+    stores::unpack(&cache, "registry", &REGISTRY)?;
     pause(&cache)?;
     tools::kubernetes()?;
     tools::go_program(&GoProgram {

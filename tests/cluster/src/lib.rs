@@ -20,6 +20,7 @@ mod network;
 pub mod node;
 mod processes;
 pub mod provisioner;
+pub mod registry;
 mod status;
 pub mod tools;
 

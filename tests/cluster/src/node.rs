@@ -27,6 +27,11 @@ pub(crate) fn packages() -> PathBuf {
     kept("packages")
 }
 
+/// What a node knows of registries: a folder for each, named by its address.
+pub(crate) fn registries(machine: &Machine) -> PathBuf {
+    machine.folder.join("registries")
+}
+
 /// Where the programs of a node find others.
 pub(crate) fn path() -> String {
     let packages = packages();
@@ -38,8 +43,8 @@ pub(crate) fn path() -> String {
 
 /// Writes what its programs are told, and gives it the images.
 pub(crate) fn prepare(layout: &Layout, machine: &Machine, node: u8) -> Result<(), StartError> {
-    for folder in ["volumes", "kubelet", "cni", "plugins"] {
-        let path = machine.folder.join(folder);
+    let folders = ["volumes", "kubelet", "cni", "plugins"].map(|name| machine.folder.join(name));
+    for path in folders.into_iter().chain([registries(machine)]) {
         fs::create_dir_all(&path).map_err(StartError::prepare(path))?;
     }
     let files = [
@@ -125,6 +130,9 @@ restrict_oom_score_adj = true
 bin_dir = "/usr/lib/cni"
 conf_dir = "{cni}"
 
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = "{registries}"
+
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 
@@ -134,6 +142,7 @@ BinaryName = "{runc}"
         root = file("containerd"),
         opt = file("plugins"),
         cni = file("cni"),
+        registries = registries(machine).display(),
         runc = runc.display(),
     )
 }

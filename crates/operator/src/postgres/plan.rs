@@ -287,10 +287,11 @@ fn phase(
             )
         }
         Some(InstancePhase::Restoring) => (PostgresPhase::Initializing, reason),
-        _ if primary_ready => (
-            PostgresPhase::Creating,
-            Some(format!("{ready} of {wanted} instances are ready")),
-        ),
+        _ if primary_ready => {
+            let count = format!("{ready} of {wanted} instances are ready");
+            let told = unsaid().map_or_else(|| count.clone(), |why| format!("{count}: {why}"));
+            (PostgresPhase::Creating, Some(told))
+        }
         _ => (PostgresPhase::Creating, unsaid().or(reason)),
     }
 }

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     error::StartError,
@@ -93,27 +93,93 @@ impl Image<'_> {
             }
             Contents::Tar(tar) => fs::rename(tar, &layer).map_err(prepare())?,
         }
-        let digest = run(Command::new("sha256sum").arg(&layer))?;
-        let digest = digest.split_whitespace().next().unwrap_or_default();
         let config = json!({
             "architecture": architecture(), "os": "linux",
             "config": {
                 "User": self.user, "Entrypoint": self.entrypoint, "Env": self.environment, "Cmd": self.command,
             },
-            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+            "rootfs": {"type": "layers", "diff_ids": [digest(&layer)?]},
         });
         let manifest =
             json!([{"Config": "config.json", "RepoTags": [self.name], "Layers": ["layer.tar"]}]);
-        for (name, value) in [("config.json", &config), ("manifest.json", &manifest)] {
-            fs::write(making.join(name), value.to_string()).map_err(prepare())?;
-        }
-        let whole = making.join("archive.tar");
-        run(tar(&making, &whole).args(["manifest.json", "config.json", "layer.tar"]))?;
-        fs::rename(&whole, archive)
-            .and_then(|()| fs::write(source(archive), &recipe))
-            .and_then(|()| fs::remove_dir_all(&making))
-            .map_err(prepare())
+        pack(&making, &config, &manifest, archive, &["layer.tar"])?;
+        fs::write(source(archive), &recipe).map_err(StartError::prepare(archive))
     }
+}
+
+/// Writes an archive of the image in another, under another name, with one more layer that has one file: `top`, its path and its text.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn on_top(
+    base: &Path,
+    name: &str,
+    top: (&str, &str),
+    archive: &Path,
+) -> Result<(), StartError> {
+    let making = archive.with_extension("making");
+    let _ = fs::remove_dir_all(&making);
+    let prepare = || StartError::prepare(&making);
+    let read = |name: &str| -> Result<Value, StartError> {
+        let text = fs::read_to_string(making.join(name)).map_err(prepare())?;
+        serde_json::from_str(&text)
+            .map_err(|error| StartError::Unfit(format!("{name} of {}: {error}", base.display())))
+    };
+    fs::create_dir_all(&making).map_err(prepare())?;
+    run(mortal("tar")
+        .args(["--extract", "--directory"])
+        .arg(&making)
+        .arg("--file")
+        .arg(base))?;
+    let (path, text) = top;
+    fs::write(making.join(path), text).map_err(prepare())?;
+    let layer = making.join("top.tar");
+    run(tar(&making, &layer).args(["--mode=0644", path]))?;
+    let (mut config, mut manifest) = (read("config.json")?, read("manifest.json")?);
+    for (list, more) in [
+        (&mut config["rootfs"]["diff_ids"], digest(&layer)?),
+        (&mut manifest[0]["Layers"], "top.tar".to_owned()),
+    ] {
+        let list = list.as_array_mut();
+        let list =
+            list.ok_or_else(|| StartError::Unfit(format!("{} is no image", base.display())))?;
+        list.push(more.into());
+    }
+    manifest[0]["RepoTags"] = json!([name]);
+    pack(
+        &making,
+        &config,
+        &manifest,
+        archive,
+        &["layer.tar", "top.tar"],
+    )
+}
+
+/// Writes what an archive says of itself, and packs it with its layers.
+fn pack(
+    making: &Path,
+    config: &Value,
+    manifest: &Value,
+    archive: &Path,
+    layers: &[&str],
+) -> Result<(), StartError> {
+    for (name, value) in [("config.json", config), ("manifest.json", manifest)] {
+        fs::write(making.join(name), value.to_string()).map_err(StartError::prepare(making))?;
+    }
+    let whole = making.join("archive.tar");
+    run(tar(making, &whole)
+        .args(["manifest.json", "config.json"])
+        .args(layers))?;
+    fs::rename(&whole, archive)
+        .and_then(|()| fs::remove_dir_all(making))
+        .map_err(StartError::prepare(archive))
+}
+
+/// What an image calls a layer.
+fn digest(layer: &Path) -> Result<String, StartError> {
+    let digest = run(Command::new("sha256sum").arg(layer))?;
+    let digest = digest.split_whitespace().next().unwrap_or_default();
+    Ok(format!("sha256:{digest}"))
 }
 
 /// The libraries that a program is started with; none of a static one.

@@ -11,8 +11,9 @@ use std::{
 
 use crate::{error::StartError, layout::kept, machine::pause};
 
+pub(crate) use archive::on_top;
 pub use archive::{Contents, Image};
-pub(crate) use store::{give, import, renew, wait};
+pub(crate) use store::{ctr, give, import, renew, wait};
 
 /// What every pod has: it keeps the pod's namespaces.
 pub const PAUSE_IMAGE: &str = "kubedb-tests/pause:1";

@@ -185,7 +185,8 @@ pub(crate) fn import(machine: &Machine, archive: &Path) -> Result<(), StartError
     .map(drop)
 }
 
-fn ctr(machine: &Machine) -> Result<Command, StartError> {
+/// Containerd's own client, on a machine.
+pub(crate) fn ctr(machine: &Machine) -> Result<Command, StartError> {
     machine.command(packages().join("usr/bin/ctr"))
 }
 

@@ -10,6 +10,7 @@ mod monitoring;
 mod pauses;
 mod pods;
 mod quickstart;
+mod registry;
 mod standbys;
 mod steady;
 mod volumes;

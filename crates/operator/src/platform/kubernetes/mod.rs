@@ -10,6 +10,7 @@ mod known;
 mod monitors;
 mod observe;
 mod pods;
+mod pulls;
 mod refusals;
 mod render;
 mod task;
@@ -242,10 +243,17 @@ impl Platform for KubernetesPlatform {
         if self.known.get(&place).is_none() && pods.is_empty() {
             return Ok(None);
         }
-        let instances: BTreeMap<_, _> = pods
-            .iter()
-            .filter_map(|pod| Some((pod.metadata.name.clone()?, observe::instance(pod))))
-            .collect();
+        let mut instances = BTreeMap::new();
+        for pod in &pods {
+            let Some(name) = pod.metadata.name.clone() else {
+                continue;
+            };
+            let mut instance = observe::instance(pod);
+            if let Some(unpulled) = observe::unpulled(pod) {
+                instance.reason = Some(self.unpulled(pod, &unpulled).await);
+            }
+            instances.insert(name, instance);
+        }
         let refusal = self.missing(key, &pods).await?;
         let host = |service: String| format!("{service}.{}.svc:5432", key.namespace);
         Ok(Some(ObservedDatabase {

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
+use super::pulls::Unpulled;
 use crate::platform::ObservedInstance;
 
 /// Container that PostgreSQL and its agent run in.
@@ -87,12 +88,7 @@ fn waits(container: &ContainerStatus) -> Option<String> {
     if matches!(reason, "ContainerCreating" | "PodInitializing" | "") {
         return None;
     }
-    // An image that cannot be had is said in two ways in turn; both quote the same cause.
-    if matches!(reason, "ImagePullBackOff" | "ErrImagePull") {
-        let words = waiting.message.as_deref().unwrap_or_default();
-        let cause = words
-            .split_once("ErrImagePull: ")
-            .map_or(words, |(_, cause)| cause);
+    if let Some(cause) = not_pulled(container) {
         return Some(format!(
             "image of container {} cannot be pulled: {cause}",
             container.name
@@ -103,6 +99,32 @@ fn waits(container: &ContainerStatus) -> Option<String> {
     let words = before.and_then(|ended| ended.message.as_deref());
     let words = last_words(words.or(waiting.message.as_deref()));
     Some(format!("container {}: {reason}{words}", container.name))
+}
+
+/// Why a container's image is not there: an image that cannot be had is said in two ways in turn, and both quote the same cause.
+fn not_pulled(container: &ContainerStatus) -> Option<&str> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref().unwrap_or_default();
+    let words = waiting.message.as_deref().unwrap_or_default();
+    let cause = words.split_once("ErrImagePull: ");
+    matches!(reason, "ImagePullBackOff" | "ErrImagePull")
+        .then(|| cause.map_or(words, |(_, cause)| cause))
+}
+
+/// The image that a pod waits for in vain; of several the first that it needs.
+pub(super) fn unpulled(pod: &Pod) -> Option<Unpulled> {
+    let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
+    let inits = status.init_container_statuses.iter().flatten();
+    let mut containers = inits.chain(status.container_statuses.iter().flatten());
+    let (container, words) = containers.find_map(|one| Some((one, not_pulled(one)?)))?;
+    let inits = spec.init_containers.iter().flatten();
+    let mut said = inits.chain(&spec.containers);
+    let image = said.find(|said| said.name == container.name)?.image.clone();
+    Some(Unpulled {
+        container: container.name.clone(),
+        image: image.unwrap_or_default(),
+        words: words.to_owned(),
+    })
 }
 
 /// The last line of what a container left behind.
@@ -152,6 +174,28 @@ mod tests {
             pod(json!({ "phase": "Running", "containerStatuses": [container(running)] })),
             None
         );
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_pulled_is_named() {
+        let waiting = |reason: &str, message: &str| json!({ "waiting": { "reason": reason, "message": message } });
+        let back_off = "Back-off pulling image \"kubedb:1\": ErrImagePull: 401 Unauthorized";
+        let mut install = container(waiting("ImagePullBackOff", back_off));
+        install["name"] = json!("install");
+        let own = container(waiting("PodInitializing", ""));
+        let pod = json!({
+            "metadata": { "name": "pg-0" },
+            "spec": { "containers": [{ "name": "postgres", "image": "postgres:15" }], "initContainers": [{ "name": "install", "image": "kubedb:1" }] },
+            "status": { "initContainerStatuses": [install], "containerStatuses": [own] },
+        });
+        let expected = Unpulled {
+            container: "install".to_owned(),
+            image: "kubedb:1".to_owned(),
+            words: "401 Unauthorized".to_owned(),
+        };
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        assert_eq!(unpulled(&pod), Some(expected));
+        assert_eq!(unpulled(&Pod::default()), None);
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use kubedb_api::labels;
 use tokio::sync::watch;
 
+use super::observe::unpulled;
 use crate::platform::DatabaseKey;
 
 /// Pods by the name of their database, then by their own.
@@ -135,6 +136,23 @@ fn trimmed(pod: &Pod) -> Pod {
                 condition.last_probe_time = None;
             }
             conditions
+        });
+    }
+    // What is to be told of an image that cannot be had.
+    if let Some(spec) = pod.spec.as_ref().filter(|_| unpulled(pod).is_some()) {
+        let images = |containers: &[Container]| -> Vec<Container> {
+            let image = |own: &Container| Container {
+                name: own.name.clone(),
+                image: own.image.clone(),
+                ..Container::default()
+            };
+            containers.iter().map(image).collect()
+        };
+        kept.spec = Some(PodSpec {
+            containers: images(&spec.containers),
+            init_containers: spec.init_containers.as_deref().map(images),
+            image_pull_secrets: spec.image_pull_secrets.clone(),
+            ..PodSpec::default()
         });
     }
     kept

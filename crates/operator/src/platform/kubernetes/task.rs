@@ -55,7 +55,12 @@ impl KubernetesPlatform {
         let its = ListParams::default().labels(&format!("{JOB_NAME}={name}"));
         let pods = pods.list(&its).await;
         let pods = pods.map_err(|error| act(doing("look at the pods of"), error))?;
-        let said = pods.items.iter().find_map(observe::task);
+        let waits = pods.items.iter();
+        let mut waits = waits.filter_map(|pod| Some((pod, observe::unpulled(pod)?)));
+        let said = match waits.next() {
+            Some((pod, unpulled)) => Some(self.unpulled(pod, &unpulled).await),
+            None => pods.items.iter().find_map(observe::task),
+        };
         let Some(failed) = condition(&job, "Failed") else {
             return Ok(TaskState::Running { obstacle: said });
         };
