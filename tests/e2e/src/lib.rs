@@ -4,11 +4,14 @@
 
 pub mod by_hand;
 pub mod disk;
+mod folders;
 pub mod instance;
 pub mod kubedb;
 pub mod machine;
 pub mod metrics;
+pub mod platform;
 pub mod slow;
+pub mod tried;
 pub mod wait;
 pub mod world;
 

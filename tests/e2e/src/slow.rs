@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{Shutdown, TcpStream},
+    net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -39,12 +39,18 @@ struct Line {
 impl SlowProxy {
     /// A proxy before the server at this port of loopback.
     pub fn start(server: u16) -> Result<Self, HelperError> {
+        let on_loopback = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+        Self::start_at(on_loopback(0), on_loopback(server))
+    }
+
+    /// The same at an address of this machine, before a server at another.
+    pub fn start_at(address: SocketAddrV4, server: SocketAddrV4) -> Result<Self, HelperError> {
         let line = Arc::new(Line::default());
         let shared = Arc::clone(&line);
-        let door = Door::open("a proxy", move |client| {
+        let door = Door::open_at(address, "a proxy", move |client| {
             // A server that is down is down for the client too: its connection closes.
             if !shared.is_cut.load(Ordering::Relaxed)
-                && let Ok(server) = TcpStream::connect(("127.0.0.1", server))
+                && let Ok(server) = TcpStream::connect(server)
             {
                 shared.join(client, server);
             }

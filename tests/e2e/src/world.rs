@@ -1,16 +1,16 @@
-//! A server, a GCS server behind a line that can be made slow, and what tests ask of databases in namespace `demo`.
+//! A server or what is in its place, a GCS server behind a line that can be made slow, and what tests ask of databases in namespace `demo`.
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use serde_json::Value;
 
 use crate::{
     kubedb::{Server, binary, scratch},
+    platform::{Part, Platform},
     slow::SlowProxy,
     stores::FakeGcs,
     wait::eventually,
@@ -35,9 +35,9 @@ stringData:
 
 /// Everything a test needs; all of it ends with it.
 #[derive(Debug)]
-pub struct World {
-    /// The server.
-    pub server: Server,
+pub struct World<P = Server> {
+    /// The server, or what is in its place.
+    pub server: P,
     /// The bucket's server.
     pub gcs: FakeGcs,
     /// The line to it.
@@ -100,14 +100,62 @@ impl World {
         let mut environment = vec![("STORAGE_EMULATOR_HOST", endpoint.as_str())];
         environment.extend(more);
         let server = Server::start(&binary(), &folder.path().join("data"), &environment);
-        let world = Self {
-            server: server.expect("a server"),
+        let world = Self::of(server.expect("a server"), gcs, line, folder);
+        world.create(BASICS);
+        world
+    }
+
+    /// Folder of an instance.
+    #[must_use]
+    pub fn instance(&self, database: &str, ordinal: u32) -> PathBuf {
+        self.server.instance(database, ordinal)
+    }
+
+    /// Puts noise into an instance's data folder.
+    pub fn add_noise(&self, database: &str, ordinal: u32, bytes: usize) {
+        self.server.write_noise(database, ordinal, bytes);
+    }
+
+    /// What the server keeps of an instance's agent: its configuration and its log.
+    #[must_use]
+    pub fn agent_folder(&self, database: &str, ordinal: u32) -> PathBuf {
+        self.server.agent_folder(database, ordinal)
+    }
+
+    /// Process ids of an instance's agents, of which there is one at most.
+    #[must_use]
+    pub fn agents(&self, database: &str, ordinal: u32) -> Vec<u32> {
+        self.server.agents(database, ordinal)
+    }
+
+    /// Process id of an instance's agent.
+    #[must_use]
+    pub fn agent(&self, database: &str, ordinal: u32) -> Option<u32> {
+        self.agents(database, ordinal).into_iter().next()
+    }
+
+    /// Process id of an instance's PostgreSQL, by its lock file.
+    #[must_use]
+    pub fn postmaster(&self, database: &str, ordinal: u32) -> Option<u32> {
+        self.server.postmaster(database, ordinal)
+    }
+}
+
+#[expect(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a helper that fails is a failed test"
+)]
+impl<P: Platform> World<P> {
+    /// A world of these parts. The namespace is there, and the Secret of [`BASICS`] in it.
+    #[must_use]
+    pub fn of(server: P, gcs: FakeGcs, line: SlowProxy, folder: tempfile::TempDir) -> Self {
+        Self {
+            server,
             gcs,
             line,
             folder,
-        };
-        world.create(BASICS);
-        world
+        }
     }
 
     /// The folder of everything.
@@ -118,19 +166,52 @@ impl World {
 
     /// Runs a command that must succeed, and gives what it printed.
     pub fn run(&self, arguments: &[&str], stdin: &str) -> String {
-        let ran = self.server.kubedb(arguments, stdin).expect("kubedb runs");
+        let ran = self
+            .server
+            .command(arguments, stdin, None)
+            .expect("kubedb runs");
         assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.stderr);
         ran.stdout
     }
 
     /// Creates what the manifest says.
     pub fn create(&self, manifest: &str) {
-        self.run(&["create", "-f", "-"], manifest);
+        let own = format!("namespace: {}", self.server.namespace());
+        let manifest = manifest.replace("namespace: demo", &own);
+        self.run(&["create", "-f", "-"], &manifest);
+    }
+
+    /// One object as JSON.
+    pub fn object(&self, kind: &str, name: &str) -> Result<Value, String> {
+        self.json(&[
+            "get",
+            kind,
+            name,
+            "-n",
+            self.server.namespace(),
+            "-o",
+            "json",
+        ])
+    }
+
+    /// Objects of a kind as JSON.
+    pub fn objects(&self, kind: &str) -> Result<Vec<Value>, String> {
+        let list = self.json(&["get", kind, "-n", self.server.namespace(), "-o", "json"])?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    fn json(&self, arguments: &[&str]) -> Result<Value, String> {
+        let ran = self.server.command(arguments, "", None);
+        let ran = ran.map_err(|error| error.to_string())?;
+        if ran.code != 0 {
+            return Err(ran.stderr);
+        }
+        serde_json::from_str(&ran.stdout).map_err(|error| error.to_string())
     }
 
     /// Deletes an object and waits until it is gone.
     pub fn delete(&self, kind: &str, name: &str) {
-        self.run(&["delete", kind, name, "-n", "demo"], "");
+        self.run(&["delete", kind, name, "-n", self.server.namespace()], "");
     }
 
     /// Deletes a database, and the record by which one of its name would resume it. Its data stays.
@@ -142,7 +223,7 @@ impl World {
                 "drmn",
                 database,
                 "-n",
-                "demo",
+                self.server.namespace(),
                 "--ignore-not-found",
             ],
             "",
@@ -153,7 +234,7 @@ impl World {
     pub fn status(&self, kind: &str, name: &str, phase: &str, seconds: u64) -> Value {
         let what = format!("{kind} {name} {phase}");
         eventually(&what, Duration::from_secs(seconds), || {
-            let status = self.server.object(kind, name, "demo")?["status"].take();
+            let status = self.object(kind, name)?["status"].take();
             let is_over = status["phase"] == "Failed" || status["phase"] == "Succeeded";
             assert!(
                 status["phase"] == phase || !is_over || kind == "pg",
@@ -174,12 +255,12 @@ impl World {
 
     /// Runs SQL, with options of `kubedb connect` such as `--standby`.
     pub fn sql_at(&self, database: &str, more: &[&str], statement: &str) -> Result<String, String> {
-        let mut arguments = vec!["connect", "pg", database, "-n", "demo"];
+        let mut arguments = vec!["connect", "pg", database, "-n", self.server.namespace()];
         arguments.extend(more);
         arguments.extend(["--", "-AtXqc", statement]);
         let ran = self
             .server
-            .kubedb(&arguments, "")
+            .command(&arguments, "", None)
             .map_err(|error| error.to_string())?;
         if ran.code == 0 {
             Ok(ran.stdout.trim().to_owned())
@@ -200,63 +281,11 @@ impl World {
         );
     }
 
-    /// Folder of an instance.
-    #[must_use]
-    pub fn instance(&self, database: &str, ordinal: u32) -> PathBuf {
-        self.folder_of(database)
-            .join(format!("{database}-{ordinal}"))
-    }
-
-    /// Folder of a database, which its UID is part of; the server makes it soon after the object.
-    fn folder_of(&self, database: &str) -> PathBuf {
-        let object = self.server.object("pg", database, "demo");
-        let object = object.expect("the database");
-        let resumed = &object["status"]["resumed"]["uid"];
-        let own = &object["metadata"]["uid"];
-        let uid = if resumed.is_string() { resumed } else { own };
-        let short: String = uid.as_str().unwrap_or_default().chars().take(8).collect();
-        let folder = self
-            .server
-            .data_folder()
-            .join("databases/demo")
-            .join(format!("{database}-{short}"));
-        eventually("the database's folder", Duration::from_secs(60), || {
-            if folder.is_dir() {
-                Ok(())
-            } else {
-                Err(folder.display().to_string())
-            }
-        });
-        folder
-    }
-
-    /// Puts a file of bytes that do not compress, other ones each time, into an instance's data folder; Snapshots hold it as they hold any
-    /// file there, and no earlier one has it.
-    pub fn add_noise(&self, database: &str, ordinal: u32, bytes: usize) {
-        let data = self.instance(database, ordinal).join("data");
-        let owner = fs::metadata(&data).expect("the data folder");
-        let path = data.join("noise");
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now = now.expect("a time after 1970").subsec_nanos();
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ u64::from(now);
-        let noise: Vec<u8> = (0..bytes / 8)
-            .flat_map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state.to_le_bytes()
-            })
-            .collect();
-        fs::write(&path, noise).expect("room for noise");
-        std::os::unix::fs::chown(&path, Some(owner.uid()), Some(owner.gid()))
-            .expect("to hand it over");
-    }
-
     /// Objects in the bucket below a database's folder.
     #[must_use]
     pub fn stored(&self, database: &str) -> Vec<PathBuf> {
         let mut found = Vec::new();
-        let mut folders = vec![self.gcs.objects().join("kubedb/kubedb/demo").join(database)];
+        let mut folders = vec![self.folder_in_bucket(database)];
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder)
                 .into_iter()
@@ -274,31 +303,18 @@ impl World {
         found
     }
 
-    /// What the server keeps of an instance's agent: its configuration and its log.
+    /// Folder of a database in the bucket.
     #[must_use]
-    pub fn agent_folder(&self, database: &str, ordinal: u32) -> PathBuf {
-        let instance = format!("{database}-{ordinal}");
-        self.folder_of(database).join("agents").join(instance)
+    pub fn folder_in_bucket(&self, database: &str) -> PathBuf {
+        let below = self.gcs.objects().join("kubedb/kubedb");
+        below.join(self.server.namespace()).join(database)
     }
 
-    /// Process ids of an instance's agents, of which there is one at most.
+    /// Process id of a part of an instance.
     #[must_use]
-    pub fn agents(&self, database: &str, ordinal: u32) -> Vec<u32> {
-        let config = self.agent_folder(database, ordinal).join("agent.json");
-        processes(&["agent", "run", &config.to_string_lossy()])
-    }
-
-    /// Process id of an instance's agent.
-    #[must_use]
-    pub fn agent(&self, database: &str, ordinal: u32) -> Option<u32> {
-        self.agents(database, ordinal).into_iter().next()
-    }
-
-    /// Process id of an instance's PostgreSQL, by its lock file.
-    #[must_use]
-    pub fn postmaster(&self, database: &str, ordinal: u32) -> Option<u32> {
-        let lock = self.instance(database, ordinal).join("data/postmaster.pid");
-        fs::read_to_string(lock).ok()?.lines().next()?.parse().ok()
+    pub fn part(&self, database: &str, ordinal: u32, part: Part) -> u32 {
+        let found = self.server.part(database, ordinal, part);
+        *found.first().expect("a process")
     }
 }
 

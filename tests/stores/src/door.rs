@@ -1,7 +1,7 @@
-//! A port of loopback whose clients are met, each in a thread of its own, until it is closed.
+//! A port whose clients are met, each in a thread of its own, until it is closed.
 
 use std::{
-    net::{TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,14 +14,23 @@ use crate::process::HelperError;
 /// A free port that is listened at; nobody else comes in once it is dropped.
 #[derive(Debug)]
 pub struct Door {
-    port: u16,
+    address: SocketAddrV4,
     is_closed: Arc<AtomicBool>,
     porter: Option<JoinHandle<()>>,
 }
 
 impl Door {
-    /// Opens one for `what`, and meets whoever comes.
+    /// Opens one on loopback for `what`, and meets whoever comes.
     pub fn open(
+        what: &str,
+        meet: impl Fn(TcpStream) + Send + Sync + 'static,
+    ) -> Result<Self, HelperError> {
+        Self::open_at(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), what, meet)
+    }
+
+    /// The same at an address of this machine, such as one that a test's own networks reach.
+    pub fn open_at(
+        address: SocketAddrV4,
         what: &str,
         meet: impl Fn(TcpStream) + Send + Sync + 'static,
     ) -> Result<Self, HelperError> {
@@ -29,8 +38,9 @@ impl Door {
             what: what.to_owned(),
             source,
         };
-        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
+        let listener = TcpListener::bind(address).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
+        let address = SocketAddrV4::new(*address.ip(), port);
         let is_closed = Arc::new(AtomicBool::new(false));
         let (closed, meet) = (is_closed.clone(), Arc::new(meet));
         let porter = thread::spawn(move || {
@@ -43,7 +53,7 @@ impl Door {
             }
         });
         Ok(Self {
-            port,
+            address,
             is_closed,
             porter: Some(porter),
         })
@@ -52,7 +62,7 @@ impl Door {
     /// Its port.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.address.port()
     }
 }
 
@@ -60,7 +70,7 @@ impl Drop for Door {
     fn drop(&mut self) {
         self.is_closed.store(true, Ordering::Relaxed);
         // Wakes the thread that accepts.
-        drop(TcpStream::connect(("127.0.0.1", self.port)));
+        drop(TcpStream::connect(self.address));
         if let Some(porter) = self.porter.take() {
             let _ = porter.join();
         }

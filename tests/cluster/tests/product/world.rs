@@ -38,9 +38,7 @@ pub(crate) struct World {
 impl World {
     /// None where no cluster is up and nobody insists on one.
     pub(crate) fn begin() -> Option<Self> {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let cluster = Cluster::of_tests()?;
-        let port = *INSTALLED.get_or_init(|| install(&cluster));
+        let (cluster, port, alone) = begin()?;
         let gcs = FakeGcs::start_at(objects(), cluster.host(), port).unwrap();
         Some(Self {
             kubectl: cluster.kubectl(),
@@ -85,20 +83,9 @@ impl World {
         run(&mut command, "").unwrap()
     }
 
-    /// A namespace in which every pod must do without privileges, with the Secret of the guides.
+    /// A namespace with the Secret of the guides.
     pub(crate) fn namespace(&self, name: &str) -> String {
-        let name = format!("{name}-{}", std::process::id());
-        let namespace = json!({
-            "apiVersion": "v1", "kind": "Namespace",
-            "metadata": { "name": name, "labels": { "pod-security.kubernetes.io/enforce": "restricted" } },
-        });
-        let secret = json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "gcs-secret", "namespace": name },
-            "stringData": { "GOOGLE_PROJECT_ID": "p", "GOOGLE_SERVICE_ACCOUNT_JSON_KEY": "{\"type\": \"service_account\"}" },
-        });
-        self.kubectl.apply(&[namespace]).unwrap();
-        self.kubectl.apply(&[secret]).unwrap();
-        name
+        namespace(&self.kubectl, name)
     }
 
     /// Makes a database of the small kind that the guides have.
@@ -199,8 +186,32 @@ impl World {
     }
 }
 
+/// The cluster with kubedb in it, the port at which its store is to be, and the right to do anything to it.
+pub(crate) fn begin() -> Option<(Cluster, u16, MutexGuard<'static, ()>)> {
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster = Cluster::of_tests()?;
+    let port = *INSTALLED.get_or_init(|| install(&cluster));
+    Some((cluster, port, alone))
+}
+
+/// Makes a namespace in which every pod must do without privileges, with the Secret of the guides.
+pub(crate) fn namespace(kubectl: &Kubectl, name: &str) -> String {
+    let name = format!("{name}-{}", std::process::id());
+    let namespace = json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": { "name": name, "labels": { "pod-security.kubernetes.io/enforce": "restricted" } },
+    });
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "gcs-secret", "namespace": name },
+        "stringData": { "GOOGLE_PROJECT_ID": "p", "GOOGLE_SERVICE_ACCOUNT_JSON_KEY": "{\"type\": \"service_account\"}" },
+    });
+    kubectl.apply(&[namespace]).unwrap();
+    kubectl.apply(&[secret]).unwrap();
+    name
+}
+
 /// Where the store keeps what it has, from test to test.
-fn objects() -> PathBuf {
+pub(crate) fn objects() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("product-gcs")
 }
 
