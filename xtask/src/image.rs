@@ -20,13 +20,13 @@ pub(crate) fn target() -> String {
 }
 
 /// The release, as an archive that `docker load` and `ctr images import` read.
-pub(crate) fn release() -> Result<(), String> {
+pub(crate) fn release() -> Result<PathBuf, String> {
     let program = build()?;
     cluster::build()?;
     let archive = tools::target_folder().join("kubedb-image.tar");
     write(&program, &archive)?;
     say(&format!("written: {}", archive.display()));
-    Ok(())
+    Ok(archive)
 }
 
 /// Gives the program that was built with the tests to the clusters that are brought up from now on. A static one would take as long as all tests.

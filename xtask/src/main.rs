@@ -21,8 +21,8 @@ const HELP: &str = "\
 Usage: cargo xtask COMMAND
 
 Commands:
-  test [--tier unit|contract|local|smoke|cluster|interop]
-                             install what the tests need and run the tiers (default: all but the cluster, of which smoke is a part, and interop)
+  test [--tier unit|contract|local|smoke|cluster|image|interop]
+                             install what the tests need and run the tiers (default: all but the cluster, of which smoke is a part, image and interop)
   bench local                measure what users wait for on one machine; prints a table, writes target/bench/local.json
     --binary PATH            measure this program instead of building the release, to compare
   bench backup [--gigabytes N] [--runs N] [--encrypt]
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         ["stores", arguments @ ..] => stores::run_command(arguments),
         ["apiserver", arguments @ ..] => apiserver::run(arguments),
         ["cluster", arguments @ ..] => cluster::run_command(arguments),
-        ["image"] => image::release(),
+        ["image"] => image::release().map(drop),
         ["tidy"] => tidy::run(),
         ["lint"] => lint::run(),
         ["tools"] => tools::install().map(|tools| say(&format!("{}", tools.bin.display()))),

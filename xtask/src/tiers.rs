@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    again, cluster, say,
+    again, cluster, image, say,
     suite::{self, Suite},
     tidy,
     tools::{self, Tools},
@@ -27,6 +27,8 @@ pub(crate) enum Tier {
     Smoke,
     /// A real Kubernetes with nodes, containers and volumes.
     Cluster,
+    /// The image of a release, which is built for it.
+    Image,
     /// Archives beside those of another program: what either has written, the other reads.
     Interop,
 }
@@ -47,22 +49,25 @@ const INTEROP: &str = "interop";
 const CONTRACT: &str = "tests/contract";
 /// The crate of what is tried on a cluster.
 const CLUSTER: &str = "tests/cluster";
-/// Of its suites the one that tries the whole product, and what of it is tried whenever nobody says otherwise: minutes of the quarter of an hour.
+/// Of its suites the one that needs no cluster, but a release.
+const IMAGE: &str = "image";
+/// And the one that tries the whole product, and what of it is tried whenever nobody says otherwise: minutes of the quarter of an hour.
 const PRODUCT: &str = "product";
 const SMOKE: [&str; 2] = ["guide::", "volumes::a_snapshot"];
 
 impl Tier {
     /// All of them, the quick ones first.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Unit,
         Self::Local,
         Self::Contract,
         Self::Smoke,
         Self::Cluster,
+        Self::Image,
         Self::Interop,
     ];
 
-    /// Those that run when none is named. All of the cluster's has to be asked for, and what needs another program.
+    /// Those that run when none is named. All of the cluster's has to be asked for, what needs a release, and what needs another program.
     pub(crate) const USUAL: [Self; 4] = [Self::Unit, Self::Local, Self::Contract, Self::Smoke];
 
     /// Reads a tier's name.
@@ -73,9 +78,10 @@ impl Tier {
             "smoke" => Ok(Self::Smoke),
             "local" => Ok(Self::Local),
             "cluster" => Ok(Self::Cluster),
+            "image" => Ok(Self::Image),
             "interop" => Ok(Self::Interop),
             other => Err(format!(
-                "unknown tier {other:?}: one of unit, contract, local, smoke, cluster, interop"
+                "unknown tier {other:?}: one of unit, contract, local, smoke, cluster, image, interop"
             )),
         }
     }
@@ -88,6 +94,7 @@ impl Tier {
                 .iter()
                 .flat_map(|(_, name)| ["-p", name])
                 .collect(),
+            [Self::Image] => vec!["--workspace", "--test", IMAGE],
             _ => vec!["--workspace"],
         }
     }
@@ -97,6 +104,7 @@ impl Tier {
         let of_folder = Self::of(&suite.folder);
         match of_folder {
             Self::Local if suite.is_one_of(&[INTEROP]) => Self::Interop,
+            Self::Cluster if suite.is_one_of(&[IMAGE]) => Self::Image,
             _ => of_folder,
         }
     }
@@ -179,8 +187,14 @@ pub(crate) fn run(tiers: &[Tier]) -> Result<(), String> {
             Tier::Contract => contract(&mine, &mut installing),
             Tier::Smoke => smoke(&suites, &mut installing),
             Tier::Cluster => on_cluster(&mine, &mut installing),
+            Tier::Image => image(&mine),
             Tier::Interop => interop(&mine, &mut installing),
         });
+    }
+    if tiers.contains(&Tier::Smoke) && !tiers.contains(&Tier::Image) {
+        say(
+            "THE IMAGE OF A RELEASE WAS NOT TRIED: cargo xtask test --tier image builds one, which takes some minutes, and does",
+        );
     }
     again::tell();
     if failures.is_empty() {
@@ -291,6 +305,19 @@ fn on_cluster(suites: &[&Suite], installing: &mut Installing) -> Vec<String> {
     }
     match begin_cluster(installing) {
         Ok(up) => try_on(up, suites, "cluster"),
+        Err(reason) => vec![reason],
+    }
+}
+
+/// A release, which takes some minutes, and what is tried of its image. It is unpacked as root, and run as nobody.
+fn image(suites: &[&Suite]) -> Vec<String> {
+    if let Some(reason) = cluster::impossible() {
+        say(&format!("THE IMAGE OF A RELEASE WAS NOT TRIED: {reason}"));
+        return Vec::new();
+    }
+    say("building a release (some minutes)");
+    match image::release() {
+        Ok(archive) => all(suites, "image", &[("KUBEDB_IMAGE", archive.into())]),
         Err(reason) => vec![reason],
     }
 }

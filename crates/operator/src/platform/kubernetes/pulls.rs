@@ -108,7 +108,7 @@ fn advice(unpulled: &Unpulled, namespace: &str, named: &[String], missing: &[Str
             "the registry wants to know who asks, or has no such image; {}, then name it in spec.imagePullSecrets and delete the pod",
             make("NAME")
         ),
-        Cause::Refused if !missing.is_empty() => {
+        Cause::Refused | Cause::Unknown if !missing.is_empty() => {
             let name = missing.first().map_or("NAME", String::as_str);
             format!("there is no Secret {name}; {}", make(name))
         }
@@ -144,7 +144,8 @@ impl KubernetesPlatform {
         let named = secrets.flatten().map(|secret| secret.name.clone());
         let named: Vec<String> = named.take(SECRETS_MAX).collect();
         let mut missing = Vec::new();
-        if cause(&unpulled.words) == Cause::Refused {
+        // Older kubelets say no cause while they wait for their next try.
+        if matches!(cause(&unpulled.words), Cause::Refused | Cause::Unknown) {
             let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
             for name in &named {
                 // Its metadata alone. One that could not be looked for is not known to be missing.
@@ -238,6 +239,8 @@ mod tests {
             told.starts_with(&format!("there is no Secret key; {make}")),
             "{told}"
         );
+        let waits = unpulled("postgres", "Back-off pulling image \"postgres:15\"");
+        assert_eq!(advice(&waits, "demo", &key, &key), told);
         let told = advice(&refused, "demo", &key, &[]);
         assert!(
             told.contains("does not take what Secret key holds") && told.contains(make),
