@@ -51,7 +51,7 @@ const CONTRACT: &str = "tests/contract";
 const CLUSTER: &str = "tests/cluster";
 /// Of its suites the one that needs no cluster, but a release.
 const IMAGE: &str = "image";
-/// And the one that tries the whole product, and what of it is tried whenever nobody says otherwise: minutes of the quarter of an hour.
+/// And the one that tries the whole product, and what of it is tried whenever nobody says otherwise: minutes of some 25.
 const PRODUCT: &str = "product";
 const SMOKE: [&str; 2] = ["guide::", "volumes::a_snapshot"];
 
