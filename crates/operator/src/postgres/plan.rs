@@ -412,7 +412,7 @@ fn volumes(
     let sources = sources.chain(recovery.map(|recovery| &recovery.storage));
     let used = archive.into_iter().chain(tasks).chain(sources);
     let mut volumes = Vec::new();
-    for local in used.filter_map(|storage| storage.local.as_ref()) {
+    for local in used.filter_map(|storage| storage.local.as_deref()) {
         if !volumes.contains(local) {
             volumes.push(local.clone());
         }
