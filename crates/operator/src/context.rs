@@ -57,7 +57,7 @@ pub struct Context {
 
 /// Why a reconcile failed. It is tried again.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ReconcileError {
+pub enum ReconcileError {
     /// The API refused, or could not be reached.
     #[error("failed to {action}")]
     Request {

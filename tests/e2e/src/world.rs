@@ -4,13 +4,14 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, SystemTime},
 };
 
 use serde_json::Value;
 
 use crate::{
-    kubedb::{Server, binary, scratch},
+    kubedb::{Ran, Server, binary, run, scratch},
     slow::SlowProxy,
     stores::FakeGcs,
     wait::eventually,
@@ -121,6 +122,17 @@ impl World {
         let ran = self.server.kubedb(arguments, stdin).expect("kubedb runs");
         assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.stderr);
         ran.stdout
+    }
+
+    /// `kubedb restore plan`, which reads the store from here.
+    pub fn plan(&self, arguments: &[&str], stdin: &str) -> Ran {
+        let mut command = Command::new(binary());
+        command
+            .args(["restore", "plan"])
+            .args(arguments)
+            .env("KUBECONFIG", self.server.kubeconfig())
+            .env("STORAGE_EMULATOR_HOST", self.gcs.endpoint());
+        run(&mut command, stdin).expect("kubedb runs")
     }
 
     /// Creates what the manifest says.

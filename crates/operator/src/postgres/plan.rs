@@ -91,7 +91,7 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
         .holder
         .as_ref()
         .is_some_and(|holder| ready(holder).is_some());
-    let source = restore_source(postgres, found);
+    let source = restore_source(postgres, &found.sought);
     let (phase, reason) = phase(
         old,
         found,
