@@ -184,12 +184,14 @@ impl Job {
             stored_bytes: bytes(outcome.stored_bytes),
             base,
             whole_reason,
-            logical: outcome.logical.map(|held| LogicalResult {
-                databases: bytes(held.databases),
-                tables: bytes(held.tables),
-                rows: bytes(held.rows),
-                one_point: held.is_one_point,
-                pg_dump: held.pg_dump,
+            logical: outcome.logical.map(|held| {
+                Box::new(LogicalResult {
+                    databases: bytes(held.databases),
+                    tables: bytes(held.tables),
+                    rows: bytes(held.rows),
+                    one_point: held.is_one_point,
+                    pg_dump: held.pg_dump,
+                })
             }),
         }
     }

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use kubedb_core::recovery::PlanError;
 use kubedb_engine::postgres::{control::ControlFile, dialect::PgDialect};
 use tokio::time::Instant;
 
@@ -67,15 +66,12 @@ pub enum BootstrapError {
     /// The Snapshot's rows could not be restored.
     #[error(transparent)]
     Load(Box<kubedb_engine::logical::LoadError>),
-    /// The archive could not be used.
-    #[error("failed to use the archive")]
-    Archive(#[from] kubedb_engine::archive::ArchiveError),
     /// The base backup could not be restored.
     #[error(transparent)]
     Walg(Box<kubedb_engine::walg::WalgError>),
-    /// The target cannot be reached. Nothing was written.
-    #[error("failed to plan the recovery")]
-    Plan(#[from] kubedb_core::recovery::PlanError),
+    /// The target cannot be reached, or nobody knows. Nothing was written.
+    #[error(transparent)]
+    Find(Box<crate::find::FindError>),
     /// A target that makes no sense.
     #[error("failed to understand the target of the recovery")]
     Target(#[from] kubedb_core::recovery::ReadTargetError),
@@ -145,6 +141,12 @@ impl From<kubedb_engine::walg::WalgError> for BootstrapError {
     }
 }
 
+impl From<crate::find::FindError> for BootstrapError {
+    fn from(error: crate::find::FindError) -> Self {
+        Self::Find(Box::new(error))
+    }
+}
+
 impl From<kubedb_engine::logical::LoadError> for BootstrapError {
     fn from(error: kubedb_engine::logical::LoadError) -> Self {
         Self::Load(Box::new(error))
@@ -163,14 +165,10 @@ impl BootstrapError {
             | Self::TooEarly { .. }
             | Self::Replay { .. } => true,
             Self::Fetch { is_damaged, .. } => *is_damaged,
-            // What is missing in the archive may still come.
-            Self::Plan(error) => matches!(
-                error,
-                PlanError::TooEarly { .. } | PlanError::Timeline { .. }
-            ),
             // What the user mends in the Secret or at the store is found mended by the next try.
             Self::Restore(error) => !error.is_retryable() && !error.is_mendable(),
             Self::Walg(error) => !error.is_retryable() && !error.is_mendable(),
+            Self::Find(error) => error.is_final(),
             Self::Load(error) => error.is_final(),
             _ => false,
         }

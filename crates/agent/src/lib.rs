@@ -6,6 +6,7 @@ pub mod archive;
 mod backup;
 pub mod bootstrap;
 mod copy;
+pub mod find;
 mod health;
 mod label;
 pub mod location;

@@ -2,16 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use kubedb_api::{
-    archiver::{ArchiveLayout, Recovery},
-    protocol::RestoreSource,
-    snapshot::SnapshotMethod,
-};
-use kubedb_core::recovery::{PlanError, Target};
+use kubedb_api::{archiver::Recovery, protocol::RestoreSource, snapshot::SnapshotMethod};
 use kubedb_engine::{
-    archive::{Found, Wal, Wish, find, inventory},
+    archive::Wal,
     logical::{Address, LoadRequest, load},
-    repository::keys::{DatabaseFolder, NameError},
     restore::{RestoreRequest, RestoredCluster, fetch},
     store::Store,
     walg::{self, WalgRequest},
@@ -24,6 +18,7 @@ use crate::{
     archive::{WalCommands, WalDesk, WalSource},
     backup::line,
     bootstrap::{BootstrapError, Place},
+    find::{Planned, find},
     location,
     postgres::{
         configuration::{Configuration, RecoverySettings, WalSettings},
@@ -42,12 +37,6 @@ pub(crate) struct Restore {
     pub(crate) api: OwnApi,
     pub(crate) desk: WalDesk,
     pub(crate) commands: WalCommands,
-}
-
-/// A recovery as it was planned.
-struct Planned {
-    target: Target,
-    found: Found,
 }
 
 impl Restore {
@@ -192,19 +181,9 @@ impl Restore {
         snapshots: &Store,
         recovery: &Recovery,
     ) -> Result<Planned, BootstrapError> {
-        let target = recovery.target.fields().read()?;
         let archive = self.open(&recovery.storage).await?;
-        let wanted = match (&self.source.manifest, &recovery.backup_name) {
-            (manifest, _) if !manifest.is_empty() => Some(manifest.as_str()),
-            (_, name) => name.as_deref(),
-        };
-        let wish = Wish {
-            target: &target,
-            snapshot: wanted,
-            covered: self.covered_time(),
-        };
-        let found = find_in(snapshots, &archive, recovery, wish).await?;
-        let plan = &found.plan;
+        let planned = find(snapshots, &archive, &self.source, recovery).await?;
+        let (plan, target) = (&planned.found.plan, &planned.target);
         tracing::info!(
             snapshot = plan.base.snapshot,
             reason = plan.reason,
@@ -213,7 +192,7 @@ impl Restore {
             latest = %plan.latest,
             "plans to recover to {target}"
         );
-        Ok(Planned { target, found })
+        Ok(planned)
     }
 
     async fn recover_by_archive(
@@ -273,27 +252,4 @@ impl Restore {
             ..self.place.private_configuration()
         }
     }
-}
-
-/// Looks where the archive lies. One that is named as ours are may be one of wal-g's layout: so the first versions of KubeDB named them.
-async fn find_in(
-    snapshots: &Store,
-    archive: &Store,
-    recovery: &Recovery,
-    wish: Wish<'_>,
-) -> Result<Found, BootstrapError> {
-    if recovery.layout == Some(ArchiveLayout::WalG) {
-        return Ok(walg::find(archive, "", wish).await??);
-    }
-    let folder = DatabaseFolder::new(&recovery.namespace, &recovery.database);
-    let folder = folder.map_err(|error: NameError| BootstrapError::OpenStore(error.to_string()))?;
-    let lineages = inventory(snapshots, archive, &folder).await?;
-    let found = find(&lineages, archive, &folder, wish)?;
-    if matches!(&found, Err(PlanError::NoBase { .. })) {
-        let theirs = walg::find(archive, &folder.key("archive"), wish).await?;
-        if !matches!(theirs, Err(PlanError::NoBase { .. })) {
-            return Ok(theirs?);
-        }
-    }
-    Ok(found?)
 }

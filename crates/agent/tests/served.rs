@@ -77,7 +77,7 @@ impl Pod {
             namespace: "ns".to_owned(),
             database: "db".to_owned(),
             storage: SnapshotStorage {
-                local: Some(local),
+                local: Some(Box::new(local)),
                 ..SnapshotStorage::default()
             },
         };

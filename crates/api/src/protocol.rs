@@ -301,7 +301,7 @@ pub struct SnapshotResult {
     pub whole_reason: Option<String>,
     /// What a logical one holds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub logical: Option<LogicalResult>,
+    pub logical: Option<Box<LogicalResult>>,
 }
 
 /// What a logical Snapshot holds.

@@ -40,7 +40,7 @@ pub struct SnapshotSpec {
     /// What the backup may take: `limits.cpu` holds what reads and compresses, `limits.memory` its buffers. It runs in the pod of
     /// its database, so `requests` reserve nothing: those of `podTemplate.spec.resources` do.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub resources: Option<ResourceRequirements>,
+    pub resources: Option<Box<ResourceRequirements>>,
     /// Bytes of the database that are read a second at most, such as `50Mi`; as fast as it goes when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_rate: Option<Quantity>,
@@ -166,10 +166,10 @@ pub struct SnapshotStatus {
     pub progress: Option<Progress>,
     /// What was made.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub result: Option<SnapshotResult>,
+    pub result: Option<Box<SnapshotResult>>,
     /// Its last verification.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub verification: Option<Verification>,
+    pub verification: Option<Box<Verification>>,
     /// Conditions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::encryption::Encryption;
 
-/// A destination. Exactly one store is meant to be set; `validate` says so when it is not.
+/// A destination. Exactly one store is meant to be set; `validate` says so when it is not. Each is in a box, since an operator keeps tens of thousands of
+/// destinations in memory, and all but one of the stores are absent in each.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotStorage {
@@ -19,22 +20,22 @@ pub struct SnapshotStorage {
     pub storage_secret_name: Option<String>,
     /// A folder of the machine, or a volume on Kubernetes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub local: Option<LocalStorage>,
+    pub local: Option<Box<LocalStorage>>,
     /// Amazon S3 or a store that speaks its protocol.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub s3: Option<S3Storage>,
+    pub s3: Option<Box<S3Storage>>,
     /// Google Cloud Storage.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub gcs: Option<GcsStorage>,
+    pub gcs: Option<Box<GcsStorage>>,
     /// Azure Blob Storage.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub azure: Option<AzureStorage>,
+    pub azure: Option<Box<AzureStorage>>,
     /// OpenStack Swift.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub swift: Option<SwiftStorage>,
+    pub swift: Option<Box<SwiftStorage>>,
     /// How what goes there is encrypted; not at all when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub encryption: Option<Encryption>,
+    pub encryption: Option<Box<Encryption>>,
 }
 
 /// A folder. `mountPath` is where Snapshots lie; the volume source says what is mounted there on Kubernetes.

@@ -186,7 +186,7 @@ pub fn wish(snapshot: &Snapshot) -> Option<VerificationRequest> {
     let request = parse(text).ok()?;
     let status = snapshot.status.as_ref()?;
     let is_known = |known: &Verification| known.request == request;
-    (!status.verification.as_ref().is_some_and(is_known)).then_some(request)
+    (!status.verification.as_deref().is_some_and(is_known)).then_some(request)
 }
 
 /// Whether something is to be done for the verification of a Snapshot.
@@ -198,7 +198,7 @@ pub fn is_wanted(snapshot: &Snapshot) -> bool {
     let is_under_way = |known: &Verification| !known.phase.is_over() || known.has_task;
     status.phase == Some(SnapshotPhase::Succeeded)
         && snapshot.metadata.deletion_timestamp.is_none()
-        && (status.verification.as_ref().is_some_and(is_under_way) || wish(snapshot).is_some())
+        && (status.verification.as_deref().is_some_and(is_under_way) || wish(snapshot).is_some())
 }
 
 /// Whether a verification has proven that the data of a Snapshot is damaged.
@@ -207,7 +207,7 @@ pub fn is_refuted(snapshot: &Snapshot) -> bool {
     let known = snapshot
         .status
         .as_ref()
-        .and_then(|status| status.verification.as_ref());
+        .and_then(|status| status.verification.as_deref());
     known.is_some_and(|known| known.phase == VerificationPhase::Failed && known.damaged)
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "logical/pieces.rs"]
+mod pieces;
 mod servers;
 mod snapshots;
 #[path = "logical/world.rs"]

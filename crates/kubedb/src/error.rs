@@ -3,6 +3,7 @@
 use std::{error::Error, io, net::SocketAddr, process::ExitCode};
 
 use kube::core::Status;
+use kubedb_agent::find::FindError;
 use kubedb_core::schedule::ScheduleError;
 use kubedb_engine::{restore::RestoreError, store::StoreError};
 
@@ -186,6 +187,9 @@ pub(crate) enum CommandError {
     /// Archived WAL was not found or fetched.
     #[error(transparent)]
     Archive(#[from] kubedb_engine::archive::ArchiveError),
+    /// An archive of wal-g's layout could not be used.
+    #[error(transparent)]
+    Walg(Box<kubedb_engine::walg::WalgError>),
     /// What is asked for cannot come back. Nothing was written.
     #[error("nothing was restored: {0}")]
     Unreachable(#[from] kubedb_core::recovery::PlanError),
@@ -445,6 +449,21 @@ impl CommandError {
 impl From<kubedb_engine::logical::LoadError> for CommandError {
     fn from(error: kubedb_engine::logical::LoadError) -> Self {
         Self::Load(Box::new(error))
+    }
+}
+
+impl From<FindError> for CommandError {
+    fn from(error: FindError) -> Self {
+        match error {
+            FindError::Archive(error) => Self::Archive(error),
+            FindError::Walg(error) => Self::Walg(Box::new(error)),
+            FindError::Plan(error) => Self::State {
+                message: error.to_string(),
+                hint: Some("a manifest without a target says how far the archive goes".to_owned()),
+            },
+            FindError::ReadTarget(error) => Self::usage(error.to_string()),
+            FindError::Name(error) => Self::usage(error.to_string()),
+        }
     }
 }
 

@@ -57,7 +57,7 @@ pub struct Context {
 
 /// Why a reconcile failed. It is tried again.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ReconcileError {
+pub enum ReconcileError {
     /// The API refused, or could not be reached.
     #[error("failed to {action}")]
     Request {
@@ -340,15 +340,21 @@ fn controller<K: Kept>(
     Controller::for_stream(objects, store).with_config(config)
 }
 
-/// The same of Snapshots: of one that has ended nobody reads labels, nor when it was to start.
+/// The same of Snapshots: of one that has ended, and that nobody wants verified, nobody reads who took it, how, and on whose behalf. Whatever is wanted of it
+/// next, its deletion too, is a change that comes with all of it.
 fn trim_snapshot(snapshot: &mut Snapshot) {
     trim(snapshot);
-    if !snapshot::is_over(snapshot) {
+    if !snapshot::is_over(snapshot) || is_wanted(snapshot) {
         return;
     }
-    snapshot.metadata.labels = None;
-    if let Some(annotations) = &mut snapshot.metadata.annotations {
+    let metadata = &mut snapshot.metadata;
+    (metadata.labels, metadata.finalizers) = (None, None);
+    if let Some(annotations) = &mut metadata.annotations {
         annotations.remove(labels::START_AFTER);
+    }
+    (snapshot.spec.resources, snapshot.spec.max_rate) = (None, None);
+    if let Some(status) = &mut snapshot.status {
+        (status.instance, status.minimum_lsn) = (None, None);
     }
 }
 

@@ -25,7 +25,7 @@ mod tasks;
 pub mod webhook;
 mod wipe;
 
-pub use context::{Context, run, run_with};
+pub use context::{Context, ReconcileError, run, run_with};
 pub use guarded::as_read;
 pub use namespaces::Namespaces;
-pub use postgres::retention;
+pub use postgres::{retention, source};

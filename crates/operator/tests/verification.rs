@@ -38,7 +38,7 @@ async fn becomes(world: &World, name: &str, phase: VerificationPhase) -> (Snapsh
         let known = snapshot.status.clone().unwrap_or_default().verification;
         match known {
             Some(known) if known.phase == phase && !(phase.is_over() && known.has_task) => {
-                Ok((snapshot, known))
+                Ok((snapshot, *known))
             }
             other => Err(other),
         }

@@ -173,7 +173,7 @@ impl Cluster {
         self.sql(DIGEST)
     }
 
-    fn client(&self, program: &str) -> Command {
+    pub(crate) fn client(&self, program: &str) -> Command {
         let mut command = self.owner.command(format!("{PROGRAMS}/{program}"));
         command.arg("-h").arg(self.sockets()).args([
             "-p",

@@ -1,6 +1,9 @@
 //! `cargo xtask bench backup`: our engine and its peers at the same work, in turn, on the same database and the same S3 server.
 
+mod barman;
+mod base_backup;
 mod cluster;
+mod latency;
 mod ours;
 mod peer;
 mod report;
@@ -13,7 +16,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
-/// Takes and restores Snapshots of one database by our engine and by pgBackRest, in turn, and compares.
+/// Takes and restores Snapshots of one database by our engine, pgBackRest, barman-cloud and pg_basebackup, in turn, and compares.
 #[derive(Parser, Debug)]
 struct Arguments {
     /// Size of the database.
@@ -25,10 +28,10 @@ struct Arguments {
     /// Where the report goes.
     #[arg(long, default_value = "target/bench/backup.json")]
     out: PathBuf,
-    /// Has our engine encrypt; the peer does not.
+    /// Has our engine encrypt; the peers do not.
     #[arg(long)]
     encrypt: bool,
-    /// Compares the storing of WAL alone.
+    /// Compares the storing of WAL alone, and what it costs those who write it.
     #[arg(long)]
     wal_only: bool,
     /// What `archive_command` runs of this program: a socket.

@@ -10,6 +10,7 @@ use std::{
 use crate::{
     cluster::{Cluster, quiet},
     failed,
+    report::Peer,
     s3::{BUCKET, KEYS, S3},
     watch::{Cost, timed},
 };
@@ -21,17 +22,13 @@ const PREFIX: &str = "pgbackrest";
 pub(crate) struct PgBackRest {
     configuration: PathBuf,
     spool: PathBuf,
-    /// Its own word for its version.
-    pub(crate) version: String,
+    pub(crate) peer: Peer,
 }
 
 impl PgBackRest {
     /// Configures it for a database and a store, in `folder`.
     pub(crate) fn prepare(cluster: &Cluster, s3: &S3, folder: &Path) -> Result<Self, String> {
-        let output = Command::new("pgbackrest").arg("version").output();
-        let output = output.map_err(failed("start pgbackrest"))?;
-        let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let version = version.trim_start_matches("pgBackRest ").to_owned();
+        let peer = Peer::ask("pgbackrest", &["pgbackrest", "version"])?;
         for name in ["log", "lock", "spool"] {
             cluster.owner.folder(&folder.join(name))?;
         }
@@ -84,7 +81,7 @@ pg1-user=postgres
         Ok(Self {
             configuration,
             spool: folder.join("spool"),
-            version,
+            peer,
         })
     }
 

@@ -1,15 +1,38 @@
 //! The table, and the file for machines.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use serde::Serialize;
 
 use crate::{failed, say};
 
+/// Whom we are compared with.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) name: &'static str,
+    /// Its own word for its version.
+    pub(crate) version: String,
+}
+
+impl Peer {
+    /// Asks an installed program for its version: the first of its words that begins with a digit.
+    pub(crate) fn ask(name: &'static str, command: &[&str]) -> Result<Self, String> {
+        let (program, arguments) = command.split_first().ok_or("no program")?;
+        let output = Command::new(program).args(arguments).output();
+        let output = output.map_err(failed(&format!("start {name}")))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut words = text.split_whitespace();
+        let version = words.find(|word| word.starts_with(|first: char| first.is_ascii_digit()));
+        let version = version.unwrap_or_default().to_owned();
+        Ok(Self { name, version })
+    }
+}
+
 /// One work, by us and by a peer, run in turn.
 #[derive(Debug)]
 pub(crate) struct Compared {
     pub(crate) work: &'static str,
+    pub(crate) peer: Peer,
     pub(crate) cache: &'static str,
     pub(crate) codec: &'static str,
     pub(crate) bytes: u64,
@@ -18,7 +41,7 @@ pub(crate) struct Compared {
 }
 
 /// What each run cost.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Runs {
     pub(crate) seconds: Vec<f64>,
     pub(crate) megabytes: Vec<f64>,
@@ -61,36 +84,41 @@ fn most(runs: &[f64]) -> f64 {
     runs.iter().copied().fold(0.0, f64::max)
 }
 
+/// Seconds, or thousandths of one where they are few.
+fn time(seconds: f64) -> String {
+    if seconds < 0.1 {
+        return format!("{:.2} ms", seconds * 1e3);
+    }
+    format!("{seconds:.2} s")
+}
+
 /// Prints the table and writes the file.
-pub(crate) fn write(
-    compared: &[Compared],
-    version: &str,
-    encrypted: bool,
-    out: &Path,
-) -> Result<(), String> {
+pub(crate) fn write(compared: &[Compared], encrypted: bool, out: &Path) -> Result<(), String> {
     say(&format!(
-        "{:<28} {:<5} {:>8} {:>8} {:>12} {:>7} {:>9} {:>9} {:>10} {:>10}",
+        "{:<28} {:<5} {:>8} {:>9} {:>13} {:>9} {:>7} {:>9} {:>9} {:>10} {:>10}",
         "work",
         "cache",
         "size GB",
-        "ours s",
-        "pgBackRest s",
+        "ours",
+        "peer",
+        "theirs",
         "ratio",
         "ours MB",
         "theirs MB",
         "ours kept",
         "theirs"
     ));
-    let rows = compared.iter().map(|one| row(one, version, encrypted));
+    let rows = compared.iter().map(|one| row(one, encrypted));
     let rows: Vec<Row<'_>> = rows.collect();
     for row in &rows {
         say(&format!(
-            "{:<28} {:<5} {:>8.2} {:>8.2} {:>12.2} {:>7.2} {:>9.0} {:>9.0} {:>8.0}MB {:>8.0}MB",
+            "{:<28} {:<5} {:>8.2} {:>9} {:>13} {:>9} {:>7.2} {:>9.0} {:>9.0} {:>8.0}MB {:>8.0}MB",
             row.work,
             row.cache,
             row.size_gb,
-            row.ours_s,
-            row.peer_s,
+            time(row.ours_s),
+            row.peer,
+            time(row.peer_s),
             row.ratio,
             row.ours_mb,
             row.peer_mb,
@@ -106,14 +134,14 @@ pub(crate) fn write(
     Ok(())
 }
 
-fn row<'a>(one: &'a Compared, version: &'a str, encrypted: bool) -> Row<'a> {
+fn row(one: &Compared, encrypted: bool) -> Row<'_> {
     let (ours, theirs) = (median(&one.ours.seconds), median(&one.theirs.seconds));
     Row {
         work: one.work,
         size_gb: one.bytes as f64 / 1e9,
         ours_s: ours,
-        peer: "pgbackrest",
-        peer_version: version,
+        peer: one.peer.name,
+        peer_version: &one.peer.version,
         peer_s: theirs,
         ratio: ours / theirs,
         cache: one.cache,

@@ -4,14 +4,21 @@ use std::{fs, path::Path};
 
 use crate::{
     Arguments,
+    barman::Barman,
+    base_backup,
     cluster::{Cluster, Owner, size},
-    failed, ours,
+    failed, latency, ours,
     peer::PgBackRest,
-    report::{self, Compared, Runs},
+    report::{self, Compared, Peer, Runs},
     s3::S3,
     say, wal,
     watch::Cost,
 };
+
+/// Ours, and that of the peers that have it.
+const CODEC: &str = "zstd-1";
+/// barman-cloud has no other that is fast.
+const SNAPPY: &str = "zstd-1, theirs snappy";
 
 /// Whether files are in memory when a run begins.
 #[derive(Clone, Copy)]
@@ -30,6 +37,14 @@ impl Cache {
 }
 
 impl Runs {
+    const fn new() -> Self {
+        Self {
+            seconds: Vec::new(),
+            megabytes: Vec::new(),
+            stored: 0,
+        }
+    }
+
     fn add(&mut self, cost: &Cost) {
         self.seconds.push(cost.seconds);
         self.megabytes.push(cost.megabytes);
@@ -48,11 +63,12 @@ pub(crate) fn compare(arguments: &Arguments) -> Result<(), String> {
         owner.folder(folder)?;
     }
     let s3 = S3::start(&scratch.path().join("s3"), arguments.encrypt)?;
-    let (mut compared, version) = wal(&owner, scratch.path(), &s3, arguments)?;
+    let runs = arguments.runs.clamp(1, 99);
+    let mut compared = archiving(&owner, scratch.path(), &s3, runs)?;
     if !arguments.wal_only {
         compared.extend(snapshots(&owner, scratch.path(), &s3, arguments)?);
     }
-    report::write(&compared, &version, arguments.encrypt, &arguments.out)
+    report::write(&compared, arguments.encrypt, &arguments.out)
 }
 
 /// Snapshots and restores.
@@ -69,34 +85,30 @@ fn snapshots(
     ));
     let cluster = Cluster::make(*owner, &scratch.join("base"), arguments.gigabytes)?;
     let pgbackrest = PgBackRest::prepare(&cluster, s3, &scratch.join("peer"))?;
+    let barman = Barman::prepare(&cluster, s3, &scratch.join("barman"))?;
     let bench = Bench {
         cluster: &cluster,
         s3,
         pgbackrest: &pgbackrest,
+        barman: &barman,
         scratch,
         runs: arguments.runs.clamp(1, 99),
     };
-    Ok(vec![
-        bench.full(Cache::Cold)?,
-        bench.full(Cache::Warm)?,
-        bench.changes("incremental-unchanged", || Ok(()))?,
-        bench.changes("incremental-10k-transactions", || cluster.transact())?,
-        bench.restore()?,
-        bench.restore_delta(Cache::Cold)?,
-        bench.restore_delta(Cache::Warm)?,
-    ])
+    let mut compared = bench.full(Cache::Cold)?;
+    compared.extend(bench.full(Cache::Warm)?);
+    compared.push(bench.changes("incremental-unchanged", || Ok(()))?);
+    compared.push(bench.changes("incremental-10k-transactions", || cluster.transact())?);
+    compared.extend(bench.restore()?);
+    compared.push(bench.restore_delta(Cache::Cold)?);
+    compared.push(bench.restore_delta(Cache::Warm)?);
+    Ok(compared)
 }
 
 /// Settings of a server whose WAL is archived, none of which goes before it was stored by everybody.
 const ARCHIVING: &str = "archive_mode = on\narchive_command = 'false'\nwal_keep_size = 20GB\n";
 
-/// The storing of WAL.
-fn wal(
-    owner: &Owner,
-    scratch: &Path,
-    s3: &S3,
-    arguments: &Arguments,
-) -> Result<(Vec<Compared>, String), String> {
+/// The storing of WAL, and what it costs those who write it.
+fn archiving(owner: &Owner, scratch: &Path, s3: &S3, runs: usize) -> Result<Vec<Compared>, String> {
     let (base, peer) = (scratch.join("wal"), scratch.join("wal-peer"));
     for folder in [&base, &peer] {
         owner.folder(folder)?;
@@ -104,77 +116,77 @@ fn wal(
     say("making a database of 1 GB for its WAL");
     let cluster = Cluster::make_with(*owner, &base, 1, ARCHIVING)?;
     let pgbackrest = PgBackRest::prepare(&cluster, s3, &peer)?;
-    let names = wal::prepare(&cluster)?;
-    let (mut ours, mut theirs) = (Runs::default(), Runs::default());
-    for number in 1..=arguments.runs.clamp(1, 99) {
-        ours::forget(s3)?;
-        let archiver = wal::OurArchiver::start(&cluster, s3)?;
-        wal::run(
-            &cluster,
-            &names,
-            &archiver.command,
-            || vec![archiver.id()],
-            &mut ours,
-        )?;
-        drop(archiver);
-        pgbackrest.make(&cluster, s3)?;
-        let command = pgbackrest.archive_command();
-        let all = || wal::processes_of("pgbackrest");
-        wal::run(&cluster, &names, &command, all, &mut theirs)?;
-        let last = |runs: &Runs| runs.seconds.last().copied().unwrap_or(f64::NAN);
-        say(&format!(
-            "wal-push {number}: ours {:.2} s, pgBackRest {:.2} s",
-            last(&ours),
-            last(&theirs)
-        ));
-    }
-    ours.stored = ours::stored(s3);
-    theirs.stored = PgBackRest::stored(s3);
-    let compared = Compared {
-        work: "wal-push",
-        cache: "warm",
-        codec: "zstd-1, theirs lz4",
-        bytes: names.len() as u64 * (16 << 20),
-        ours,
-        theirs,
-    };
-    Ok((vec![compared], pgbackrest.version.clone()))
+    let mut compared = vec![wal::compare(&cluster, s3, &pgbackrest, runs)?];
+    compared.extend(latency::compare(&cluster, s3, &pgbackrest, runs)?);
+    Ok(compared)
 }
 
 struct Bench<'a> {
     cluster: &'a Cluster,
     s3: &'a S3,
     pgbackrest: &'a PgBackRest,
+    barman: &'a Barman,
     scratch: &'a Path,
     runs: usize,
 }
 
 impl Bench<'_> {
     /// A whole Snapshot into an empty store.
-    fn full(&self, cache: Cache) -> Result<Compared, String> {
-        let (mut ours, mut theirs) = (Runs::default(), Runs::default());
+    fn full(&self, cache: Cache) -> Result<Vec<Compared>, String> {
+        let mut ours = Runs::default();
+        let [mut pgbackrest, mut barman, mut base_backup] = [const { Runs::new() }; 3];
         for run in 1..=self.runs {
+            let told = |who, cost: &Cost| tell("full", run, who, cost);
             ours::forget(self.s3)?;
             self.ready(cache)?;
             let (cost, _) = ours::take(self.cluster, self.s3)?;
-            tell("full", run, "ours", &cost);
+            told("ours", &cost);
             ours.add(&cost);
             self.pgbackrest.make(self.cluster, self.s3)?;
             self.ready(cache)?;
             let cost = self.pgbackrest.take(self.cluster)?;
-            tell("full", run, "pgBackRest", &cost);
-            theirs.add(&cost);
+            told("pgBackRest", &cost);
+            pgbackrest.add(&cost);
+            self.ready(cache)?;
+            let cost = self.barman.take(self.cluster, self.s3)?;
+            told("barman-cloud", &cost);
+            barman.add(&cost);
+            self.ready(cache)?;
+            let place = self.scratch.join("base-backup");
+            let (cost, stored) = base_backup::take(self.cluster, &place)?;
+            told("pg_basebackup", &cost);
+            base_backup.add(&cost);
+            base_backup.stored = stored;
         }
         ours.stored = ours::stored(self.s3);
-        theirs.stored = PgBackRest::stored(self.s3);
-        Ok(Compared {
-            work: "full",
+        pgbackrest.stored = PgBackRest::stored(self.s3);
+        barman.stored = Barman::stored(self.s3);
+        let compared =
+            |peer, codec, theirs| self.compared("full", cache, (peer, codec, theirs), &ours);
+        Ok(vec![
+            compared(self.pgbackrest.peer.clone(), CODEC, pgbackrest),
+            compared(self.barman.peer.clone(), SNAPPY, barman),
+            compared(base_backup::peer()?, CODEC, base_backup),
+        ])
+    }
+
+    /// A row of the report.
+    fn compared(
+        &self,
+        work: &'static str,
+        cache: Cache,
+        (peer, codec, theirs): (Peer, &'static str, Runs),
+        ours: &Runs,
+    ) -> Compared {
+        Compared {
+            work,
+            peer,
             cache: cache.word(),
-            codec: "zstd-1",
+            codec,
             bytes: size(&self.cluster.data),
-            ours,
+            ours: ours.clone(),
             theirs,
-        })
+        }
     }
 
     /// A Snapshot of what `change` did since the last one, of files that are in memory. What is told as stored is what the last run added.
@@ -203,21 +215,15 @@ impl Bench<'_> {
             tell(work, run, "pgBackRest", &cost);
             theirs.add(&cost);
         }
-        Ok(Compared {
-            work,
-            cache: "warm",
-            codec: "zstd-1",
-            bytes: size(&self.cluster.data),
-            ours,
-            theirs,
-        })
+        let theirs = (self.pgbackrest.peer.clone(), CODEC, theirs);
+        Ok(self.compared(work, Cache::Warm, theirs, &ours))
     }
 
     /// A restore into an empty folder, from files that are not in memory; ours is proved to be the same rows.
-    fn restore(&self) -> Result<Compared, String> {
+    fn restore(&self) -> Result<Vec<Compared>, String> {
         let (_, manifest) = ours::take(self.cluster, self.s3)?;
         let digest = self.cluster.digest()?;
-        let (mut ours, mut theirs) = (Runs::default(), Runs::default());
+        let [mut ours, mut theirs, mut barman] = [const { Runs::new() }; 3];
         let place = self.scratch.join("restored");
         for run in 1..=self.runs {
             let data = self.empty(&place)?;
@@ -234,17 +240,22 @@ impl Bench<'_> {
             let cost = self.pgbackrest.restore(self.cluster, &data)?;
             tell("restore", run, "pgBackRest", &cost);
             theirs.add(&cost);
+            let data = self.empty(&place)?;
+            self.ready(Cache::Cold)?;
+            let cost = self.barman.restore(self.cluster, &data)?;
+            tell("restore", run, "barman-cloud", &cost);
+            barman.add(&cost);
         }
         ours.stored = ours::stored(self.s3);
         theirs.stored = PgBackRest::stored(self.s3);
-        Ok(Compared {
-            work: "restore",
-            cache: "cold",
-            codec: "zstd-1",
-            bytes: size(&self.cluster.data),
-            ours,
-            theirs,
-        })
+        barman.stored = Barman::stored(self.s3);
+        let compared = |peer: &Peer, codec, theirs| {
+            self.compared("restore", Cache::Cold, (peer.clone(), codec, theirs), &ours)
+        };
+        Ok(vec![
+            compared(&self.pgbackrest.peer, CODEC, theirs),
+            compared(&self.barman.peer, SNAPPY, barman),
+        ])
     }
 
     /// A restore into a folder that has all of it already. Ours is of a Snapshot that refers to earlier ones, theirs the last of full and incremental
@@ -280,14 +291,8 @@ impl Bench<'_> {
         self.prove(&data, &digest)?;
         ours.stored = ours::stored(self.s3);
         theirs.stored = PgBackRest::stored(self.s3);
-        Ok(Compared {
-            work: "restore-delta-unchanged",
-            cache: cache.word(),
-            codec: "zstd-1",
-            bytes: size(&self.cluster.data),
-            ours,
-            theirs,
-        })
+        let theirs = (self.pgbackrest.peer.clone(), CODEC, theirs);
+        Ok(self.compared("restore-delta-unchanged", cache, theirs, &ours))
     }
 
     /// A number is worth nothing when what was restored is not what was there.

@@ -12,7 +12,15 @@ use kubedb_agent::archive::{Destination, answer_pushes, client};
 use kubedb_engine::postgres::control::ControlFile;
 use serde::{Deserialize, Serialize};
 
-use crate::{cluster::Cluster, failed, ours, report::Runs, s3::S3, say, watch::own_memory};
+use crate::{
+    cluster::Cluster,
+    failed, ours,
+    peer::PgBackRest,
+    report::{Compared, Runs},
+    s3::S3,
+    say,
+    watch::own_memory,
+};
 
 /// Segments that wait when a run begins.
 const SEGMENTS: usize = 96;
@@ -29,7 +37,7 @@ pub(crate) struct Answering {
 }
 
 /// Writes WAL until enough waits, and keeps all of it.
-pub(crate) fn prepare(cluster: &Cluster) -> Result<Vec<String>, String> {
+fn prepare(cluster: &Cluster) -> Result<Vec<String>, String> {
     archive_by(cluster, "false")?;
     say(&format!("writing {SEGMENTS} segments of WAL"));
     while ready(cluster)?.len() < SEGMENTS {
@@ -40,17 +48,74 @@ pub(crate) fn prepare(cluster: &Cluster) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
+/// From here on this archiver is asked, to whom none of the WAL until now is left.
+pub(crate) fn begin(cluster: &Cluster, command: &str) -> Result<(), String> {
+    archive_by(cluster, "")?;
+    settle(cluster)?;
+    archive_by(cluster, command)
+}
+
+/// Nothing waits any more.
+fn settle(cluster: &Cluster) -> Result<(), String> {
+    for name in ready(cluster)? {
+        rename(cluster, &name, "ready", "done")?;
+    }
+    Ok(())
+}
+
+/// The storing of WAL that waits.
+pub(crate) fn compare(
+    cluster: &Cluster,
+    s3: &S3,
+    pgbackrest: &PgBackRest,
+    number_of_runs: usize,
+) -> Result<Compared, String> {
+    let names = prepare(cluster)?;
+    let (mut ours, mut theirs) = (Runs::default(), Runs::default());
+    for number in 1..=number_of_runs {
+        ours::forget(s3)?;
+        let archiver = OurArchiver::start(cluster, s3)?;
+        run(
+            cluster,
+            &names,
+            &archiver.command,
+            || vec![archiver.id()],
+            &mut ours,
+        )?;
+        drop(archiver);
+        pgbackrest.make(cluster, s3)?;
+        let command = pgbackrest.archive_command();
+        let all = || processes_of("pgbackrest");
+        run(cluster, &names, &command, all, &mut theirs)?;
+        let last = |runs: &Runs| runs.seconds.last().copied().unwrap_or(f64::NAN);
+        say(&format!(
+            "wal-push {number}: ours {:.2} s, pgBackRest {:.2} s",
+            last(&ours),
+            last(&theirs)
+        ));
+    }
+    ours.stored = ours::stored(s3);
+    theirs.stored = PgBackRest::stored(s3);
+    Ok(Compared {
+        work: "wal-push",
+        peer: pgbackrest.peer.clone(),
+        cache: "warm",
+        codec: "zstd-1, theirs lz4",
+        bytes: names.len() as u64 * (16 << 20),
+        ours,
+        theirs,
+    })
+}
+
 /// Seconds and memory of one archiver for these segments.
-pub(crate) fn run(
+fn run(
     cluster: &Cluster,
     names: &[String],
     command: &str,
     processes: impl Fn() -> Vec<u32>,
     runs: &mut Runs,
 ) -> Result<(), String> {
-    for name in ready(cluster)? {
-        rename(cluster, &name, "ready", "done")?;
-    }
+    settle(cluster)?;
     for name in names {
         rename(cluster, name, "done", "ready")?;
     }
@@ -93,7 +158,7 @@ fn archive_by(cluster: &Cluster, command: &str) -> Result<(), String> {
     cluster.sql(&format!("ALTER SYSTEM SET archive_command = '{quoted}'"))?;
     cluster.sql("SELECT pg_reload_conf()")?;
     // After a failure its archiver sleeps for a minute; a new segment wakes it.
-    if command != "false" {
+    if !["", "false"].contains(&command) {
         cluster.sql("SELECT pg_switch_wal()")?;
     }
     Ok(())

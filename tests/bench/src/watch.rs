@@ -27,6 +27,11 @@ pub(crate) struct Cost {
 
 /// Runs a command to its end.
 pub(crate) fn timed(command: &mut Command) -> Result<Cost, String> {
+    watched(command, LIMIT)
+}
+
+/// The same, but no longer than `limit`.
+pub(crate) fn watched(command: &mut Command, limit: Duration) -> Result<Cost, String> {
     let named = format!("{:?}", command.get_program());
     let begun = Instant::now();
     let child = command
@@ -43,7 +48,7 @@ pub(crate) fn timed(command: &mut Command) -> Result<Cost, String> {
     let mut most = 0.0_f64;
     while !waiter.is_finished() {
         most = most.max(family(id).into_iter().map(own_memory).sum());
-        if begun.elapsed() > LIMIT {
+        if begun.elapsed() > limit {
             kubedb_stores::process::signal(id, 9);
         }
         thread::sleep(LOOK);

@@ -3,13 +3,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
 use serde_json::Value;
 
 use crate::{
-    kubedb::{Server, binary, scratch},
+    kubedb::{Ran, Server, binary, run, scratch},
     platform::{Part, Platform},
     slow::SlowProxy,
     stores::FakeGcs,
@@ -103,6 +104,17 @@ impl World {
         let world = Self::of(server.expect("a server"), gcs, line, folder);
         world.create(BASICS);
         world
+    }
+
+    /// `kubedb restore plan`, which reads the store from here.
+    pub fn plan(&self, arguments: &[&str], stdin: &str) -> Ran {
+        let mut command = Command::new(binary());
+        command
+            .args(["restore", "plan"])
+            .args(arguments)
+            .env("KUBECONFIG", self.server.kubeconfig())
+            .env("STORAGE_EMULATOR_HOST", self.gcs.endpoint());
+        run(&mut command, stdin).expect("kubedb runs")
     }
 
     /// Folder of an instance.

@@ -106,7 +106,7 @@ pub(crate) fn local(binary: Option<&Path>) -> Result<(), String> {
 /// Measures our engine beside its peers; what it does is in `tests/bench`.
 pub(crate) fn backup(arguments: &[&str]) -> Result<(), String> {
     let installed = tools::install()?;
-    tools::pgbackrest()?;
+    tools::peers()?;
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = tools::cargo();
     command

@@ -1,6 +1,6 @@
 //! Compressing WAL: one frame, with its size and a checksum.
 
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 
 use kubedb_core::codec::Density;
 
@@ -8,6 +8,9 @@ use crate::encryption::{CHUNK, TAG};
 
 /// Bytes of compressed WAL that are kept in one piece, and encrypted as one.
 const PIECE: usize = CHUNK;
+
+/// Bytes that are read at once: a block of the codec.
+const READ: usize = 128 << 10;
 
 /// `bytes` must be what comes. Blocks. Compressing a segment as a whole was tried: it took twice the memory, and its storing no less time.
 pub(super) fn compress(
@@ -18,7 +21,7 @@ pub(super) fn compress(
     let mut encoder = zstd::Encoder::new(Pieces::default(), density.level())?;
     encoder.include_checksum(true)?;
     encoder.set_pledged_src_size(Some(bytes))?;
-    io::copy(from, &mut encoder)?;
+    io::copy(&mut BufReader::with_capacity(READ, from), &mut encoder)?;
     Ok(encoder.finish()?.whole())
 }
 

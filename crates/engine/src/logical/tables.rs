@@ -221,3 +221,60 @@ impl Source {
         &self.oid
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(pages: u64, filter: Option<&str>) -> Source {
+        Source {
+            table: Table {
+                schema: "public".to_owned(),
+                name: "large".to_owned(),
+                columns: vec!["n".to_owned(), "the line".to_owned()],
+                ..Table::default()
+            },
+            is_sequence: false,
+            filter: filter.map(str::to_owned),
+            pages,
+            oid: "16384".to_owned(),
+        }
+    }
+
+    #[test]
+    fn pieces_are_of_a_gigabyte_and_the_last_has_no_end() {
+        let (new, old) = (PgDialect::of("14").unwrap(), PgDialect::of("13").unwrap());
+        let whole = [(0, None)];
+        assert_eq!(source(131_072, None).ranges(new), whole);
+        let large = source(131_072 * 2 + 1, None);
+        let pieces = [
+            (0, Some(131_072)),
+            (131_072, Some(262_144)),
+            (262_144, None),
+        ];
+        assert_eq!(large.ranges(new), pieces);
+        let bytes: u64 = pieces.map(|piece| large.bytes(piece)).iter().sum();
+        assert_eq!(bytes, (131_072 * 2 + 1) * 8_192);
+        // A scan of a range of pages reads the whole table there.
+        assert_eq!(large.ranges(old), whole);
+        assert_eq!(source(262_144, Some("WHERE own")).ranges(new), whole);
+    }
+
+    #[test]
+    fn a_piece_is_a_query_of_its_pages() {
+        let columns = r#""n", "the line""#;
+        let pieces = [
+            (
+                (0, Some(131_072)),
+                "WHERE ctid >= '(0,0)' AND ctid < '(131072,0)'",
+            ),
+            ((131_072, None), "WHERE ctid >= '(131072,0)'"),
+        ];
+        for (range, filter) in pieces {
+            let wanted = format!(
+                "COPY (SELECT {columns} FROM ONLY \"public\".\"large\" {filter}) TO STDOUT WITH (ENCODING 'UTF8')"
+            );
+            assert_eq!(source(262_144, None).copy_out(range, "UTF8"), wanted);
+        }
+    }
+}

@@ -277,7 +277,7 @@ async fn wait(
             return Err(CommandError::TimedOut { what });
         }
         if now >= say_at {
-            ui.note(&so_far(known.as_ref()));
+            ui.note(&so_far(known.as_deref()));
             say_at = now + SAY_EVERY;
         }
         tokio::time::sleep(LOOK).await;

@@ -250,7 +250,10 @@ fn snapshot_of(postgres: &Postgres, making: &Making<'_>, taken: u32) -> Snapshot
         SnapshotSpec {
             database_name: database,
             storage: making.storage.clone(),
-            resources: making.schedule.and_then(|how| how.resources.clone()),
+            resources: making
+                .schedule
+                .and_then(|how| how.resources.clone())
+                .map(Box::new),
             max_rate: making.schedule.and_then(|how| how.max_rate.clone()),
             method: making.schedule.and_then(|how| how.method),
             target: making.schedule.and_then(|how| how.target),

@@ -7,7 +7,7 @@ use k8s_openapi::api::{coordination::v1::Lease, core::v1::Secret};
 use kube::{Api, ResourceExt as _};
 use kubedb_api::{Postgres, PostgresVersion, Snapshot};
 
-use super::source::{self, Origin};
+use super::source::Sought;
 use crate::{
     context::{ReconcileError, request},
     operator::Operator,
@@ -25,10 +25,8 @@ pub(crate) struct Found {
     pub(crate) has_replication_secret: bool,
     /// Snapshots of this database.
     pub(crate) snapshots: Vec<Snapshot>,
-    /// The Snapshot of `init.snapshotSource`.
-    pub(crate) source: Option<Snapshot>,
-    /// The database that this Snapshot was taken of, where its archive is wanted.
-    pub(crate) origin: Origin,
+    /// What it is to be restored from.
+    pub(crate) sought: Sought,
     /// Whether the database's Lease exists.
     pub(crate) has_lease: bool,
     /// Its holder.
@@ -87,22 +85,7 @@ pub(super) async fn dereference(
     let leases: Api<Lease> = Api::namespaced(client.clone(), &key.namespace);
     let snapshots = operator.snapshots_of(&key.namespace, &key.name);
     let orphans = orphans(operator, postgres, &snapshots).await?;
-    let source = match postgres
-        .spec
-        .init
-        .as_ref()
-        .and_then(|init| init.snapshot_source.as_ref())
-    {
-        None => None,
-        Some(source) => {
-            let namespace = source.namespace.as_deref().unwrap_or(&key.namespace);
-            Api::<Snapshot>::namespaced(client.clone(), namespace)
-                .get_opt(&source.name)
-                .await
-                .map_err(request("get the Snapshot to restore"))?
-        }
-    };
-    let origin = source::origin(operator, postgres, source.as_ref()).await?;
+    let sought = Sought::seek(client, postgres).await?;
     let lease = leases
         .get_opt(&key.name)
         .await
@@ -119,8 +102,7 @@ pub(super) async fn dereference(
         snapshots,
         orphans,
         alive: operator.alive(postgres, now),
-        source,
-        origin,
+        sought,
         has_lease: lease.is_some(),
         holder: lease.and_then(|lease| lease.spec?.holder_identity),
         observed: operator.platform.observe(&key).await?,

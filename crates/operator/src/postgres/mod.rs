@@ -12,7 +12,7 @@ mod removal;
 mod resume;
 pub mod retention;
 pub(crate) mod schedule;
-mod source;
+pub mod source;
 
 use std::{
     sync::Arc,

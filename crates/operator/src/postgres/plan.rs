@@ -91,7 +91,7 @@ pub(crate) fn plan(postgres: &Postgres, found: &Found, now: Timestamp) -> Plan {
         .holder
         .as_ref()
         .is_some_and(|holder| ready(holder).is_some());
-    let source = restore_source(postgres, found);
+    let source = restore_source(postgres, &found.sought);
     let (phase, reason) = phase(
         old,
         found,
@@ -413,7 +413,7 @@ fn volumes(
     let sources = sources.chain(recovery.map(|recovery| &recovery.storage));
     let used = archive.into_iter().chain(tasks).chain(sources);
     let mut volumes = Vec::new();
-    for local in used.filter_map(|storage| storage.local.as_ref()) {
+    for local in used.filter_map(|storage| storage.local.as_deref()) {
         if !volumes.contains(local) {
             volumes.push(local.clone());
         }

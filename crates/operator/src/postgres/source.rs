@@ -1,7 +1,7 @@
 //! What a database is restored from: a Snapshot, a Snapshot and the WAL behind it, or an archive alone.
 
 use jiff::Timestamp;
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Client, ResourceExt as _};
 use kubedb_api::{
     DormantDatabase, Postgres, PostgresSpec, Snapshot,
     archiver::{ArchiveLayout, ArchivePlace, PostgresWal, Recovery, RecoveryTarget},
@@ -12,19 +12,15 @@ use kubedb_api::{
     storage::SnapshotStorage,
 };
 
-use super::dereference::Found;
-use crate::{
-    context::{ReconcileError, request},
-    operator::Operator,
-};
+use crate::context::{ReconcileError, request};
 
 /// Why nothing can be restored yet, or ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Unresolved {
+pub struct Unresolved {
     /// Whether waiting cannot help.
-    pub(crate) is_final: bool,
+    pub is_final: bool,
     /// Why, in words.
-    pub(crate) reason: String,
+    pub reason: String,
 }
 
 impl Unresolved {
@@ -65,9 +61,35 @@ pub(crate) enum Origin {
     },
 }
 
+/// What a database is made of, as the API has it now. Not from the caches: an operator of one namespace has no others in them.
+#[derive(Clone, Debug, Default)]
+pub struct Sought {
+    /// The Snapshot of `init.snapshotSource`, if it is there.
+    pub snapshot: Option<Snapshot>,
+    /// The database that this Snapshot was taken of, where its archive is wanted.
+    pub(crate) origin: Origin,
+}
+
+impl Sought {
+    /// Asks the API.
+    pub async fn seek(client: &Client, postgres: &Postgres) -> Result<Self, ReconcileError> {
+        let Some(source) = snapshot_source(postgres) else {
+            return Ok(Self::default());
+        };
+        let own = postgres.namespace();
+        let namespace = source.namespace.clone().or(own).unwrap_or_default();
+        let snapshot = Api::<Snapshot>::namespaced(client.clone(), &namespace)
+            .get_opt(&source.name)
+            .await
+            .map_err(request("get the Snapshot to restore"))?;
+        let origin = origin(client, postgres, snapshot.as_ref()).await?;
+        Ok(Self { snapshot, origin })
+    }
+}
+
 /// Looks for the archive behind a Snapshot that is to be replayed further.
-pub(super) async fn origin(
-    operator: &Operator,
+async fn origin(
+    client: &Client,
     postgres: &Postgres,
     snapshot: Option<&Snapshot>,
 ) -> Result<Origin, ReconcileError> {
@@ -83,8 +105,7 @@ pub(super) async fn origin(
         snapshot.namespace().unwrap_or_default(),
         &snapshot.spec.database_name,
     );
-    // Not from the caches: an operator of one namespace has no others in them.
-    let databases: Api<Postgres> = Api::namespaced(operator.client.clone(), &namespace);
+    let databases: Api<Postgres> = Api::namespaced(client.clone(), &namespace);
     let living = databases
         .get_opt(name)
         .await
@@ -97,7 +118,7 @@ pub(super) async fn origin(
         let covered = is_same.then(|| living.covered_time()).flatten();
         return Ok(archived(&living.spec, is_same, covered));
     }
-    let paused: Api<DormantDatabase> = Api::namespaced(operator.client.clone(), &namespace);
+    let paused: Api<DormantDatabase> = Api::namespaced(client.clone(), &namespace);
     let paused = paused.get_opt(name).await.map_err(request(
         "get the paused database of the Snapshot to restore",
     ))?;
@@ -121,9 +142,9 @@ fn snapshot_source(postgres: &Postgres) -> Option<&SnapshotSource> {
 }
 
 /// What the database is restored from; an error says why it cannot be yet, or ever.
-pub(super) fn restore_source(
+pub fn restore_source(
     postgres: &Postgres,
-    found: &Found,
+    sought: &Sought,
 ) -> Result<Option<RestoreSource>, Unresolved> {
     // Its data is there already.
     let resumed = postgres
@@ -140,11 +161,11 @@ pub(super) fn restore_source(
     let Some(wanted) = snapshot_source(postgres) else {
         return Ok(None);
     };
-    let snapshot = usable(postgres, wanted, found)?;
+    let snapshot = usable(postgres, wanted, sought)?;
     check_method(snapshot, wanted)?;
     let recovery = match &wanted.target {
         None => None,
-        Some(target) => Some(behind(snapshot, target, &found.origin)?),
+        Some(target) => Some(behind(snapshot, target, &sought.origin)?),
     };
     let manifest = snapshot
         .status
@@ -167,10 +188,10 @@ pub(super) fn restore_source(
 fn usable<'a>(
     postgres: &Postgres,
     wanted: &SnapshotSource,
-    found: &'a Found,
+    sought: &'a Sought,
 ) -> Result<&'a Snapshot, Unresolved> {
     let name = &wanted.name;
-    let Some(snapshot) = &found.source else {
+    let Some(snapshot) = &sought.snapshot else {
         let reason = format!("Snapshot {name} to restore does not exist");
         return Err(Unresolved::yet(reason));
     };
@@ -340,12 +361,11 @@ mod tests {
     }
 
     fn resolved(postgres: &Postgres, origin: Origin) -> Result<RestoreSource, Unresolved> {
-        let found = Found {
-            source: Some(snapshot()),
+        let sought = Sought {
+            snapshot: Some(snapshot()),
             origin,
-            ..Found::default()
         };
-        restore_source(postgres, &found).map(Option::unwrap)
+        restore_source(postgres, &sought).map(Option::unwrap)
     }
 
     fn archive() -> SnapshotStorage {
@@ -416,7 +436,7 @@ mod tests {
     fn an_archive_names_itself() {
         let wal = json!({"postgresWAL": {"storageSecretName": "s", "s3": {"bucket": "wal", "prefix": "p/kubedb/old/pg/archive"},
             "backupName": "LATEST", "pitr": {"targetTime": "2019-01-07 08:30:00+00"}}});
-        let source = restore_source(&postgres(wal), &Found::default())
+        let source = restore_source(&postgres(wal), &Sought::default())
             .unwrap()
             .unwrap();
         let recovery = source.recovery.clone().unwrap();

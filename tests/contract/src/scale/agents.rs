@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{
     Failure,
-    past::result_of,
+    past::{LINEAGE, result_of},
     world::{NODE, parsed, patch_status},
 };
 
@@ -232,7 +232,7 @@ impl Agent {
         let name = self.workload.name_any();
         let report = json!({
             "role": "primary", "phase": "Running", "ready": true, "session": "agent-of-the-bench",
-            "heartbeatTime": Timestamp::now(), "lsn": "0/3000060", "lineage": "lineage", "timeline": 1,
+            "heartbeatTime": Timestamp::now(), "lsn": "0/3000060", "lineage": LINEAGE, "timeline": 1,
             "endpoint": format!("{name}-0.{name}-pods:5432"), "postgresVersion": "15.13",
             "systemIdentifier": "7412345678901234567", "tasks": tasks,
         });

@@ -14,6 +14,8 @@ use super::{
 
 /// Writes at once.
 const AT_ONCE: usize = 48;
+/// Lineage of every database.
+pub(super) const LINEAGE: &str = "0b1d3c5e-7f90-4a2b-8c4d-6e8f0a1b3c5d";
 /// Of the schedule of all databases.
 pub(super) const INTERVAL: SignedDuration = SignedDuration::from_hours(6);
 
@@ -108,7 +110,7 @@ async fn make_snapshot(
 pub(super) fn result_of(snapshot: &str) -> Value {
     json!({
         "manifest": format!("kubedb/scale/pg/snapshots/{snapshot}/6f1e4f6e-8f0e-4f7c-9d1c-0d8f3c1a2b3c/1/manifest.json"),
-        "lineage": "lineage", "systemIdentifier": "7412345678901234567", "postgresVersion": "15.13", "timeline": 1,
+        "lineage": LINEAGE, "systemIdentifier": "7412345678901234567", "postgresVersion": "15.13", "timeline": 1,
         "startLsn": "0/3000028", "stopLsn": "0/3000138", "databaseBytes": 41_943_040, "readBytes": 41_943_040,
         "uploadedBytes": 1_048_576, "storedBytes": 5_242_880,
     })

@@ -1,9 +1,8 @@
 //! What an archive holds, lacks and gives up.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use kubedb_e2e::{
-    kubedb::{binary, run},
     process::signal,
     wait::eventually,
     world::{World, postgres},
@@ -118,25 +117,21 @@ fn an_archive_alone_makes_a_database_that_archives_itself_and_makes_another() {
     one.step(2);
     one.archive();
     // What is planned comes back.
-    let mut plan = Command::new(binary());
-    plan.args([
-        "restore",
-        "plan",
-        "one",
-        "-n",
-        "demo",
-        "--target-time",
-        &time,
-    ])
-    .env("KUBECONFIG", world.server.kubeconfig())
-    .env("STORAGE_EMULATOR_HOST", world.gcs.endpoint());
-    let planned = run(&mut plan, "").unwrap();
+    let planned = world.plan(&["one", "-n", "demo", "--target-time", &time], "");
     assert_eq!(planned.code, 0, "{}", planned.stderr);
     assert!(
         planned.stderr.contains("demo/one comes back as of time"),
         "{}",
         planned.stderr
     );
+    // And what is made of it is planned alike.
+    let again = world.plan(&["-f", "-"], &planned.stdout);
+    assert_eq!(again.code, 0, "{}", again.stderr);
+    // But for why: the Snapshot is named in it.
+    for line in [0, 2] {
+        let told = |stderr: &str| stderr.lines().nth(line).map(str::to_owned);
+        assert_eq!(told(&again.stderr), told(&planned.stderr));
+    }
     world.create(&planned.stdout);
     world.status("pg", "one-restored", "Running", 120);
     assert_eq!(world.sql("one-restored", ROWS).unwrap(), "1");
@@ -147,7 +142,15 @@ fn an_archive_alone_makes_a_database_that_archives_itself_and_makes_another() {
             "{ARCHIVER}  init:\n    postgresWAL:\n      storageSecretName: gcs-secret\n      gcs:\n        bucket: kubedb\n        prefix: kubedb/demo/{name}/archive\n"
         )
     };
-    world.create(&postgres("two", "15", 2, &from("one")));
+    let two = postgres("two", "15", 2, &from("one"));
+    let planned = world.plan(&["-f", "-"], &two);
+    assert_eq!(planned.code, 0, "{}", planned.stderr);
+    assert!(
+        planned.stderr.starts_with("demo/one comes back as of"),
+        "{}",
+        planned.stderr
+    );
+    world.create(&two);
     world.status("pg", "two", "Running", 120);
     first("two");
     let two = Source {

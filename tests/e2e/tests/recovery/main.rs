@@ -4,6 +4,7 @@
 
 mod archives;
 mod losses;
+mod plans;
 mod source;
 mod store;
 mod targets;

@@ -47,8 +47,14 @@ fn from(archive: &Path, more: &str) -> String {
     )
 }
 
+/// What comes back is what was planned.
 fn recovered(world: &World, archive: &Path, more: &str) -> String {
-    world.create(&postgres("moved", "15", 1, &from(archive, more)));
+    let manifest = postgres("moved", "15", 1, &from(archive, more));
+    let planned = world.plan(&["-f", "-"], &manifest);
+    assert_eq!(planned.code, 0, "{}", planned.stderr);
+    let place = format!("local:{} (wal-g) comes back", archive.display());
+    assert!(planned.stderr.contains(&place), "{}", planned.stderr);
+    world.create(&manifest);
     world.status("pg", "moved", "Running", 120);
     let rows = world.sql("moved", ROWS).unwrap();
     // A page of each kind: of the full backup, of the delta, and of the WAL behind it.
@@ -110,13 +116,18 @@ fn t36_what_wal_rus_has_stored_comes_back_to_any_moment_or_is_refused_by_name() 
     assert!(never.contains("restore point \"never\""), "{never}");
     let other = refused(&world, "18", &archive, "");
     assert!(other.contains("it holds PostgreSQL 15"), "{other}");
-    let unknown = refused(
-        &world,
-        "15",
-        &archive,
-        &begin("base_000000010000000000000099"),
-    );
+    let wrong = begin("base_000000010000000000000099");
+    let unknown = refused(&world, "15", &archive, &wrong);
     assert!(unknown.contains(&full), "{unknown}");
+    let planned = world.plan(
+        &["-f", "-"],
+        &postgres("moved", "15", 1, &from(&archive, &wrong)),
+    );
+    assert!(
+        planned.code == 1 && planned.stderr.contains(&full),
+        "{}",
+        planned.stderr
+    );
 
     // What is missing is named before anything is written.
     let spoilt = |change: &dyn Fn(&Path)| {

@@ -36,7 +36,7 @@ pub(super) fn describe(snapshot: &Snapshot, text: &mut Description) {
     text.maybe("Target", target.map(|target| format!("{target:?}")));
     text.limits(
         "Limits",
-        snapshot.spec.resources.as_ref(),
+        snapshot.spec.resources.as_deref(),
         snapshot.spec.max_rate.as_ref(),
     );
     let deletion = snapshot.spec.deletion_policy;

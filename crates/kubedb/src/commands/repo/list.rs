@@ -123,7 +123,7 @@ fn method(manifest: &Manifest) -> &'static str {
 }
 
 /// What is finer than a second tells people nothing.
-pub(super) fn second(time: Timestamp) -> String {
+pub(in crate::commands) fn second(time: Timestamp) -> String {
     let whole = Timestamp::from_second(time.as_second());
     whole.unwrap_or(time).to_string()
 }

@@ -3,7 +3,7 @@
 pub(super) mod address;
 mod check;
 mod export;
-mod list;
+pub(super) mod list;
 pub(super) mod outlook;
 mod prune;
 pub(super) mod recover;

@@ -89,29 +89,8 @@ impl Recovery {
 
     /// What will come back, and from what.
     pub(in crate::commands) fn told(&self) -> String {
-        let plan = &self.found.plan;
-        let wal = match plan.segments {
-            0 => "no WAL is archived behind it".to_owned(),
-            count => format!(
-                "{count} segments of WAL ({}), timeline {}, archived until {}{}",
-                size(count * self.found.archive.segment_bytes()),
-                plan.timeline.0,
-                second(plan.latest),
-                // The last segment is whole, or its beginning is there.
-                plan.tail
-                    .map_or_else(String::new, |end| format!(" and LSN {end}"))
-            ),
-        };
-        format!(
-            "{}/{} comes back as of {}\n  begins from Snapshot {}, complete at {} ({}): {}\n  replays {wal}",
-            self.namespace,
-            self.database,
-            self.target,
-            plan.base.snapshot,
-            second(plan.base.created),
-            size(plan.base.bytes),
-            plan.reason,
-        )
+        let what = format!("{}/{}", self.namespace, self.database);
+        told(&what, &self.target, &self.found)
     }
 
     /// Puts the WAL into the restored folder.
@@ -140,6 +119,30 @@ impl Recovery {
             folder.display()
         )
     }
+}
+
+/// What will come back, and from what.
+pub(in crate::commands) fn told(what: &str, target: &Target, found: &Found) -> String {
+    let plan = &found.plan;
+    let wal = match plan.segments {
+        0 => "no WAL is archived behind it".to_owned(),
+        count => format!(
+            "{count} segments of WAL ({}), timeline {}, archived until {}{}",
+            size(count * found.archive.segment_bytes()),
+            plan.timeline.0,
+            second(plan.latest),
+            // The last segment is whole, or its beginning is there.
+            plan.tail
+                .map_or_else(String::new, |end| format!(" and LSN {end}"))
+        ),
+    };
+    format!(
+        "{what} comes back as of {target}\n  begins from Snapshot {}, complete at {} ({}): {}\n  replays {wal}",
+        plan.base.snapshot,
+        second(plan.base.created),
+        size(plan.base.bytes),
+        plan.reason,
+    )
 }
 
 #[cfg(test)]

@@ -95,7 +95,11 @@ pub(in super::super) fn job(
 /// The storage as the pod has it: what is a volume lies at its mount path.
 fn within(task: &DataTask) -> kubedb_api::storage::SnapshotStorage {
     let mut storage = task.storage.clone();
-    storage.local = storage.local.as_ref().map(LocalStorage::mounted);
+    storage.local = storage
+        .local
+        .as_deref()
+        .map(LocalStorage::mounted)
+        .map(Box::new);
     storage
 }
 

@@ -97,7 +97,7 @@ fn pod(desired: &DesiredDatabase, local: &LocalStorage, options: &KubernetesOpti
         namespace: desired.key.namespace.clone(),
         database: desired.key.name.clone(),
         storage: SnapshotStorage {
-            local: Some(local.mounted()),
+            local: Some(Box::new(local.mounted())),
             ..SnapshotStorage::default()
         },
     };
