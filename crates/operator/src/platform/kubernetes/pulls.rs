@@ -80,22 +80,20 @@ fn cause(words: &str) -> Cause {
         .map_or(Cause::Unknown, |(cause, _)| *cause)
 }
 
-/// The registry of an image, as a Secret must name it.
-fn registry(image: &str) -> &str {
+/// The registry of an image, as a Secret must name it; none of an image that names none, for which kubectl needs no name either.
+fn registry(image: &str) -> Option<&str> {
     let first = image.split_once('/').map(|(first, _)| first);
-    let is_host = |first: &&str| first.contains(['.', ':']) || *first == "localhost";
-    // Under this name every client knows the one registry that images need not name.
-    first
-        .filter(is_host)
-        .unwrap_or("https://index.docker.io/v1/")
+    first.filter(|first| first.contains(['.', ':']) || *first == "localhost")
 }
 
 /// What to do about it. `named` are the pod's pull Secrets, `missing` those of them that are not there.
 fn advice(unpulled: &Unpulled, namespace: &str, named: &[String], missing: &[String]) -> String {
-    let server = registry(&unpulled.image);
+    let named_server = registry(&unpulled.image);
+    let server = named_server.unwrap_or("the usual registry");
+    let flag = named_server.map_or_else(String::new, |server| format!("--docker-server={server} "));
     let make = |name: &str| {
         format!(
-            "kubectl create secret docker-registry {name} -n {namespace} --docker-server={server} --docker-username=… --docker-password=…"
+            "kubectl create secret docker-registry {name} -n {namespace} {flag}--docker-username=… --docker-password=…"
         )
     };
     let whose = if unpulled.container == CONTAINER {
@@ -214,11 +212,11 @@ mod tests {
         for (image, expected) in [
             (
                 "registry.example.com:5000/team/postgres:15",
-                "registry.example.com:5000",
+                Some("registry.example.com:5000"),
             ),
-            ("localhost/postgres", "localhost"),
-            ("postgres:15", "https://index.docker.io/v1/"),
-            ("team/postgres:15", "https://index.docker.io/v1/"),
+            ("localhost/postgres", Some("localhost")),
+            ("postgres:15", None),
+            ("team/postgres:15", None),
         ] {
             assert_eq!(registry(image), expected, "{image}");
         }
@@ -239,6 +237,12 @@ mod tests {
             told.starts_with(&format!("there is no Secret key; {make}")),
             "{told}"
         );
+        let usual = Unpulled {
+            image: "postgres:15".to_owned(),
+            ..refused.clone()
+        };
+        let usual = advice(&usual, "demo", &key, &key);
+        assert!(usual.contains("-n demo --docker-username"), "{usual}");
         let waits = unpulled("postgres", "Back-off pulling image \"postgres:15\"");
         assert_eq!(advice(&waits, "demo", &key, &key), told);
         let told = advice(&refused, "demo", &key, &[]);
