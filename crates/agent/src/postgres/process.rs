@@ -230,8 +230,13 @@ fn end_of(path: &Path, bytes: u64) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&end).into_owned())
 }
 
+/// What a session is answered while nobody gets in, such as those that look whether the server is up. It follows the cause, and never tells it.
+const CLOSED: &str = "FATAL:  the database system is ";
+
 fn words_of(log: &str, since: Option<Timestamp>) -> String {
-    let is_telling = |line: &&str| line.contains("FATAL:") || line.contains("PANIC:");
+    let is_telling = |line: &&str| {
+        (line.contains("FATAL:") || line.contains("PANIC:")) && !line.contains(CLOSED)
+    };
     let complaint = log.lines().rev().find(is_telling);
     let words = match since {
         None => complaint.or_else(|| log.lines().last()),
@@ -290,5 +295,19 @@ mod tests {
         assert_eq!(words_of(log, at("2026-11-25T10:00:01Z")), "");
         assert!(words_of(log, None).ends_with("old"));
         assert_eq!(words_of("no time\n", None), "no time");
+    }
+
+    #[test]
+    fn answers_to_sessions_hide_no_cause() {
+        let cause = "2026-11-27 19:18:53.690 UTC [7] FATAL:  requested recovery stop point is before consistent recovery point\n";
+        for state in ["starting up", "shutting down", "in recovery mode"] {
+            let answer = format!(
+                "2026-11-27 19:18:53.699 UTC [8] postgres@postgres FATAL:  the database system is {state}\n"
+            );
+            let since = "2026-11-27T19:18:00Z".parse().ok();
+            assert_eq!(words_of(&format!("{cause}{answer}"), since), cause.trim());
+            assert_eq!(words_of(&format!("{cause}{answer}"), None), cause.trim());
+            assert_eq!(words_of(&answer, since), "");
+        }
     }
 }
