@@ -35,7 +35,7 @@ pub(crate) struct OperatorArgs {
     #[arg(long, env = "KUBEDB_WATCH_NAMESPACE", value_name = "NAMESPACE", value_delimiter = ',',
           value_parser = namespace_or_none)]
     watch_namespace: Vec<String>,
-    /// Namespace of the Lease by which one of several operators leads; kubedb when empty
+    /// Namespace of the Lease by which one of several operators leads; `kubedb` when empty
     #[arg(
         long,
         env = "POD_NAMESPACE",
