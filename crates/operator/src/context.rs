@@ -41,7 +41,7 @@ const RECONCILES_MAX: u16 = 64;
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Look again this soon where the cache is behind our own write; the watch usually comes first.
-pub(crate) const BEHIND: Duration = Duration::from_millis(50);
+pub(crate) const BEHIND: Duration = Duration::from_secs(1);
 
 /// What the controllers work with.
 pub struct Context {
@@ -143,7 +143,10 @@ pub async fn run_with(mut context: Context, limits: Limits, shutdown: Cancellati
                     told.dormants
                         .add(paused_of(&operator, postgres, &postgres.name_any()));
                 }
-                Heard::All => operator.related.keep_databases(&operator.databases),
+                Heard::All => {
+                    operator.superseded.begin_anew();
+                    operator.related.keep_databases(&operator.databases);
+                }
             },
         )
     };
@@ -164,7 +167,10 @@ pub async fn run_with(mut context: Context, limits: Limits, shutdown: Cancellati
                     let database = &snapshot.spec.database_name;
                     told.dormants.add(paused_of(&operator, snapshot, database));
                 }
-                Heard::All => operator.related.keep_snapshots(&operator.snapshots),
+                Heard::All => {
+                    operator.superseded.begin_anew();
+                    operator.related.keep_snapshots(&operator.snapshots);
+                }
             },
         )
     };

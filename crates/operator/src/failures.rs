@@ -50,6 +50,12 @@ impl Failures {
         }
     }
 
+    /// Whether somebody else was faster the last time.
+    pub(crate) fn met_a_change(&self, key: &str) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(key).is_some_and(|failure| failure.conflicts > 0)
+    }
+
     /// It failed.
     pub(crate) fn failure(&self, key: &str, reason: &str) -> Advice {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
 //! Writes to objects that many hands change: each carries the version that it was decided on, so that a decision taken on an old copy does not undo a
 //! newer one, and is refused where that has gone.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::Arc};
 
 use kube::{
     Api, Resource, ResourceExt as _,
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
-    context::{ReconcileError, request},
+    context::{ReconcileError, key_of, request},
     operator::Operator,
 };
 
@@ -35,6 +35,24 @@ fn api<K: Guarded>(operator: &Operator, object: &K) -> Api<K> {
         operator.client.clone(),
         &object.namespace().unwrap_or_default(),
     )
+}
+
+/// The object to decide on: that of the cache, unless the last try met another's change. A cache that is further behind than others take between two
+/// changes, as of an API server under load, would have every try meet one, and the tries would add to that load. None where it is gone.
+pub(crate) async fn newest<K: Guarded>(
+    operator: &Operator,
+    cached: Arc<K>,
+) -> Result<Option<Arc<K>>, ReconcileError> {
+    if !operator.failures.met_a_change(&key_of(&*cached)) {
+        return Ok(Some(cached));
+    }
+    let newest = api(operator, &*cached).get_opt(&cached.name_any()).await;
+    let newest = newest.map_err(request("read an object anew"))?;
+    let newest = newest.filter(|newest| newest.uid() == cached.uid());
+    if let Some(newest) = &newest {
+        operator.superseded.see(newest);
+    }
+    Ok(newest.map(Arc::new))
 }
 
 /// Changes an object unless somebody else did since it was read.

@@ -1,8 +1,8 @@
-//! Versions of objects that our own writes replaced. A cache that still shows one is behind us: to decide on it would be to
+//! Versions of objects that our own writes replaced, or that were read anew since. A cache that still shows one is behind us: to decide on it would be to
 //! decide the same thing twice, and to tell of things that did not happen.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Mutex, PoisonError},
 };
 
@@ -15,6 +15,25 @@ const REMEMBERED_MAX: usize = 8_192;
 struct Inner {
     order: VecDeque<String>,
     known: HashSet<String>,
+    /// UIDs, the first seen first, and the latest version that the API has shown of each.
+    seen_order: VecDeque<String>,
+    seen: HashMap<String, u64>,
+}
+
+impl Inner {
+    fn see(&mut self, uid: String, version: u64) {
+        if let Some(known) = self.seen.get_mut(&uid) {
+            *known = version.max(*known);
+            return;
+        }
+        self.seen_order.push_back(uid.clone());
+        self.seen.insert(uid, version);
+        if self.seen_order.len() > REMEMBERED_MAX
+            && let Some(oldest) = self.seen_order.pop_front()
+        {
+            self.seen.remove(&oldest);
+        }
+    }
 }
 
 /// The versions.
@@ -27,10 +46,23 @@ fn version<K: Resource>(object: &K) -> Option<String> {
     Some(format!("{}/{}", object.uid()?, object.resource_version()?))
 }
 
+/// As a number, by which versions of one object are in order wherever they are numbers, as those of Kubernetes are.
+fn number<K: Resource>(object: &K) -> Option<(String, u64)> {
+    Some((object.uid()?, object.resource_version()?.parse().ok()?))
+}
+
 impl Superseded {
+    /// The API has shown this one: a cache that has an earlier one is behind.
+    pub(crate) fn see<K: Resource>(&self, object: &K) {
+        if let Some((uid, version)) = number(object) {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.see(uid, version);
+        }
+    }
+
     /// Our write made `new` of `old`. One that changed nothing replaced nothing.
-    pub(crate) fn note<K: Resource>(&self, old: &K, new: &K) {
-        let (Some(old), Some(new)) = (version(old), version(new)) else {
+    pub(crate) fn note<K: Resource>(&self, old: &K, new_object: &K) {
+        let (Some(old), Some(new)) = (version(old), version(new_object)) else {
             return;
         };
         if old == new {
@@ -45,12 +77,25 @@ impl Superseded {
         {
             inner.known.remove(&oldest);
         }
+        drop(inner);
+        self.see(new_object);
     }
 
-    /// Whether this is an object as it was before a write of ours.
+    /// All objects of a kind are told anew, with the versions that they have now: where the API's store was put back to an earlier day, those are earlier ones.
+    pub(crate) fn begin_anew(&self) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.seen_order.clear();
+        inner.seen.clear();
+    }
+
+    /// Whether this is an object as it was before a write of ours, or before what was read of it anew.
     pub(crate) fn holds<K: Resource>(&self, object: &K) -> bool {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        version(object).is_some_and(|version| inner.known.contains(&version))
+        let is_replaced = version(object).is_some_and(|version| inner.known.contains(&version));
+        let is_earlier = number(object)
+            .and_then(|(uid, version)| Some(version < *inner.seen.get(&uid)?))
+            .unwrap_or_default();
+        is_replaced || is_earlier
     }
 }
 
@@ -73,19 +118,40 @@ mod tests {
         superseded.note(&snapshot(1), &snapshot(2));
         assert!(superseded.holds(&snapshot(1)));
         assert!(!superseded.holds(&snapshot(2)));
+        // Whatever came before is old, too; of another object nothing is known.
+        let mut first = snapshot(1);
+        assert!(superseded.holds(&snapshot(0)));
+        first.metadata.uid = Some("other".to_owned());
+        assert!(!superseded.holds(&first));
+        // What was read anew is as good as what was written.
+        superseded.see(&snapshot(5));
+        assert!(superseded.holds(&snapshot(4)) && !superseded.holds(&snapshot(5)));
+        superseded.see(&snapshot(3));
+        assert!(!superseded.holds(&snapshot(6)) && superseded.holds(&snapshot(4)));
+        superseded.begin_anew();
+        assert!(!superseded.holds(&snapshot(4)));
         // A write without effect leaves the version as it was, and that one is the newest there is.
-        superseded.note(&snapshot(2), &snapshot(2));
-        assert!(!superseded.holds(&snapshot(2)));
+        superseded.note(&snapshot(6), &snapshot(6));
+        assert!(!superseded.holds(&snapshot(6)));
     }
 
     #[test]
     fn memory_is_bounded() {
         let superseded = Superseded::default();
-        for version in 0..=REMEMBERED_MAX {
-            superseded.note(&snapshot(version), &snapshot(version + 1));
+        let of = |number: usize| {
+            let mut snapshot = snapshot(1);
+            snapshot.metadata.uid = Some(number.to_string());
+            snapshot
+        };
+        for number in 0..=REMEMBERED_MAX {
+            let mut new = of(number);
+            new.metadata.resource_version = Some("2".to_owned());
+            superseded.note(&of(number), &new);
         }
-        assert!(!superseded.holds(&snapshot(0)));
-        assert!(superseded.holds(&snapshot(1)));
-        assert_eq!(superseded.inner.lock().unwrap().known.len(), REMEMBERED_MAX);
+        assert!(!superseded.holds(&of(0)));
+        assert!(superseded.holds(&of(1)));
+        let inner = superseded.inner.lock().unwrap();
+        assert_eq!(inner.known.len(), REMEMBERED_MAX);
+        assert_eq!(inner.seen.len(), REMEMBERED_MAX);
     }
 }

@@ -58,6 +58,9 @@ pub(crate) async fn reconcile(
     operator: Arc<Operator>,
 ) -> Result<Action, ReconcileError> {
     operator.caches().await?;
+    let Some(postgres) = guarded::newest(&operator, postgres).await? else {
+        return Ok(Action::await_change());
+    };
     if operator.superseded.holds(&*postgres) {
         return Ok(Action::requeue(BEHIND));
     }

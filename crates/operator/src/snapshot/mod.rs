@@ -55,6 +55,9 @@ pub(crate) async fn reconcile(
     operator: Arc<Operator>,
 ) -> Result<Action, ReconcileError> {
     operator.caches().await?;
+    let Some(snapshot) = guarded::newest(&operator, snapshot).await? else {
+        return Ok(Action::await_change());
+    };
     if operator.superseded.holds(&*snapshot) {
         return Ok(Action::requeue(BEHIND));
     }
