@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use futures::{Stream, StreamExt as _, TryStreamExt as _, future::BoxFuture};
@@ -39,9 +38,6 @@ const RECONCILES_MAX: u16 = 64;
 
 /// What `kubectl apply` keeps for itself.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-
-/// Look again this soon where the cache is behind our own write; the watch usually comes first.
-pub(crate) const BEHIND: Duration = Duration::from_secs(1);
 
 /// What the controllers work with.
 pub struct Context {
@@ -186,7 +182,7 @@ pub async fn run_with(mut context: Context, limits: Limits, shutdown: Cancellati
                 Heard::Is(dormant) | Heard::Gone(dormant) => {
                     told.databases.add(resumes(&operator, dormant));
                 }
-                Heard::All => {}
+                Heard::All => operator.superseded.begin_anew(),
             },
         )
     };

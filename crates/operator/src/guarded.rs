@@ -1,12 +1,13 @@
 //! Writes to objects that many hands change: each carries the version that it was decided on, so that a decision taken on an old copy does not undo a
 //! newer one, and is refused where that has gone.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use kube::{
     Api, Resource, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
     core::NamespaceResourceScope,
+    runtime::controller::Action,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -15,6 +16,9 @@ use crate::{
     context::{ReconcileError, key_of, request},
     operator::Operator,
 };
+
+/// Look again this soon where the cache is behind our own write; the watch usually comes first.
+const BEHIND: Duration = Duration::from_secs(1);
 
 /// A kind in a namespace.
 pub(crate) trait Guarded:
@@ -37,9 +41,24 @@ fn api<K: Guarded>(operator: &Operator, object: &K) -> Api<K> {
     )
 }
 
-/// The object to decide on: that of the cache, unless the last try met another's change. A cache that is further behind than others take between two
-/// changes, as of an API server under load, would have every try meet one, and the tries would add to that load. None where it is gone.
-pub(crate) async fn newest<K: Guarded>(
+/// The object that a reconcile decides on, or what to do instead: a change to it is on its way.
+pub(crate) async fn decided_on<K: Guarded>(
+    operator: &Operator,
+    cached: Arc<K>,
+) -> Result<Result<Arc<K>, Action>, ReconcileError> {
+    operator.caches().await?;
+    let Some(newest) = newest(operator, cached).await? else {
+        return Ok(Err(Action::await_change()));
+    };
+    if operator.superseded.holds(&*newest) {
+        return Ok(Err(Action::requeue(BEHIND)));
+    }
+    Ok(Ok(newest))
+}
+
+/// That of the cache, unless the last try met another's change. A cache that is further behind than others take between two changes, as of an API server
+/// under load, would have every try meet one, and the tries would add to that load. None where it is gone.
+async fn newest<K: Guarded>(
     operator: &Operator,
     cached: Arc<K>,
 ) -> Result<Option<Arc<K>>, ReconcileError> {

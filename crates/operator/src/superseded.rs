@@ -2,38 +2,52 @@
 //! decide the same thing twice, and to tell of things that did not happen.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::{Mutex, PoisonError},
+    collections::{HashMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use kube::{Resource, ResourceExt as _};
 
-/// Versions remembered: a cache is behind by seconds at most, and an operator writes some hundred times a second at most.
+/// Entries remembered of each sort: a cache is behind by seconds at most, and an operator writes some hundred times a second at most.
 const REMEMBERED_MAX: usize = 8_192;
+
+/// The latest entries, the first that came first to go.
+#[derive(Debug)]
+struct Memory<V> {
+    order: VecDeque<String>,
+    entries: HashMap<String, V>,
+}
+
+impl<V> Default for Memory<V> {
+    fn default() -> Self {
+        Self {
+            order: VecDeque::new(),
+            entries: HashMap::new(),
+        }
+    }
+}
+
+impl<V> Memory<V> {
+    /// The entry under a key, which is this one if there was none.
+    fn entry(&mut self, key: String, new: V) -> &mut V {
+        if !self.entries.contains_key(&key) {
+            self.order.push_back(key.clone());
+            if self.order.len() > REMEMBERED_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.entries.remove(&oldest);
+            }
+        }
+        self.entries.entry(key).or_insert(new)
+    }
+}
 
 #[derive(Debug, Default)]
 struct Inner {
-    order: VecDeque<String>,
-    known: HashSet<String>,
-    /// UIDs, the first seen first, and the latest version that the API has shown of each.
-    seen_order: VecDeque<String>,
-    seen: HashMap<String, u64>,
-}
-
-impl Inner {
-    fn see(&mut self, uid: String, version: u64) {
-        if let Some(known) = self.seen.get_mut(&uid) {
-            *known = version.max(*known);
-            return;
-        }
-        self.seen_order.push_back(uid.clone());
-        self.seen.insert(uid, version);
-        if self.seen_order.len() > REMEMBERED_MAX
-            && let Some(oldest) = self.seen_order.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-    }
+    /// Versions that were replaced.
+    replaced: Memory<()>,
+    /// The latest version that the API has shown, by UID.
+    shown: Memory<u64>,
 }
 
 /// The versions.
@@ -52,49 +66,44 @@ fn number<K: Resource>(object: &K) -> Option<(String, u64)> {
 }
 
 impl Superseded {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The API has shown this one: a cache that has an earlier one is behind.
     pub(crate) fn see<K: Resource>(&self, object: &K) {
         if let Some((uid, version)) = number(object) {
-            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-            inner.see(uid, version);
+            let mut inner = self.inner();
+            let latest = inner.shown.entry(uid, version);
+            *latest = version.max(*latest);
         }
     }
 
     /// Our write made `new` of `old`. One that changed nothing replaced nothing.
-    pub(crate) fn note<K: Resource>(&self, old: &K, new_object: &K) {
-        let (Some(old), Some(new)) = (version(old), version(new_object)) else {
+    pub(crate) fn note<K: Resource>(&self, old: &K, new: &K) {
+        let (Some(replaced), Some(version)) = (version(old), version(new)) else {
             return;
         };
-        if old == new {
-            return;
+        if replaced != version {
+            self.inner().replaced.entry(replaced, ());
+            self.see(new);
         }
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.known.insert(old.clone()) {
-            inner.order.push_back(old);
-        }
-        if inner.order.len() > REMEMBERED_MAX
-            && let Some(oldest) = inner.order.pop_front()
-        {
-            inner.known.remove(&oldest);
-        }
-        drop(inner);
-        self.see(new_object);
     }
 
     /// All objects of a kind are told anew, with the versions that they have now: where the API's store was put back to an earlier day, those are earlier ones.
     pub(crate) fn begin_anew(&self) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.seen_order.clear();
-        inner.seen.clear();
+        self.inner().shown = Memory::default();
     }
 
     /// Whether this is an object as it was before a write of ours, or before what was read of it anew.
     pub(crate) fn holds<K: Resource>(&self, object: &K) -> bool {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_replaced = version(object).is_some_and(|version| inner.known.contains(&version));
-        let is_earlier = number(object)
-            .and_then(|(uid, version)| Some(version < *inner.seen.get(&uid)?))
-            .unwrap_or_default();
+        let inner = self.inner();
+        let is_replaced =
+            version(object).is_some_and(|version| inner.replaced.entries.contains_key(&version));
+        let is_earlier = number(object).is_some_and(|(uid, version)| {
+            let latest = inner.shown.entries.get(&uid);
+            latest.is_some_and(|latest| version < *latest)
+        });
         is_replaced || is_earlier
     }
 }
@@ -151,7 +160,7 @@ mod tests {
         assert!(!superseded.holds(&of(0)));
         assert!(superseded.holds(&of(1)));
         let inner = superseded.inner.lock().unwrap();
-        assert_eq!(inner.known.len(), REMEMBERED_MAX);
-        assert_eq!(inner.seen.len(), REMEMBERED_MAX);
+        assert_eq!(inner.replaced.entries.len(), REMEMBERED_MAX);
+        assert_eq!(inner.shown.entries.len(), REMEMBERED_MAX);
     }
 }

@@ -106,11 +106,15 @@ impl World {
         world
     }
 
-    /// `kubedb restore plan`, which reads the store from here.
+    /// `kubedb restore plan`.
     pub fn plan(&self, arguments: &[&str], stdin: &str) -> Ran {
+        self.read_store(&[&["restore", "plan"], arguments].concat(), stdin)
+    }
+
+    /// A command that reads the store from here.
+    pub fn read_store(&self, arguments: &[&str], stdin: &str) -> Ran {
         let mut command = Command::new(binary());
         command
-            .args(["restore", "plan"])
             .args(arguments)
             .env("KUBECONFIG", self.server.kubeconfig())
             .env("STORAGE_EMULATOR_HOST", self.gcs.endpoint());

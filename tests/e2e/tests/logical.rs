@@ -124,13 +124,8 @@ fn rows_of_9_6_are_taken_on_schedule_and_come_back_in_15() {
     let to = world.folder().join("export");
     let to = to.to_str().unwrap();
     let export = |more: &[&str]| {
-        let mut command = Command::new(binary());
-        command
-            .args(["snapshot", "export", &name, "-n", "demo"])
-            .args(more)
-            .env("KUBECONFIG", world.server.kubeconfig())
-            .env("STORAGE_EMULATOR_HOST", world.gcs.endpoint());
-        run(&mut command, "").unwrap()
+        let words = ["snapshot", "export", &name, "-n", "demo"];
+        world.read_store(&[&words, more].concat(), "")
     };
     let told = export(&["--format", "sql", "--to", to]);
     assert!(

@@ -117,13 +117,9 @@ fn a_bucket_is_enough_to_get_a_database_back() {
     }
     // As PostgreSQL's own tools know it, while the server knows where it lies.
     let base = place.path().join("base");
-    let mut export = Command::new(binary());
-    export
-        .args(["snapshot", "export", "snap", "-n", "demo", "--to"])
-        .arg(&base)
-        .env("KUBECONFIG", world.server.kubeconfig())
-        .env("STORAGE_EMULATOR_HOST", world.gcs.endpoint());
-    let ran = run(&mut export, "").unwrap();
+    let to = base.to_str().unwrap();
+    let export = ["snapshot", "export", "snap", "-n", "demo", "--to", to];
+    let ran = world.read_store(&export, "");
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     verify(&base);
     // Nothing of ours runs from here on.

@@ -4,12 +4,14 @@ pub(crate) mod kinds;
 pub(crate) mod tunnel;
 
 use std::{
+    collections::BTreeMap,
     env,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::Args;
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
@@ -101,6 +103,19 @@ impl Session {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
         }
+    }
+
+    /// What a Secret holds.
+    pub(crate) async fn secret(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<BTreeMap<String, Vec<u8>>, CommandError> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let secret = secrets.get(name).await;
+        let secret = secret.map_err(|error| self.fail(error, None))?;
+        let data = secret.data.unwrap_or_default().into_iter();
+        Ok(data.map(|(key, value)| (key, value.0)).collect())
     }
 
     /// Says what the server answered. `doing` is put before its words.

@@ -10,7 +10,6 @@ use std::{
 };
 
 use clap::Args;
-use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kubedb_api::protocol::InstanceRole;
 use tokio::signal::unix::{SignalKind, signal};
@@ -260,14 +259,12 @@ async fn password(
     namespace: &str,
     secret: &str,
 ) -> Result<String, CommandError> {
-    let api: Api<Secret> = Api::namespaced(session.client.clone(), namespace);
-    let found = api
-        .get(secret)
-        .await
-        .map_err(|error| session.fail(error, None))?;
-    let value = found.data.unwrap_or_default().remove(PASSWORD_KEY);
+    let value = session
+        .secret(namespace, secret)
+        .await?
+        .remove(PASSWORD_KEY);
     value
-        .and_then(|value| String::from_utf8(value.0).ok())
+        .and_then(|value| String::from_utf8(value).ok())
         .ok_or_else(|| CommandError::State {
             message: format!("Secret {secret} has no readable key {PASSWORD_KEY}"),
             hint: None,

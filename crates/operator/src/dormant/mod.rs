@@ -18,7 +18,7 @@ use kubedb_api::{
 use serde_json::{Value, json};
 
 use crate::{
-    context::{self, BEHIND, ReconcileError, request},
+    context::{self, ReconcileError, request},
     events::{Note, publish},
     guarded,
     operator::Operator,
@@ -33,10 +33,10 @@ pub(crate) async fn reconcile(
     dormant: Arc<DormantDatabase>,
     operator: Arc<Operator>,
 ) -> Result<Action, ReconcileError> {
-    operator.caches().await?;
-    if operator.superseded.holds(&*dormant) {
-        return Ok(Action::requeue(BEHIND));
-    }
+    let dormant = match guarded::decided_on(&operator, dormant).await? {
+        Ok(dormant) => dormant,
+        Err(instead) => return Ok(instead),
+    };
     let action = look(&dormant, &operator, Timestamp::now()).await?;
     operator.failures.forget(&context::key_of(&*dormant));
     Ok(action)

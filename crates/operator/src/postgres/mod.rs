@@ -36,7 +36,7 @@ use self::{
     resume::Beginning,
 };
 use crate::{
-    context::{self, BEHIND, ReconcileError, request},
+    context::{self, ReconcileError, request},
     events::{Note, publish},
     gate::digest,
     guarded::{self, patch_main},
@@ -57,13 +57,10 @@ pub(crate) async fn reconcile(
     postgres: Arc<Postgres>,
     operator: Arc<Operator>,
 ) -> Result<Action, ReconcileError> {
-    operator.caches().await?;
-    let Some(postgres) = guarded::newest(&operator, postgres).await? else {
-        return Ok(Action::await_change());
+    let postgres = match guarded::decided_on(&operator, postgres).await? {
+        Ok(postgres) => postgres,
+        Err(instead) => return Ok(instead),
     };
-    if operator.superseded.holds(&*postgres) {
-        return Ok(Action::requeue(BEHIND));
-    }
     let now = Timestamp::now();
     operator.steps(now);
     let key = key_of(&postgres);

@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 
 use self::view::{Found, task_status, view};
 use crate::{
-    context::{self, BEHIND, ReconcileError, request},
+    context::{self, ReconcileError, request},
     events::{Note, publish},
     guarded,
     operator::Operator,
@@ -54,13 +54,10 @@ pub(crate) async fn reconcile(
     snapshot: Arc<Snapshot>,
     operator: Arc<Operator>,
 ) -> Result<Action, ReconcileError> {
-    operator.caches().await?;
-    let Some(snapshot) = guarded::newest(&operator, snapshot).await? else {
-        return Ok(Action::await_change());
+    let snapshot = match guarded::decided_on(&operator, snapshot).await? {
+        Ok(snapshot) => snapshot,
+        Err(instead) => return Ok(instead),
     };
-    if operator.superseded.holds(&*snapshot) {
-        return Ok(Action::requeue(BEHIND));
-    }
     let now = Timestamp::now();
     let action = look(&snapshot, &operator, now).await?;
     operator.failures.forget(&context::key_of(&*snapshot));

@@ -1,10 +1,10 @@
 //! The tests' cluster as a place where what is tried with `kubedb server` is tried, too.
 
-use std::{fs, net::SocketAddrV4, path::Path, process::Command, sync::MutexGuard};
+use std::{fs, net::SocketAddrV4, path::Path, sync::MutexGuard};
 
 use kubedb_cluster::{Cluster, Kubectl};
 use kubedb_e2e::{
-    kubedb::{Ran, binary, run, scratch},
+    kubedb::{Ran, run, scratch},
     platform::{Part, Platform},
     process::{HelperError, signal},
     slow::SlowProxy,
@@ -14,7 +14,7 @@ use kubedb_e2e::{
 };
 use serde_json::Value;
 
-use crate::world::{PATIENCE, SYSTEM, begin, objects};
+use crate::world::{PATIENCE, SYSTEM, begin, command, objects};
 
 /// What the agents are started with, in every pod.
 const AGENT: &str = "/opt/kubedb/kubedb agent run --pod";
@@ -31,9 +31,11 @@ pub(crate) struct OnCluster {
     _alone: MutexGuard<'static, ()>,
 }
 
-/// A world of one test on the cluster; none where no cluster is up and nobody insists on one.
-pub(crate) fn on_cluster(name: &str) -> Option<World<OnCluster>> {
-    let (cluster, port, alone) = begin()?;
+/// Tries something in a world of its own on the cluster; nothing where no cluster is up and nobody insists on one.
+pub(crate) fn on_cluster(name: &str, tried: impl FnOnce(World<OnCluster>)) {
+    let Some((cluster, port, alone)) = begin() else {
+        return;
+    };
     let gcs = FakeGcs::start_at(objects(), cluster.host(), free_port().unwrap()).unwrap();
     let behind = gcs.endpoint();
     let behind = behind.rsplit(':').next().unwrap().parse().unwrap();
@@ -47,7 +49,7 @@ pub(crate) fn on_cluster(name: &str) -> Option<World<OnCluster>> {
         namespace,
         _alone: alone,
     };
-    Some(World::of(server, gcs, line, scratch().unwrap()))
+    tried(World::of(server, gcs, line, scratch().unwrap()));
 }
 
 impl OnCluster {
@@ -101,11 +103,7 @@ impl Platform for OnCluster {
         stdin: &str,
         editor: Option<&Path>,
     ) -> Result<Ran, HelperError> {
-        let mut command = Command::new(binary());
-        command
-            .args(arguments)
-            .env("KUBECONFIG", self.cluster.kubeconfig())
-            .env_remove("STORAGE_EMULATOR_HOST");
+        let mut command = command(&self.cluster, arguments);
         if let Some(editor) = editor {
             command.env("KUBEDB_EDITOR", editor);
         }

@@ -6,40 +6,29 @@ use crate::platform::on_cluster;
 
 #[test]
 fn whatever_dies_during_a_snapshot_of_15_it_comes_and_leaves_nothing_behind() {
-    let Some(world) = on_cluster("dies") else {
-        return;
-    };
-    snapshots::whatever_dies_the_snapshot_comes(world, "15");
+    on_cluster("dies", |world| {
+        snapshots::whatever_dies_the_snapshot_comes(world, "15")
+    });
 }
 
 #[test]
 fn whatever_dies_during_a_snapshot_of_9_6_it_comes_and_leaves_nothing_behind() {
-    let Some(world) = on_cluster("dies-old") else {
-        return;
-    };
-    snapshots::whatever_dies_the_snapshot_comes(world, "9.6");
+    on_cluster("dies-old", |world| {
+        snapshots::whatever_dies_the_snapshot_comes(world, "9.6")
+    });
 }
 
 #[test]
 fn a_store_that_stops_midway_or_is_emptied_is_told_and_the_next_snapshot_works() {
-    let Some(world) = on_cluster("emptied") else {
-        return;
-    };
-    snapshots::a_store_that_stops_or_is_emptied(world);
+    on_cluster("emptied", snapshots::a_store_that_stops_or_is_emptied);
 }
 
 #[test]
 fn instances_and_databases_that_go_away_take_no_snapshot_with_them() {
-    let Some(world) = on_cluster("away") else {
-        return;
-    };
-    snapshots::what_goes_away_takes_no_snapshot_with_it(world);
+    on_cluster("away", snapshots::what_goes_away_takes_no_snapshot_with_it);
 }
 
 #[test]
 fn a_snapshot_of_a_standby_holds_what_was_committed_before_it() {
-    let Some(world) = on_cluster("standby") else {
-        return;
-    };
-    snapshots::a_standby_has_what_was_committed(world);
+    on_cluster("standby", snapshots::a_standby_has_what_was_committed);
 }

@@ -216,12 +216,17 @@ pub(crate) fn objects() -> PathBuf {
 }
 
 fn kubedb(cluster: &Cluster, arguments: &[&str], stdin: &str) -> Ran {
+    run(&mut command(cluster, arguments), stdin).unwrap()
+}
+
+/// A command of kubedb's to the cluster.
+pub(crate) fn command(cluster: &Cluster, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command
         .args(arguments)
         .env("KUBECONFIG", cluster.kubeconfig())
         .env_remove("STORAGE_EMULATOR_HOST");
-    run(&mut command, stdin).unwrap()
+    command
 }
 
 /// Installs kubedb as a platform engineer does, with a store of the tests' in the place of Google's. Returns the port of that.

@@ -4,8 +4,6 @@ mod living;
 mod manifest;
 
 use clap::{Args, Subcommand};
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
 use kubedb_agent::location::{keys, location, reads_no_secret};
 use kubedb_api::storage::SnapshotStorage;
 use kubedb_engine::store::{Credentials, Store};
@@ -129,7 +127,7 @@ pub(super) async fn open(
 ) -> Result<Store, CommandError> {
     let place = location(storage).map_err(CommandError::usage)?;
     let credentials = match &storage.storage_secret_name {
-        Some(name) if !reads_no_secret(storage) => read_secret(session, namespace, name).await?,
+        Some(name) if !reads_no_secret(storage) => session.secret(namespace, name).await?,
         _ => Credentials::new(),
     };
     let store = open_existing(&place, &credentials)?;
@@ -137,22 +135,10 @@ pub(super) async fn open(
         return Ok(store);
     };
     let name = &encryption.secret_name;
-    let held = read_secret(session, namespace, name).await?;
+    let held = session.secret(namespace, name).await?;
     let keys = keys(encryption, &held).map_err(|reason| CommandError::State {
         message: format!("failed to use Secret {name} for encryption: {reason}"),
         hint: None,
     });
     Ok(store.with_keys(keys?))
-}
-
-async fn read_secret(
-    session: &Session,
-    namespace: &str,
-    name: &str,
-) -> Result<Credentials, CommandError> {
-    let secrets: Api<Secret> = Api::namespaced(session.client.clone(), namespace);
-    let secret = secrets.get(name).await;
-    let secret = secret.map_err(|error| session.fail(error, None))?;
-    let data = secret.data.unwrap_or_default().into_iter();
-    Ok(data.map(|(key, value)| (key, value.0)).collect())
 }
