@@ -131,6 +131,18 @@ impl Normaliser {
     }
 }
 
+/// What kubectl said, without the line of its log about a watch that its own time limit has cut: whether it comes to that, or the limit is met between
+/// two watches, is chance.
+#[must_use]
+pub fn without_cut_watches(errors: &str) -> String {
+    let is_kept = |line: &&str| {
+        !(fits(line, "E0000 ")
+            && line.contains("\"Failed to watch\" err=\"context deadline exceeded\""))
+    };
+    let kept: Vec<&str> = errors.lines().filter(is_kept).collect();
+    kept.join("\n")
+}
+
 /// A whole object in a message, which holds everything that differs between two engines; and the name that etcd has for it.
 fn without_objects(text: &str) -> String {
     let mut text = text.to_owned();
@@ -263,6 +275,15 @@ mod tests {
             assert_eq!(text, "NAME   AGE   L\nc      <age>   x");
         }
         assert_eq!(printed("waited 30s for it  s"), "waited <age> for it  s");
+    }
+
+    #[test]
+    fn a_watch_that_a_limit_cuts_is_not_told() {
+        let cut = r#"E1128 10:12:14.490735    4155 reflector.go:205] "Failed to watch" err="context deadline exceeded" type="x""#;
+        let said = "error: timed out waiting for the condition on configmaps/h";
+        assert_eq!(without_cut_watches(&format!("{cut}\n{said}\n")), said);
+        let other = cut.replace("deadline exceeded", "canceled");
+        assert_eq!(without_cut_watches(&format!("{other}\n{said}")), format!("{other}\n{said}"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     engine::{Engine, User, Whose},
     kubectl::Kubectl,
-    normalise::Normaliser,
+    normalise::{Normaliser, without_cut_watches},
 };
 
 /// Longest time for one answer, and for one event of a watch.
@@ -375,7 +375,7 @@ impl Talk {
             output.status.code().unwrap_or(-1),
             printed.trim_end()
         );
-        let errors = String::from_utf8_lossy(&output.stderr);
+        let errors = without_cut_watches(&String::from_utf8_lossy(&output.stderr));
         if !errors.is_empty() {
             text.push_str(&format!("\nstderr:\n{}", errors.trim_end()));
         }
