@@ -7,6 +7,7 @@ use std::fs;
 use kubedb_engine::{
     backup::{self, BackupError, BackupProgress},
     repository::manifest,
+    restore,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -87,6 +88,40 @@ async fn wherever_a_deletion_is_cut_off_the_next_one_finishes_it() {
         delete(&store, "snap").await.unwrap();
         assert_eq!(keys(&store).await, of_other, "call {call}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_looks_for_packs_by_listing_and_one_by_one_where_it_may_not_list() {
+    let server = small_server().await;
+    server
+        .sql_by_socket("CREATE TABLE noise AS SELECT decode(string_agg(md5(random()::text), ''), 'hex') AS b FROM generate_series(1, 3500000) i GROUP BY i / 256")
+        .await;
+    let faulty = Faulty::new("");
+    let store = faulty.store();
+    let outcome = take(request(&server, &store, "snap")).await.unwrap();
+    let packs = keys(&faulty.bare()).await.into_iter();
+    let packs: Vec<_> = packs.filter(|key| key.contains("/packs/")).collect();
+    assert!(packs.len() >= 3, "{packs:?}");
+    let look = async || {
+        faulty.take_questions();
+        let seen = restore::outlook(&store, &outcome.manifest, 2).await;
+        (seen, faulty.take_questions())
+    };
+    let (seen, questions) = look().await;
+    seen.unwrap();
+    assert_eq!(questions, 0);
+    faulty.hide();
+    let (seen, questions) = look().await;
+    seen.unwrap();
+    assert_eq!(questions, packs.len());
+    faulty.bare().delete(&packs[1]).await.unwrap();
+    let says_which = |error: &restore::RestoreError| match error {
+        restore::RestoreError::Missing { object, .. } => *object == packs[1],
+        _ => false,
+    };
+    assert!(says_which(&look().await.0.unwrap_err()));
+    faulty.mend();
+    assert!(says_which(&look().await.0.unwrap_err()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

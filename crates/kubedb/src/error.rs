@@ -4,8 +4,10 @@ use std::{error::Error, io, net::SocketAddr, process::ExitCode};
 
 use kube::core::Status;
 use kubedb_agent::find::FindError;
-use kubedb_core::schedule::ScheduleError;
-use kubedb_engine::{restore::RestoreError, store::StoreError};
+use kubedb_core::{recovery::PlanError, schedule::ScheduleError};
+use kubedb_engine::{
+    archive::ArchiveError, restore::RestoreError, store::StoreError, walg::WalgError,
+};
 
 use crate::client::kinds;
 
@@ -186,13 +188,13 @@ pub(crate) enum CommandError {
     Prune(Box<kubedb_engine::repository::prune::PruneError>),
     /// Archived WAL was not found or fetched.
     #[error(transparent)]
-    Archive(#[from] kubedb_engine::archive::ArchiveError),
+    Archive(#[from] ArchiveError),
     /// An archive of wal-g's layout could not be used.
     #[error(transparent)]
-    Walg(Box<kubedb_engine::walg::WalgError>),
+    Walg(Box<WalgError>),
     /// What is asked for cannot come back. Nothing was written.
     #[error("nothing was restored: {0}")]
-    Unreachable(#[from] kubedb_core::recovery::PlanError),
+    Unreachable(#[from] PlanError),
     /// A store was asked, and has it not.
     #[error("{what} in {store}")]
     NotInStore {
@@ -396,8 +398,26 @@ impl CommandError {
         }
     }
 
+    /// What the store said, where that is all there is to it.
+    fn store(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error)
+            | Self::Archive(ArchiveError::Store(error))
+            | Self::Restore(RestoreError::Store(error)) => Some(error),
+            Self::Walg(error) => match error.as_ref() {
+                WalgError::Store(error) => Some(error),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// What to do about it, with the command to run.
     pub(crate) fn hint(&self) -> Option<String> {
+        if let Some(StoreError::Unreachable { .. }) = self.store() {
+            let hint = "the store is asked from this machine, at the endpoint of the storage (kubedb describe shows it) or at --endpoint of kubedb repo: is that right, and can it be reached from here?";
+            return Some(hint.to_owned());
+        }
         let hint = match self {
             Self::ReadSchedule { .. } => {
                 "kubedb schedule next '0 2 * * *' shows when an expression fires; kubedb schedule --help lists the forms"
@@ -458,8 +478,8 @@ impl From<FindError> for CommandError {
             FindError::Archive(error) => Self::Archive(error),
             FindError::Walg(error) => Self::Walg(Box::new(error)),
             FindError::Plan(error) => Self::State {
+                hint: Some(plan_hint(&error).to_owned()),
                 message: error.to_string(),
-                hint: Some("a manifest without a target says how far the archive goes".to_owned()),
             },
             FindError::ReadTarget(error) => Self::usage(error.to_string()),
             FindError::Name(error) => Self::usage(error.to_string()),
@@ -470,6 +490,19 @@ impl From<FindError> for CommandError {
 impl From<kubedb_engine::repository::prune::PruneError> for CommandError {
     fn from(error: kubedb_engine::repository::prune::PruneError) -> Self {
         Self::Prune(Box::new(error))
+    }
+}
+
+/// What to change in a manifest by which nothing can come back.
+fn plan_hint(error: &PlanError) -> &'static str {
+    match error {
+        PlanError::NoBase { .. } => {
+            "init.postgresWAL names the folder that has basebackups_005 in it where layout is wal-g, and else the path of an archive, which ends in kubedb/NAMESPACE/DATABASE/archive"
+        }
+        PlanError::UnknownBase { .. } => {
+            "init.postgresWAL.backupName names one of these, or none for the latest that serves"
+        }
+        _ => "a manifest without a target says how far the archive goes",
     }
 }
 

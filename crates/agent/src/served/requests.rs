@@ -70,6 +70,9 @@ fn said(error: StoreError) -> (StatusCode, String) {
         StoreError::NotFound { .. } => (StatusCode::NOT_FOUND, "no such object".to_owned()),
         StoreError::Conflict { .. } => (StatusCode::PRECONDITION_FAILED, "it exists".to_owned()),
         StoreError::Denied { reason, .. } => (StatusCode::FORBIDDEN, reason),
+        StoreError::Forbidden { reason, user, .. } => {
+            (StatusCode::FORBIDDEN, format!("{reason} for {user}"))
+        }
         StoreError::Full { .. } => (
             StatusCode::INSUFFICIENT_STORAGE,
             "no space is left".to_owned(),

@@ -199,6 +199,7 @@ impl Search<'_> {
                 Err(ReadMapError::Store(error)) if !error.is_not_found() => {
                     return Err(BackupError::from(error).into());
                 }
+                Err(ReadMapError::Worker) => return Err(BackupError::Worker.into()),
                 Err(error) => return Err(Refusal::Unusable(format!("{key}: {error}"))),
             }
         }

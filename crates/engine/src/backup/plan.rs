@@ -195,6 +195,7 @@ impl EarlierFiles {
                 object: key.clone(),
                 reason,
             },
+            ReadMapError::Worker => BackupError::Worker,
             ReadMapError::Map(error) => BackupError::Base {
                 object: key.clone(),
                 reason: error.to_string(),

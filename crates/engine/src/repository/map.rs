@@ -6,6 +6,7 @@
 use std::io::Read as _;
 
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 
 use super::manifest::{ObjectRef, values};
 use crate::{
@@ -123,6 +124,8 @@ pub(crate) enum ReadMapError {
     Damaged(String),
     #[error(transparent)]
     Map(MapError),
+    #[error("failed to wait for who unpacks it")]
+    Worker,
 }
 
 /// A map that arrives damaged is fetched again so often: the network may have done it.
@@ -156,7 +159,10 @@ pub(crate) async fn read(
             return Err(ReadMapError::Damaged(wrong));
         }
     };
-    Map::decode_with(&bytes, data_key).map_err(ReadMapError::Map)
+    let data_key = data_key.cloned();
+    let decoded = spawn_blocking(move || Map::decode_with(&bytes, data_key.as_ref())).await;
+    let decoded = decoded.map_err(|_| ReadMapError::Worker)?;
+    decoded.map_err(ReadMapError::Map)
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]

@@ -12,6 +12,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
     AHEAD, Restore, RestoreError, blocking,
+    disks::Disks,
     existing::{read, remove},
     plan::{Fetch, Frame, Part, ranges},
     write::{MARKER, WAITING, fail, open_file},
@@ -45,10 +46,11 @@ struct Gap {
 impl Restore {
     pub(super) async fn write_what_differs(self: Arc<Self>) -> Result<(), RestoreError> {
         let this = self.clone();
-        let fresh: Arc<[bool]> = blocking(move || this.clear()).await?.into();
+        let (disks, fresh) = blocking(move || this.clear()).await?;
+        let (disks, fresh) = (Arc::new(disks), Arc::from(fresh));
         let threads = self.request.threads.clamp(1, 64);
         stream::iter(0..self.plan.fetches.len())
-            .map(|number| self.clone().mend(number, fresh.clone()))
+            .map(|number| self.clone().mend(number, Arc::clone(&fresh), disks.clone()))
             .buffer_unordered(threads + AHEAD)
             .try_for_each(|()| std::future::ready(Ok(())))
             .await?;
@@ -61,12 +63,16 @@ impl Restore {
             .buffer_unordered(threads)
             .try_for_each(|()| std::future::ready(Ok(())))
             .await?;
-        blocking(move || self.site.sync()).await
+        blocking(move || disks.sync()).await
     }
 
     /// From here on the folder is unfinished: what the Snapshot does not have goes, and what is missing is made, empty. Tells which files were.
-    fn clear(&self) -> Result<Vec<bool>, RestoreError> {
-        self.site.begin(&self.plan.manifest)?;
+    fn clear(&self) -> Result<(Disks, Vec<bool>), RestoreError> {
+        // It may have waited for a thread for long.
+        if self.cancel.is_cancelled() {
+            return Err(RestoreError::Cancelled);
+        }
+        let disks = self.site.begin(&self.plan.manifest)?;
         let files = &self.plan.files;
         self.site.visit(&self.request.dialect, &mut |found| {
             if self.cancel.is_cancelled() {
@@ -86,18 +92,24 @@ impl Restore {
             }
             Ok(stays && known != Known::Not)
         })?;
-        self.site.prepare(files, &self.cancel)
+        Ok((disks, self.site.prepare(files, &self.cancel)?))
     }
 
     /// Compares what a range of a pack holds with what lies in its place, and fetches what differs.
-    async fn mend(self: Arc<Self>, number: usize, fresh: Arc<[bool]>) -> Result<(), RestoreError> {
+    async fn mend(
+        self: Arc<Self>,
+        number: usize,
+        fresh: Arc<[bool]>,
+        disks: Arc<Disks>,
+    ) -> Result<(), RestoreError> {
         let this = self.clone();
         let differing = blocking(move || this.compare(&this.plan.fetches[number], &fresh)).await?;
         let Fetch { key, pack, .. } = &self.plan.fetches[number];
         for fetch in ranges(key, pack.clone(), differing.into_iter()) {
-            let (this, fetch) = (self.clone(), Arc::new(fetch));
+            let (this, fetch, disks) = (self.clone(), Arc::new(fetch), disks.clone());
             let wanted = fetch.clone();
-            let work = move |bytes: &Bytes| this.site.write(&this.plan.files, &fetch, bytes);
+            let work =
+                move |bytes: &Bytes| this.site.write(&this.plan.files, &fetch, bytes, &disks);
             let done = self.plan.fetch(&wanted, self.source(), work).await?;
             self.tell(done);
         }

@@ -1,6 +1,7 @@
 //! Restoring a Snapshot into an empty folder, or into one that holds an earlier or later state of the same cluster; from there a server recovers.
 
 mod delta;
+mod disks;
 mod error;
 mod existing;
 mod export;
@@ -9,6 +10,7 @@ mod living;
 mod pages;
 mod plan;
 mod probe;
+mod shown;
 mod source;
 mod write;
 
@@ -35,15 +37,16 @@ pub use self::{
     plan::free_bytes,
     probe::{Outlook, disk, outlook},
 };
+use self::{
+    disks::Disks,
+    plan::{Plan, plan},
+    source::Source,
+    write::{MARKER, Site},
+};
 pub(crate) use self::{
     files::{Files, Reading},
     plan::check_room,
     write::{Decoder, WAITING, check_empty},
-};
-use self::{
-    plan::{Plan, plan},
-    source::Source,
-    write::{MARKER, Site},
 };
 use crate::{backup::BackupProgress, postgres::dialect::PgDialect, store::Store};
 
@@ -251,27 +254,26 @@ impl Restore {
 
     async fn write_all(self: Arc<Self>) -> Result<(), RestoreError> {
         let this = self.clone();
-        blocking(move || {
-            this.site.begin(&this.plan.manifest)?;
-            this.site
-                .prepare(&this.plan.files, &this.cancel)
-                .map(|_| ())
+        let disks = blocking(move || {
+            let disks = this.site.begin(&this.plan.manifest)?;
+            this.site.prepare(&this.plan.files, &this.cancel)?;
+            Ok(Arc::new(disks))
         })
         .await?;
         let threads = self.request.threads.clamp(1, 64);
         stream::iter(0..self.plan.fetches.len())
-            .map(|number| self.clone().fetch(number))
+            .map(|number| self.clone().fetch(number, disks.clone()))
             .buffer_unordered(threads + AHEAD)
             .try_for_each(|()| std::future::ready(Ok(())))
             .await?;
-        blocking(move || self.site.sync()).await
+        blocking(move || disks.sync()).await
     }
 
-    async fn fetch(self: Arc<Self>, number: usize) -> Result<(), RestoreError> {
+    async fn fetch(self: Arc<Self>, number: usize, disks: Arc<Disks>) -> Result<(), RestoreError> {
         let this = self.clone();
         let work = move |bytes: &Bytes| {
             let fetch = &this.plan.fetches[number];
-            this.site.write(&this.plan.files, fetch, bytes)
+            this.site.write(&this.plan.files, fetch, bytes, &disks)
         };
         let fetch = &self.plan.fetches[number];
         let done = self.plan.fetch(fetch, self.source(), work).await?;

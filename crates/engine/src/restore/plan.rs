@@ -8,7 +8,7 @@ use std::{
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{FETCHES, RestoreRequest, error::RestoreError};
+use super::{FETCHES, RestoreRequest, error::RestoreError, shown::shown};
 use crate::{
     encryption::{DataKey, KeyError, PackKey},
     postgres::control::CONTROL_FILE,
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Requests at once while looking.
-const REQUESTS: usize = 8;
+pub(super) const REQUESTS: usize = 8;
 
 /// Maps read at once: ours have some 100 KB, and nobody's more than 300 MiB of memory.
 const MAPS: usize = 4;
@@ -143,9 +143,9 @@ pub(super) async fn gather(
         folder,
         data_key,
     };
-    let maps = reader.maps().await?;
-    let (files, fetches) = reader.arrange(maps)?;
-    reader.look_at_packs().await?;
+    let (maps, packs) = tokio::join!(reader.maps(), reader.look_at_packs());
+    let (files, fetches) = reader.arrange(maps?)?;
+    packs?;
     Ok(Plan {
         manifest,
         files,
@@ -260,6 +260,7 @@ impl Reader<'_> {
         read.map_err(|error| match error {
             ReadMapError::Store(error) => self.missing(&key, error),
             ReadMapError::Damaged(reason) => self.damaged(&key, reason),
+            ReadMapError::Worker => RestoreError::Worker,
             ReadMapError::Map(source) => RestoreError::Map {
                 snapshot: self.manifest.snapshot.clone(),
                 object: key.clone(),
@@ -296,6 +297,9 @@ impl Reader<'_> {
         if let Some([(twice, _), _]) = pairs.find(|[(a, _), (b, _)]| a.path == b.path) {
             return wrong(format!("{:?} is listed twice", twice.path));
         }
+        if let Some((path, file)) = below_a_file(&files) {
+            return wrong(format!("{path:?} lies below {file:?}, which is a file"));
+        }
         let mut by_pack: BTreeMap<usize, BTreeMap<u64, Frame>> = BTreeMap::new();
         for (number, (file, packs)) in files.iter_mut().enumerate() {
             for unit in std::mem::take(&mut file.units) {
@@ -327,10 +331,14 @@ impl Reader<'_> {
         Ok((files.into_iter().map(|(file, _)| file).collect(), fetches))
     }
 
-    /// Every pack must be there, in full, before anything is written.
+    /// Every pack must be there, in full, before anything is written. What no listing shows so is asked for.
     async fn look_at_packs(&self) -> Result<(), RestoreError> {
-        let looks = stream::iter(0..self.manifest.packs.len()).map(|number| async move {
-            let pack = &self.manifest.packs[number];
+        let packs = &self.manifest.packs;
+        let shown = shown(self.store, &self.folder, packs).await?;
+        let mut left: Vec<_> = (0..packs.len()).collect();
+        left.retain(|number| shown.get(&packs[*number].key) != Some(&packs[*number].bytes));
+        let looks = stream::iter(left).map(|number| async move {
+            let pack = &packs[number];
             let key = self.folder.key(&pack.key);
             let mut bytes = 0;
             for _ in 0..FETCHES {
@@ -345,6 +353,31 @@ impl Reader<'_> {
         });
         looks.buffer_unordered(REQUESTS).try_collect().await
     }
+}
+
+/// A path that has a file where a folder has to be. All are in order of their paths, so most have the folder of the one before.
+fn below_a_file<T>(files: &[(FileEntry, T)]) -> Option<(&str, &str)> {
+    let mut last = "";
+    for (entry, _) in files {
+        let Some((folder, _)) = entry.path.rsplit_once('/') else {
+            continue;
+        };
+        if folder == last {
+            continue;
+        }
+        last = folder;
+        let ends = folder.match_indices('/').map(|(end, _)| end);
+        for end in ends.chain([folder.len()]) {
+            let found =
+                files.binary_search_by(|(other, _)| other.path.as_str().cmp(&folder[..end]));
+            if let Ok(found) = found
+                && !files[found].0.is_folder
+            {
+                return Some((&entry.path, &files[found].0.path));
+            }
+        }
+    }
+    None
 }
 
 /// Adds a part to what was stored where it lies, unless that is something else by what was said of it before.

@@ -1,7 +1,7 @@
 //! Putting files on disk. Everything here blocks.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     os::unix::fs::{
@@ -10,12 +10,14 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    thread,
 };
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    disks::Disks,
     error::RestoreError,
     plan::{Fetch, Frame, Plan},
 };
@@ -32,6 +34,9 @@ pub(super) const MARKER: &str = "kubedb-restore.json";
 
 /// Where `pg_control` waits until everything else is durable: without it no server starts.
 pub(crate) const WAITING: &str = "global/pg_control.kubedb";
+
+/// Files are made by so many at once: each is waited for, on a file system of the network the most.
+const MAKERS: usize = 8;
 
 /// Where the files of a restore go, and what must be removed if it fails.
 #[derive(Clone, Debug)]
@@ -136,13 +141,17 @@ impl Site {
     }
 
     /// Makes the folders that everything goes into, and sees to it that no server starts on what is there until [`Site::complete`].
-    pub(super) fn begin(&self, manifest: &Manifest) -> Result<(), RestoreError> {
+    pub(super) fn begin(&self, manifest: &Manifest) -> Result<Disks, RestoreError> {
         if self.spaces.values().any(|space| !space.is_foreign) {
             self.make_folder(&self.tablespaces)?;
         }
         for folder in self.roots() {
             self.make_folder(&folder)?;
         }
+        let parents = self
+            .roots()
+            .filter_map(|root| root.parent().map(Path::to_owned));
+        let disks = Disks::open(self.roots().chain(parents))?;
         let words = Unfinished {
             unfinished: "kubedb has not ended a restore here: what is here is of no use, and no server starts on it. Restore again, with --delta to go on with it".to_owned(),
             snapshot: manifest.snapshot.clone(),
@@ -177,10 +186,11 @@ impl Site {
         sync_folder(&self.data_folder)?;
         let control = self.data_folder.join(CONTROL_FILE);
         match fs::remove_file(&control) {
-            Ok(()) => sync_folder(&self.data_folder.join("global")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(fail(&control)(error)),
+            Ok(()) => sync_folder(&self.data_folder.join("global"))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(fail(&control)(error)),
         }
+        Ok(disks)
     }
 
     /// Gives everything that came into the folder and its WAL since to the folder's owner.
@@ -230,6 +240,30 @@ impl Site {
         stop: &CancellationToken,
     ) -> Result<Vec<bool>, RestoreError> {
         self.link()?;
+        let share = files.len().div_ceil(MAKERS).max(1);
+        thread::scope(|scope| {
+            // A container may have no more processes to give.
+            let makers = files.chunks(share).map(|files| {
+                let maker = thread::Builder::new();
+                maker.spawn_scoped(scope, || self.make(files, stop))
+            });
+            let makers = makers.collect::<io::Result<Vec<_>>>();
+            let makers = makers.map_err(fail(&self.data_folder))?;
+            let mut fresh = Vec::with_capacity(files.len());
+            for maker in makers {
+                let made = maker.join().map_err(|_| RestoreError::Worker)?;
+                fresh.extend(made?);
+            }
+            Ok(fresh)
+        })
+    }
+
+    /// Makes some of them.
+    fn make(
+        &self,
+        files: &[FileEntry],
+        stop: &CancellationToken,
+    ) -> Result<Vec<bool>, RestoreError> {
         let mut fresh = Vec::with_capacity(files.len());
         for file in files {
             if stop.is_cancelled() {
@@ -331,6 +365,7 @@ impl Site {
         files: &[FileEntry],
         fetch: &Fetch,
         bytes: &[u8],
+        disks: &Disks,
     ) -> Result<u64, UnitError> {
         let mut written = 0;
         let mut decoder = Decoder::default();
@@ -354,24 +389,8 @@ impl Site {
                 written += content.len() as u64;
             }
         }
+        disks.wrote(written).map_err(UnitError::Write)?;
         Ok(written)
-    }
-
-    /// Makes all of it durable, with the file systems it lies on: one call for each instead of one for each file, of which a
-    /// cluster may have a hundred thousand.
-    pub(super) fn sync(&self) -> Result<(), RestoreError> {
-        let parents = self
-            .roots()
-            .filter_map(|root| root.parent().map(Path::to_owned));
-        let mut synced = BTreeSet::new();
-        for folder in self.roots().chain(parents) {
-            let opened = File::open(&folder).map_err(fail(&folder))?;
-            let device = opened.metadata().map_err(fail(&folder))?.dev();
-            if synced.insert(device) {
-                nix::unistd::syncfs(&opened).map_err(|error| fail(&folder)(error.into()))?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -48,6 +48,20 @@ pub enum StoreError {
         /// What the store said.
         reason: String,
     },
+    /// The file system does not let us.
+    #[error(
+        "failed to access {object} in store {label}: {reason} for {user}; give the folder to that user (chown -R), or name one that it may write to"
+    )]
+    Forbidden {
+        /// The store.
+        label: String,
+        /// Key of the object.
+        object: String,
+        /// Who we are.
+        user: String,
+        /// What the system said.
+        reason: String,
+    },
     /// The object is proven absent.
     #[error("failed to find object {object} in store {label}")]
     NotFound {
@@ -209,13 +223,18 @@ fn classify_generic(named: Named<'_>, source: Box<dyn StdError + Send + Sync>) -
         Some(AdapterFailure::Unreachable { .. }) | None => {}
     }
     match io_kind(source.as_ref()) {
-        Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
-            StoreError::Denied {
-                label,
-                object,
-                reason,
-            }
-        }
+        Some(io::ErrorKind::PermissionDenied) => StoreError::Forbidden {
+            label,
+            object,
+            user: user(),
+            reason: "Permission denied".to_owned(),
+        },
+        Some(io::ErrorKind::ReadOnlyFilesystem) => StoreError::Refused {
+            label,
+            object,
+            reason: "its folder is on a file system that is mounted read-only".to_owned(),
+            source,
+        },
         Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
             StoreError::Full { label, object }
         }
@@ -237,6 +256,16 @@ fn classify_generic(named: Named<'_>, source: Box<dyn StdError + Send + Sync>) -
             source,
         },
     }
+}
+
+/// Who this process is to the file system, such as `user postgres (105)`.
+pub(super) fn user() -> String {
+    let uid = nix::unistd::geteuid();
+    let known = nix::unistd::User::from_uid(uid).ok().flatten();
+    known.map_or_else(
+        || format!("user {uid}"),
+        |known| format!("user {} ({uid})", known.name),
+    )
 }
 
 /// What is wrong with a certificate, if an error is about one.

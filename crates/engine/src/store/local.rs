@@ -9,7 +9,7 @@ use std::{
 
 use object_store::local::LocalFileSystem;
 
-use super::StoreError;
+use super::{StoreError, error::user};
 
 /// Half written files that are looked at in one folder: a writer leaves as many as it had in flight.
 const LEFT_MAX: usize = 100_000;
@@ -27,7 +27,10 @@ pub(super) fn open(folder: &Path, label: &str) -> Result<LocalFileSystem, StoreE
         .recursive(true)
         .mode(0o700)
         .create(folder)
-        .map_err(|source| fail(format!("failed to make the folder: {source}")))?;
+        .map_err(|source| {
+            let user = user();
+            fail(format!("failed to make the folder as {user}: {source}"))
+        })?;
     LocalFileSystem::new_with_prefix(folder)
         .map(|objects| objects.with_fsync(true).with_automatic_cleanup(true))
         .map_err(|source| fail(source.to_string()))

@@ -17,9 +17,11 @@ mod swift;
 use std::{collections::BTreeMap, fmt, ops::Range, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 pub use object_store::PutPayload;
-use object_store::{GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, path::Path};
+use object_store::{
+    GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, path::Path,
+};
 
 pub use error::StoreError;
 use error::{Named, classify};
@@ -339,6 +341,31 @@ impl Store {
         Ok(all)
     }
 
+    /// At most so many objects below a folder, and not always the same ones: enough to know most of it by few requests.
+    pub(crate) async fn list_some(
+        &self,
+        folder: &str,
+        most: usize,
+    ) -> Result<Vec<Listed>, StoreError> {
+        let path = self.path(folder)?;
+        let found = self.objects.list(Some(&path)).take(most);
+        let found: Vec<_> = found
+            .try_collect()
+            .await
+            .map_err(|error| classify(self.named(folder, false), error))?;
+        Ok(found.iter().filter_map(|meta| self.listed(meta)).collect())
+    }
+
+    /// An object of a listing, by its key here.
+    fn listed(&self, meta: &ObjectMeta) -> Option<Listed> {
+        let root: &str = self.root.as_ref();
+        let key = meta.location.as_ref().strip_prefix(root)?;
+        Some(Listed {
+            key: key.trim_start_matches('/').to_owned(),
+            bytes: meta.size,
+        })
+    }
+
     /// Shows all objects below a folder, in any order, without keeping them, and when each was written by the store's clock, in milliseconds.
     pub async fn visit(
         &self,
@@ -346,11 +373,6 @@ impl Store {
         mut show: impl FnMut(Listed, i64),
     ) -> Result<(), StoreError> {
         let path = self.path(folder)?;
-        let root = self.root.as_ref();
-        let strip = |key: &str| {
-            key.strip_prefix(root)
-                .map(|key| key.trim_start_matches('/').to_owned())
-        };
         let mut found = self.objects.list(Some(&path));
         let mut shown = 0;
         let fail = |error| classify(self.named(folder, false), error);
@@ -363,9 +385,8 @@ impl Store {
                 });
             }
             shown += 1;
-            if let Some(key) = strip(meta.location.as_ref()) {
-                let bytes = meta.size;
-                show(Listed { key, bytes }, meta.last_modified.timestamp_millis());
+            if let Some(listed) = self.listed(&meta) {
+                show(listed, meta.last_modified.timestamp_millis());
             }
         }
         Ok(())

@@ -95,7 +95,11 @@ impl WalgError {
     pub fn is_mendable(&self) -> bool {
         matches!(
             self,
-            Self::Store(StoreError::Denied { .. } | StoreError::MissingBucket { .. })
+            Self::Store(
+                StoreError::Denied { .. }
+                    | StoreError::Forbidden { .. }
+                    | StoreError::MissingBucket { .. }
+            )
         )
     }
 }

@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -41,6 +41,10 @@ struct Door {
     pause: AtomicUsize,
     paused: Semaphore,
     going: Semaphore,
+    /// Questions whether an object is there.
+    questions: AtomicUsize,
+    /// Whether nobody may list.
+    hidden: AtomicBool,
 }
 
 impl fmt::Display for Faulty {
@@ -65,6 +69,8 @@ impl Faulty {
                 pause: never(),
                 paused: Semaphore::new(0),
                 going: Semaphore::new(0),
+                questions: AtomicUsize::new(0),
+                hidden: AtomicBool::new(false),
             }),
         }
     }
@@ -97,6 +103,7 @@ impl Faulty {
     pub(crate) fn mend(&self) {
         self.break_from(usize::MAX);
         self.lose(usize::MAX);
+        self.door.hidden.store(false, Ordering::SeqCst);
         self.door.pause.store(usize::MAX, Ordering::SeqCst);
         self.door.paused.forget_permits(usize::MAX);
         self.door.going.forget_permits(usize::MAX);
@@ -107,6 +114,11 @@ impl Faulty {
         self.door.calls.swap(0, Ordering::SeqCst)
     }
 
+    /// Of those, the ones that ask whether an object is there.
+    pub(crate) fn take_questions(&self) -> usize {
+        self.door.questions.swap(0, Ordering::SeqCst)
+    }
+
     /// Fails all calls from this one on, and none with `usize::MAX`.
     pub(crate) fn break_from(&self, call: usize) {
         self.door.broken_from.store(call, Ordering::SeqCst);
@@ -115,6 +127,11 @@ impl Faulty {
     /// Loses the answer to this call.
     pub(crate) fn lose(&self, call: usize) {
         self.door.lost.store(call, Ordering::SeqCst);
+    }
+
+    /// From now on objects are read by those who know their names.
+    pub(crate) fn hide(&self) {
+        self.door.hidden.store(true, Ordering::SeqCst);
     }
 
     /// Waits until a put waits.
@@ -175,6 +192,9 @@ impl ObjectStore for Faulty {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.enter().await?;
+        if options.head {
+            self.door.questions.fetch_add(1, Ordering::SeqCst);
+        }
         self.objects.get_opts(location, options).await
     }
 
@@ -201,6 +221,13 @@ impl ObjectStore for Faulty {
         let prefix = prefix.cloned();
         let listing = async move {
             match this.enter().await {
+                Ok(_) if this.door.hidden.load(Ordering::SeqCst) => {
+                    futures::stream::iter([Err(Error::PermissionDenied {
+                        path: prefix.unwrap_or_default().to_string(),
+                        source: "s3:ListBucket is not allowed".into(),
+                    })])
+                    .boxed()
+                }
                 Ok(_) => this.objects.list(prefix.as_ref()),
                 Err(error) => futures::stream::iter([Err(error)]).boxed(),
             }

@@ -93,3 +93,31 @@ fn hints_name_what_to_run() {
     );
     assert!(error.hint().unwrap().contains("kubedb server"));
 }
+
+#[test]
+fn a_store_that_is_not_reached_and_a_plan_of_nothing_say_where_to_look() {
+    let unreached = || StoreError::Unreachable {
+        label: "s3:b".to_owned(),
+        object: "kubedb".to_owned(),
+        reason: "connection refused".to_owned(),
+        source: "connection refused".into(),
+    };
+    let archive = || ArchiveError::Store(unreached());
+    for error in [
+        CommandError::from(unreached()),
+        CommandError::from(archive()),
+        CommandError::from(FindError::Archive(archive())),
+        CommandError::from(FindError::Walg(WalgError::Store(unreached()))),
+    ] {
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("reached from here"), "{error}: {hint}");
+    }
+    let place = "local:/backup (wal-g)".to_owned();
+    let nothing = CommandError::from(FindError::Plan(PlanError::NoBase { place }));
+    assert!(nothing.hint().unwrap().contains("basebackups_005"));
+    let unknown = CommandError::from(FindError::Plan(PlanError::UnknownBase {
+        name: "no".to_owned(),
+        known: vec!["yes".to_owned()],
+    }));
+    assert!(unknown.hint().unwrap().contains("backupName"));
+}
