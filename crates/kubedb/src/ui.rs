@@ -66,7 +66,7 @@ impl Ui {
         while let Some(next) = cause {
             let text = next.to_string();
             // Wrappers that repeat their source would say everything twice.
-            if !said.ends_with(&text) {
+            if !said.contains(&text) {
                 self.note(&format!("  caused by: {text}"));
                 said = text;
             }

@@ -5,15 +5,17 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use jiff::SignedDuration;
 use kube::{
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
     core::DynamicObject,
 };
+use kubedb_operator::of_uid;
+use serde_json::json;
 
 use super::selection::{self, Selection};
 use crate::{
     client::{
         DEFAULT_NAMESPACE, ServerArgs, Session,
-        kinds::{DORMANT_DATABASE, Kind, POSTGRES},
+        kinds::{DORMANT_DATABASE, Kind, POSTGRES, SNAPSHOT},
     },
     error::{CommandError, Failures},
     manifest::{self, source},
@@ -31,16 +33,20 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 const DATA_STAYS: &str = "the data folder of a deleted database stays, below databases/ in the server's data folder (on Kubernetes its volumes); its Snapshots stay too: kubedb get drmn shows what is paused, and creating it again resumes it";
 /// Nor must whoever meant to have the data gone think that it is.
 const RECORD_GOES: &str = "only the record of a paused database goes: its data, Secret and Snapshots stay, unless spec.wipeOut is true when it is deleted";
+/// Whoever kept data wants to know what reads it.
+const KEPT: &str = "the data of a Snapshot whose spec.deletionPolicy is Retain stays in its store: kubedb repo list shows it, kubedb repo restore restores it";
 
 const EXAMPLES: &str = "\
 A database with spec.doNotPause is not deleted. Deleting a Snapshot deletes its data, unless its
-spec.deletionPolicy is Retain. The data folder and the Snapshots of a deleted database stay, unless
-its spec.terminationPolicy is Delete or WipeOut: a DormantDatabase keeps its record, and creating it
+spec.deletionPolicy is Retain; --keep-data sets that first, also for a Snapshot whose deletion waits
+for a store that is gone. The data folder and the Snapshots of a deleted database stay, unless its
+spec.terminationPolicy is Delete or WipeOut: a DormantDatabase keeps its record, and creating it
 again resumes it. Deleting a DormantDatabase with spec.wipeOut deletes everything.
 
 Examples:
   kubedb delete pg scheduled-pg -n demo
   kubedb delete snap -n demo -l kubedb.com/name=scheduled-pg
+  kubedb delete snap instant-snapshot -n demo --keep-data
   kubedb delete drmn scheduled-pg -n demo
   kubedb delete -f scheduled-pg.yaml --wait=false";
 
@@ -72,6 +78,9 @@ pub(crate) struct DeleteArgs {
     /// Objects that are gone already are no error
     #[arg(long)]
     pub(crate) ignore_not_found: bool,
+    /// Delete Snapshots and keep their data in the store
+    #[arg(long)]
+    pub(crate) keep_data: bool,
     /// Wait until the objects are gone
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
           default_missing_value = "true", action = clap::ArgAction::Set)]
@@ -135,10 +144,13 @@ pub(super) async fn run(
         ui.note("No resources found");
         return Ok(());
     }
+    if arguments.keep_data {
+        only_snapshots(&targets)?;
+    }
     let mut failures = Failures::default();
     let mut leaving = Vec::new();
     for target in targets {
-        match delete(&session, &target, arguments.dry_run).await {
+        match delete(&session, &target, &arguments).await {
             Ok(object) => {
                 say_deleted(&target, &arguments, ui);
                 leaving.push(Leaving {
@@ -237,6 +249,17 @@ async fn from_manifests(arguments: &DeleteArgs) -> Result<Vec<Target>, CommandEr
     Ok(targets)
 }
 
+/// What else has data keeps it by its own fields: nothing may seem kept that is not.
+fn only_snapshots(targets: &[Target]) -> Result<(), CommandError> {
+    match targets.iter().find(|target| target.kind != &SNAPSHOT) {
+        None => Ok(()),
+        Some(target) => Err(CommandError::usage(format!(
+            "--keep-data is for Snapshots, and {} is none",
+            target.sentence()
+        ))),
+    }
+}
+
 /// What people should know of the data.
 fn note(kind: &Kind, spec: &serde_json::Value) -> Option<&'static str> {
     let policy = spec["terminationPolicy"].as_str();
@@ -245,18 +268,20 @@ fn note(kind: &Kind, spec: &serde_json::Value) -> Option<&'static str> {
         Some(DATA_STAYS)
     } else if kind == &DORMANT_DATABASE && spec["wipeOut"] != true {
         Some(RECORD_GOES)
+    } else if kind == &SNAPSHOT && spec["deletionPolicy"] == "Retain" {
+        Some(KEPT)
     } else {
         None
     }
 }
 
-/// Asks for deletion, unless the lock is on, and gives the object as it was.
+/// Asks for deletion, unless the lock is on, and gives the object as it was when it was asked for.
 async fn delete(
     session: &Session,
     target: &Target,
-    dry_run: bool,
+    arguments: &DeleteArgs,
 ) -> Result<DynamicObject, CommandError> {
-    let object = selection::get(session, target.kind, &target.namespace, &target.name).await?;
+    let mut object = selection::get(session, target.kind, &target.namespace, &target.name).await?;
     if target.kind == &POSTGRES && object.data["spec"]["doNotPause"] == true {
         return Err(CommandError::State {
             message: format!(
@@ -269,11 +294,26 @@ async fn delete(
             )),
         });
     }
-    let parameters = DeleteParams {
-        dry_run,
-        ..DeleteParams::background()
-    };
     let api = session.api(target.kind, Some(&target.namespace));
+    if arguments.keep_data {
+        // Of one that was made anew under the name since, nothing was read.
+        let patch = json!({
+            "metadata": { "uid": object.metadata.uid },
+            "spec": { "deletionPolicy": "Retain" },
+        });
+        let parameters = PatchParams {
+            dry_run: arguments.dry_run,
+            ..PatchParams::default()
+        };
+        let patched = api
+            .patch(&target.name, &parameters, &Patch::Merge(&patch))
+            .await;
+        object = patched.map_err(|error| session.fail(error, None))?;
+    }
+    let parameters = DeleteParams {
+        dry_run: arguments.dry_run,
+        ..of_uid(object.metadata.uid.clone())
+    };
     let answer = api.delete(&target.name, &parameters).await;
     answer.map_err(|error| session.fail(error, None))?;
     Ok(object)
@@ -356,13 +396,15 @@ mod tests {
     #[test]
     fn what_becomes_of_the_data_is_said() {
         let said = |kind, spec| note(kind, &spec);
-        use serde_json::json;
         assert_eq!(said(&POSTGRES, json!({})), Some(DATA_STAYS));
         let wiped = json!({ "terminationPolicy": "WipeOut" });
         assert_eq!(said(&POSTGRES, wiped), None);
         assert_eq!(said(&DORMANT_DATABASE, json!({})), Some(RECORD_GOES));
         let wiped = json!({ "wipeOut": true });
         assert_eq!(said(&DORMANT_DATABASE, wiped), None);
+        assert_eq!(said(&SNAPSHOT, json!({})), None);
+        let kept = json!({ "deletionPolicy": "Retain" });
+        assert_eq!(said(&SNAPSHOT, kept), Some(KEPT));
     }
 
     #[test]

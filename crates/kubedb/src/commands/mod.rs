@@ -70,7 +70,7 @@ pub(crate) fn run(cli: Cli, ui: &Ui) -> Result<(), CommandError> {
         Command::Summarize(arguments) => online(summarize::run(arguments, &server, ui)),
         Command::Compare(arguments) => compare::run(&arguments, ui),
         Command::Verify(arguments) => online(verify::run(arguments, &server, ui)),
-        Command::Server(arguments) => self::server::run(arguments, ui),
+        Command::Server(arguments) => self::server::run(arguments, &server, ui),
         Command::Operator(arguments) => self::operator::run(arguments, &server),
         Command::Agent(arguments) => self::agent::run(arguments),
         Command::Task(arguments) => self::task::run(arguments),

@@ -19,7 +19,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::signals::StopSignals;
-use crate::{client::default_data_folder, error::CommandError, ui::Ui};
+use crate::{
+    client::{ServerArgs, default_data_folder},
+    error::CommandError,
+    ui::Ui,
+};
 
 #[derive(Debug, Args)]
 #[command(
@@ -59,8 +63,13 @@ const OPERATOR_LIMIT: Duration = Duration::from_secs(3);
 const THREADS_LIMIT: Duration = Duration::from_secs(1);
 
 /// Runs until Ctrl-C, SIGTERM, or the end of its terminal; every instance is stopped cleanly then.
-pub(super) fn run(arguments: ServeArgs, ui: &Ui) -> Result<(), CommandError> {
+pub(super) fn run(arguments: ServeArgs, server: &ServerArgs, ui: &Ui) -> Result<(), CommandError> {
     super::log_to_stderr();
+    if server.kubeconfig.is_some() || server.context.is_some() {
+        return Err(CommandError::usage(
+            "kubedb server serves an API of its own, and --kubeconfig and --context name another one; kubedb operator runs databases for that",
+        ));
+    }
     if let Some(ServeCommand::Rotate(arguments)) = arguments.command {
         return rotate::run(arguments, ui);
     }
