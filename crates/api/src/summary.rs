@@ -3,6 +3,8 @@
 //!
 //! The operator writes them by merge patch, which keeps what is not named: so every field is written, also one that is nothing.
 
+use std::borrow::Borrow;
+
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use schemars::JsonSchema;
@@ -118,9 +120,9 @@ pub struct LastVerification {
 
 /// Sums up the Snapshots of a database.
 #[must_use]
-pub fn summary(snapshots: &[Snapshot]) -> SnapshotSummary {
+pub fn summary<S: Borrow<Snapshot>>(snapshots: &[S]) -> SnapshotSummary {
     let mut all = SnapshotSummary::default();
-    for snapshot in snapshots {
+    for snapshot in snapshots.iter().map(Borrow::borrow) {
         let phase = snapshot.status.as_ref().and_then(|status| status.phase);
         let (count, last) = match phase {
             None | Some(SnapshotPhase::Pending) => (&mut all.pending, None),
@@ -229,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_is_no_more_is_taken_back_by_the_patch() {
-        let none = serde_json::to_value(summary(&[])).unwrap();
+        let none = serde_json::to_value(summary::<Snapshot>(&[])).unwrap();
         for field in ["lastSuccess", "lastFailure"] {
             assert!(none.as_object().unwrap().contains_key(field), "{none}");
         }

@@ -15,8 +15,7 @@ const SOON: SignedDuration = SignedDuration::from_secs(5);
 const LOOK: SignedDuration = SignedDuration::from_secs(1);
 
 /// Said with every obstacle.
-const WAY_OUT: &str =
-    "or set spec.deletionPolicy to Retain to delete the Snapshot and keep its data";
+const WAY_OUT: &str = "or run kubedb delete snap NAME --keep-data, which sets spec.deletionPolicy to Retain: the Snapshot goes and its data stays";
 
 /// What the agents have of the Snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +40,22 @@ pub enum Work {
         /// For how long it has said nothing new.
         silence: SignedDuration,
     },
+}
+
+impl Work {
+    /// Whether an agent that should go on telling of it has said nothing new for so long that it counts as dead.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        match self {
+            Self::Cancelling { silence }
+            | Self::Delete {
+                report: Report::None | Report::Running,
+                silence,
+                ..
+            } => *silence >= SILENCE_LIMIT,
+            _ => false,
+        }
+    }
 }
 
 /// Everything a decision rests on.
@@ -112,7 +127,7 @@ pub fn decide(view: &DeletionView) -> DeletionAction {
         };
     }
     match &view.work {
-        Work::Cancelling { silence } if *silence < SILENCE_LIMIT => DeletionAction::Wait {
+        Work::Cancelling { silence } if !view.work.is_silent() => DeletionAction::Wait {
             pause: SOON.min(SILENCE_LIMIT - *silence),
             obstacle: None,
         },
@@ -215,7 +230,7 @@ fn follow(
                 None => begin(view, attempt + 1),
             }
         }
-        Report::None | Report::Running if silence < SILENCE_LIMIT => DeletionAction::Wait {
+        Report::None | Report::Running if !view.work.is_silent() => DeletionAction::Wait {
             pause: SILENCE_LIMIT - silence,
             obstacle: None,
         },

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures::{Stream, StreamExt as _, TryStreamExt as _, future::BoxFuture};
@@ -33,8 +34,12 @@ use crate::{
     postgres, snapshot,
 };
 
-/// Reconciles of one controller at once: each holds a request open, and an API server that is slow shall not get more.
-const RECONCILES_MAX: u16 = 64;
+/// Reconciles of one controller at once: each holds a request open, and what it has read in memory. An API server that is slow shall not get more.
+const RECONCILES_MAX: u16 = 32;
+
+/// A reconcile waits so long for what else happens to its object: a Snapshot that begins is four writes to it and its database, each of which is told to both, and
+/// a decision taken between two of them is taken again, or meets the next one.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// What `kubectl apply` keeps for itself.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -66,16 +71,24 @@ pub enum ReconcileError {
     /// The platform failed.
     #[error(transparent)]
     Platform(#[from] PlatformError),
+    /// Somebody deleted the object since it was read.
+    #[error("failed to {0}: the object is gone")]
+    Gone(&'static str),
     /// The controllers are being stopped.
     #[error("failed to wait for the caches: the operator stops")]
     Stopping,
 }
 
 impl ReconcileError {
-    /// Whether somebody changed the object since it was read.
+    /// Whether somebody changed the object since it was read, or deleted it.
     pub(crate) fn is_conflict(&self) -> bool {
-        matches!(self, Self::Request { source, .. }
-            if matches!(&**source, kube::Error::Api(status) if status.reason == "Conflict"))
+        match self {
+            Self::Request { source, .. } => {
+                matches!(&**source, kube::Error::Api(status) if status.reason == "Conflict")
+            }
+            Self::Gone(_) => true,
+            Self::Platform(_) | Self::Stopping => false,
+        }
     }
 
     pub(crate) fn text(&self) -> String {
@@ -118,7 +131,7 @@ pub async fn run_with(mut context: Context, limits: Limits, shutdown: Cancellati
         databases: operator.databases.clone(),
         snapshots: operator.snapshots.clone(),
         dormants: operator.dormants.clone(),
-        failing: Box::new(move || failing.upgrade().map_or(0, |it| it.failures.len())),
+        failing: Box::new(move || failing.upgrade().map_or(0, |it| it.failing())),
     });
     let told = Told::default();
     let databases = {
@@ -338,7 +351,9 @@ fn controller<K: Kept>(
         })
         .applied_objects()
         .try_filter(move |object| std::future::ready(is_work(object)));
-    let config = Config::default().concurrency(RECONCILES_MAX);
+    let config = Config::default()
+        .concurrency(RECONCILES_MAX)
+        .debounce(SETTLE);
     Controller::for_stream(objects, store).with_config(config)
 }
 

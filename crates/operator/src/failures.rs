@@ -81,6 +81,12 @@ impl Failures {
             .count()
     }
 
+    /// Only these are of interest any more.
+    pub(crate) fn keep(&self, is_there: impl Fn(&str) -> bool) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|key, _| is_there(key));
+    }
+
     /// It went well.
     pub(crate) fn forget(&self, key: &str) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,6 +113,9 @@ mod tests {
         assert!(failures.failure("b", "down").is_news);
         failures.forget("a");
         let again = failures.failure("a", "refused");
+        assert_eq!(failures.len(), 2);
+        failures.keep(|key| key == "b");
+        assert_eq!(failures.len(), 1);
         assert_eq!((again.pause, again.is_news), (PAUSE, true));
     }
 

@@ -35,13 +35,14 @@ impl Gate {
         }
     }
 
-    /// Closes it, unless something happened since `closed_for` let this digest through.
-    pub(crate) fn close(&self, key: &str, digest: u64, due: Instant) {
+    /// Closes it, unless something happened since `closed_for` let the digest `looked_at` through. What was written meanwhile, and wants nothing further,
+    /// is `left`.
+    pub(crate) fn close(&self, key: &str, looked_at: u64, left: u64, due: Instant) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = seen.get_mut(key)
-            && known.digest == digest
+            && known.digest == looked_at
         {
-            known.due = due;
+            *known = Seen { digest: left, due };
         }
     }
 
@@ -145,14 +146,18 @@ mod tests {
         assert_eq!(gate.closed_for("pg", 1, at(0)), None);
         // Until it is closed the work was not done.
         assert_eq!(gate.closed_for("pg", 1, at(0)), None);
-        gate.close("pg", 1, at(30));
+        gate.close("pg", 1, 1, at(30));
         let left = Some(Duration::from_secs(20));
         assert_eq!(gate.closed_for("pg", 1, at(10)), left);
         assert_eq!(gate.closed_for("pg", 2, at(10)), None);
-        gate.close("pg", 2, at(30));
+        gate.close("pg", 2, 2, at(30));
         assert_eq!(gate.closed_for("pg", 2, at(30)), None);
         gate.open("pg");
-        gate.close("pg", 2, at(60));
+        gate.close("pg", 2, 2, at(60));
         assert_eq!(gate.closed_for("pg", 2, at(31)), None);
+        // It is closed for what the work left behind, and for nothing else.
+        gate.close("pg", 2, 3, at(60));
+        assert_eq!(gate.closed_for("pg", 3, at(40)), left);
+        assert_eq!(gate.closed_for("pg", 2, at(40)), None);
     }
 }

@@ -9,6 +9,7 @@ use kube::{
     core::NamespaceResourceScope,
     runtime::controller::Action,
 };
+use kubedb_api::labels;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -62,14 +63,16 @@ async fn newest<K: Guarded>(
     operator: &Operator,
     cached: Arc<K>,
 ) -> Result<Option<Arc<K>>, ReconcileError> {
-    if !operator.failures.met_a_change(&key_of(&*cached)) {
+    let key = key_of(&*cached);
+    if !operator.failures.met_a_change(&key) {
         return Ok(Some(cached));
     }
     let newest = api(operator, &*cached).get_opt(&cached.name_any()).await;
     let newest = newest.map_err(request("read an object anew"))?;
     let newest = newest.filter(|newest| newest.uid() == cached.uid());
-    if let Some(newest) = &newest {
-        operator.superseded.see(newest);
+    match &newest {
+        Some(newest) => operator.superseded.see(newest),
+        None => operator.failures.forget(&key),
     }
     Ok(newest.map(Arc::new))
 }
@@ -86,7 +89,7 @@ pub(crate) async fn patch_main<K: Guarded>(
     let patched = api(operator, object)
         .patch(&object.name_any(), &params, &Patch::Merge(patch))
         .await
-        .map_err(request(action))?;
+        .map_err(refused(action))?;
     operator.superseded.note(object, &patched);
     Ok(patched)
 }
@@ -104,9 +107,38 @@ pub(crate) async fn patch_status<K: Guarded>(
     let patched = api(operator, object)
         .patch_status(&object.name_any(), &params, &Patch::Merge(patch))
         .await
-        .map_err(request(action))?;
+        .map_err(refused(action))?;
     operator.superseded.note(object, &patched);
     Ok(patched)
+}
+
+/// Whether an object waits for us before it goes.
+pub(crate) fn has_finalizer<K: Resource>(object: &K) -> bool {
+    let mut finalizers = object.finalizers().iter();
+    finalizers.any(|finalizer| finalizer == labels::FINALIZER)
+}
+
+/// Has an object wait for us before it goes, or lets it go. Others' finalizers stay.
+pub(crate) async fn set_finalizer<K: Guarded>(
+    operator: &Operator,
+    object: &K,
+    is_wanted: bool,
+) -> Result<K, ReconcileError> {
+    let mut finalizers = object.finalizers().to_vec();
+    finalizers.retain(|finalizer| finalizer != labels::FINALIZER);
+    if is_wanted {
+        finalizers.push(labels::FINALIZER.to_owned());
+    }
+    let patch = json!({ "metadata": { "finalizers": finalizers } });
+    patch_main(operator, object, patch, "set the finalizer").await
+}
+
+/// Why a write to an object was refused: one that is not found was deleted since it was read.
+fn refused(action: &'static str) -> impl FnOnce(kube::Error) -> ReconcileError {
+    move |error| match error {
+        kube::Error::Api(status) if status.reason == "NotFound" => ReconcileError::Gone(action),
+        error => request(action)(error),
+    }
 }
 
 /// Deletes the object that was read, and not one that was changed since.
@@ -120,7 +152,7 @@ pub fn as_read<K: Resource>(object: &K) -> DeleteParams {
 
 /// Deletes the object of this UID, whatever was changed of it, and not one that was made anew under its name.
 #[must_use]
-pub(crate) fn of_uid(uid: Option<String>) -> DeleteParams {
+pub fn of_uid(uid: Option<String>) -> DeleteParams {
     DeleteParams::background().preconditions(Preconditions {
         resource_version: None,
         uid,

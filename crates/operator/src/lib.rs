@@ -16,6 +16,7 @@ mod namespaces;
 mod operator;
 pub mod platform;
 mod postgres;
+mod recent;
 mod related;
 pub mod rights;
 mod seats;
@@ -26,6 +27,6 @@ pub mod webhook;
 mod wipe;
 
 pub use context::{Context, ReconcileError, run, run_with};
-pub use guarded::as_read;
+pub use guarded::{as_read, of_uid};
 pub use namespaces::Namespaces;
 pub use postgres::{retention, source};

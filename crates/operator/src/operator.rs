@@ -7,9 +7,12 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, Client, ResourceExt as _, runtime::reflector::Store};
-use kubedb_api::{DormantDatabase, Postgres, Snapshot};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    runtime::reflector::{ObjectRef, Store},
+};
+use kubedb_api::{DormantDatabase, Postgres, PostgresVersion, Snapshot};
 use kubedb_core::{
     pulse::Pulses,
     snapshot::SILENCE_LIMIT,
@@ -23,11 +26,19 @@ use crate::{
     gate::Gate,
     metrics::Metrics,
     platform::Platform,
+    recent::Recent,
     related::Related,
     seats::Seats,
     superseded::Superseded,
     tasks::Tasks,
 };
+
+fn has<K>(store: &Store<K>, namespace: &str, name: &str) -> bool
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.get(&ObjectRef::new(name).within(namespace)).is_some()
+}
 
 /// Shared by all reconciles.
 pub(crate) struct Operator {
@@ -45,6 +56,12 @@ pub(crate) struct Operator {
     pub(crate) gate: Gate,
     pub(crate) failures: Failures,
     pub(crate) superseded: Superseded,
+    /// Ticks whose Snapshots were made, by the UID of the database: the cache may not have them yet.
+    pub(crate) made: Recent<Timestamp>,
+    /// The catalogue, by name.
+    pub(crate) versions: Recent<PostgresVersion>,
+    /// Secrets that are there, by the UID of who needs them and their names.
+    pub(crate) secrets: Recent<()>,
     pub(crate) tasks: Tasks,
     pub(crate) metrics: Metrics,
     pulses: Mutex<Pulses<String>>,
@@ -75,6 +92,9 @@ impl Operator {
             gate: Gate::default(),
             failures: Failures::default(),
             superseded: Superseded::default(),
+            made: Recent::default(),
+            versions: Recent::default(),
+            secrets: Recent::default(),
             tasks: Tasks::default(),
             metrics: context.metrics,
             pulses: Mutex::default(),
@@ -102,6 +122,26 @@ impl Operator {
         self.caches.2.whole().await
     }
 
+    /// How many objects failed at the last look at them. Those that went since are forgotten here: nobody will look at them again.
+    pub(crate) fn failing(&self) -> usize {
+        self.failures.keep(|key| self.holds(key));
+        self.failures.len()
+    }
+
+    /// Whether the caches have an object, by its name in the memory of failures.
+    fn holds(&self, key: &str) -> bool {
+        let mut parts = key.splitn(3, '/');
+        let (Some(kind), Some(namespace), Some(name)) = (parts.next(), parts.next(), parts.next())
+        else {
+            return false;
+        };
+        match kind {
+            "Postgres" => has(&self.databases, namespace, name),
+            "Snapshot" => has(&self.snapshots, namespace, name),
+            _ => has(&self.dormants, namespace, name),
+        }
+    }
+
     /// Whether a namespace is going away, or gone: what lies in it is not the operator's to delete then.
     pub(crate) async fn namespace_goes(
         &self,
@@ -115,15 +155,65 @@ impl Operator {
     }
 
     /// All Snapshots of a database, by the label that admission sets.
-    pub(crate) fn snapshots_of(&self, namespace: &str, database: &str) -> Vec<Snapshot> {
+    pub(crate) fn snapshots_of(&self, namespace: &str, database: &str) -> Vec<Arc<Snapshot>> {
         // By name, in which order they are kept.
         let found = self.related.of(namespace, database);
         found
             .iter()
             .filter_map(|found| self.snapshots.get(found))
             .filter(|snapshot| snapshot.spec.database_name == database)
-            .map(|snapshot| (*snapshot).clone())
             .collect()
+    }
+
+    /// Snapshots that instances work on, or verify.
+    pub(crate) fn in_work(&self) -> Vec<Arc<Snapshot>> {
+        let found = self.related.in_work();
+        found
+            .iter()
+            .filter_map(|found| self.snapshots.get(found))
+            .collect()
+    }
+
+    /// The catalogue's entry of a name, as it was a moment ago.
+    pub(crate) async fn version(
+        &self,
+        name: &str,
+    ) -> Result<Option<PostgresVersion>, ReconcileError> {
+        let all = Api::<PostgresVersion>::all(self.client.clone());
+        let learn = async {
+            let found = all.get_opt(name).await;
+            found.map_err(request("get the PostgresVersion"))
+        };
+        self.versions.or_learn(name.to_owned(), learn).await
+    }
+
+    /// Whether there is a Secret that an object needs, or was a moment ago.
+    pub(crate) async fn has_secret<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        name: &str,
+    ) -> Result<bool, ReconcileError> {
+        let key = format!("{}/{name}", object.uid().unwrap_or_default());
+        let namespace = object.namespace().unwrap_or_default();
+        let learn = async {
+            let is_there = self.finds_secret(&namespace, name).await?;
+            Ok(is_there.then_some(()))
+        };
+        let known = self.secrets.or_learn(key, learn).await?;
+        Ok(known.is_some())
+    }
+
+    /// Whether there is a Secret now. Its metadata alone is read: what is in it is none of the operator's business.
+    pub(crate) async fn finds_secret(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<bool, ReconcileError> {
+        let found = Api::<Secret>::namespaced(self.client.clone(), namespace)
+            .get_metadata_opt(name)
+            .await
+            .map_err(request("get a Secret"))?;
+        Ok(found.is_some())
     }
 
     /// Instances of a database that are alive, and for how long each counts as alive without another word.

@@ -13,7 +13,7 @@ use kube::{
 };
 use kubedb_api::{Postgres, Snapshot};
 
-use crate::postgres::waits;
+use crate::{postgres::waits, snapshot::is_in_work};
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -21,6 +21,8 @@ struct Inner {
     snapshots: BTreeMap<(String, String), BTreeSet<String>>,
     /// Databases that wait to be restored from a Snapshot.
     waiting: HashSet<ObjectRef<Postgres>>,
+    /// Snapshots that instances work on, or verify.
+    in_work: HashSet<ObjectRef<Snapshot>>,
 }
 
 /// The relations.
@@ -41,6 +43,11 @@ impl Related {
     pub(crate) fn snapshot(&self, snapshot: &Snapshot, is_gone: bool) {
         let (owner, name) = (owner_of(snapshot), snapshot.name_any());
         let mut inner = self.inner();
+        if is_in_work(snapshot) && !is_gone {
+            inner.in_work.insert(ObjectRef::from_obj(snapshot));
+        } else {
+            inner.in_work.remove(&ObjectRef::from_obj(snapshot));
+        }
         if !is_gone {
             inner.snapshots.entry(owner).or_default().insert(name);
         } else if let Some(its) = inner.snapshots.get_mut(&owner) {
@@ -54,11 +61,16 @@ impl Related {
     /// All Snapshots were told anew: what the cache does not hold is gone.
     pub(crate) fn keep_snapshots(&self, store: &Store<Snapshot>) {
         let mut snapshots: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+        let mut in_work = HashSet::new();
         for snapshot in store.state() {
             let its = snapshots.entry(owner_of(&snapshot)).or_default();
             its.insert(snapshot.name_any());
+            if is_in_work(&snapshot) {
+                in_work.insert(ObjectRef::from_obj(&*snapshot));
+            }
         }
-        self.inner().snapshots = snapshots;
+        let mut inner = self.inner();
+        (inner.snapshots, inner.in_work) = (snapshots, in_work);
     }
 
     /// A database is there, or is not any more.
@@ -90,6 +102,11 @@ impl Related {
             .flatten()
             .map(|name| ObjectRef::new(name).within(namespace))
             .collect()
+    }
+
+    /// Snapshots that instances work on, or verify.
+    pub(crate) fn in_work(&self) -> Vec<ObjectRef<Snapshot>> {
+        self.inner().in_work.iter().cloned().collect()
     }
 
     /// Databases that wait to be restored from a Snapshot.

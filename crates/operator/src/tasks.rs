@@ -7,13 +7,11 @@ use std::{
 };
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
 use kubedb_api::{agent_config::DataTask, storage::SnapshotStorage};
 use kubedb_core::deletion::Running;
 
 use crate::{
-    context::{ReconcileError, request},
+    context::ReconcileError,
     operator::Operator,
     platform::{PlatformError, TaskState},
 };
@@ -116,13 +114,8 @@ pub(crate) async fn missing_secret(
     let Some(name) = &storage.storage_secret_name else {
         return Ok(None);
     };
-    let known = Api::<Secret>::namespaced(operator.client.clone(), namespace)
-        .get_metadata_opt(name)
-        .await
-        .map_err(request("get a Secret"))?;
-    Ok(known
-        .is_none()
-        .then(|| format!("secrets \"{name}\" not found")))
+    let is_there = operator.finds_secret(namespace, name).await?;
+    Ok((!is_there).then(|| format!("secrets \"{name}\" not found")))
 }
 
 #[cfg(test)]

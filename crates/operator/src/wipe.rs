@@ -1,6 +1,6 @@
 //! Deletes what there is of a database whose instances are down, step by step. Each step may be done twice, and says what it waits for.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -105,12 +105,12 @@ async fn snapshots(
             && created.is_none_or(|created| created.0 <= wiping.since)
     };
     let mut found = operator.snapshots_of(&wiping.key.namespace, &wiping.key.name);
-    found.retain(is_its);
+    found.retain(|snapshot| is_its(snapshot));
     if found.is_empty() {
         // The cache may be younger than the last one.
         let all = api.list(&ListParams::default()).await;
-        found = all.map_err(request("list Snapshots"))?.items;
-        found.retain(is_its);
+        let all = all.map_err(request("list Snapshots"))?.items.into_iter();
+        found = all.filter(is_its).map(Arc::new).collect();
     }
     for snapshot in &found {
         if snapshot.metadata.deletion_timestamp.is_some() {

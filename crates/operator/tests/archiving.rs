@@ -112,19 +112,7 @@ async fn a_first_snapshot_that_fails_is_tried_again_after_a_pause() {
     world.script.lock().unwrap().failure = Some("bucket gone".to_owned());
     world.operate(None).await;
     world.archived("pg", Value::Null).await;
-    let failed = async |count: usize| {
-        eventually(&format!("{count} failed"), async || {
-            let phases = world.phases().await;
-            let all = phases.values().all(|phase| phase.contains("Failed"));
-            if all && phases.len() == count {
-                Ok(())
-            } else {
-                Err(phases)
-            }
-        })
-        .await;
-    };
-    failed(1).await;
+    world.all_are("Failed", 1).await;
     let first = status(&world, "pg").await.first_snapshot.unwrap();
     assert_eq!((first.tries, first.pending), (1, false));
     assert_eq!(status(&world, "pg").await.earliest_restorable_time, None);

@@ -14,19 +14,6 @@ use kube::{
 use serde_json::{Value, json};
 use world::{World, eventually};
 
-async fn succeeded(world: &World, count: usize) -> BTreeSet<String> {
-    eventually(&format!("{count} Snapshots"), async || {
-        let phases = world.phases().await;
-        let all = phases.values().all(|phase| phase.contains("Succeeded"));
-        if all && phases.len() == count {
-            Ok(phases.into_keys().collect())
-        } else {
-            Err(phases)
-        }
-    })
-    .await
-}
-
 async fn change(world: &World, spec: Value) {
     let patch = Patch::Merge(json!({ "spec": spec }));
     let api = world.postgreses();
@@ -53,7 +40,7 @@ async fn heartbeats_cause_neither_writes_nor_reads() {
     world
         .database("pg", json!({"cronExpression": "@every 6h"}))
         .await;
-    succeeded(&world, 1).await;
+    world.all_are("Succeeded", 1).await;
     // Settled: no write for a second.
     let mut before = world.traffic();
     eventually("rest", async || {
@@ -92,7 +79,7 @@ async fn restarts_and_edits_make_no_snapshot_and_move_no_tick() {
     world
         .database("pg", json!({"cronExpression": "@every 6h"}))
         .await;
-    let first = succeeded(&world, 1).await;
+    let first = world.all_are("Succeeded", 1).await;
     let due = next(&world, |next| next.is_some()).await;
     for _ in 0..3 {
         world.operate(None).await;
@@ -117,11 +104,11 @@ async fn restarts_and_edits_make_no_snapshot_and_move_no_tick() {
     next(&world, |next| next.is_none()).await;
     change(&world, json!({"backupSchedule": {"suspend": null}})).await;
     assert_eq!(next(&world, |next| next.is_some()).await, Some(sooner));
-    assert_eq!(succeeded(&world, 1).await, first);
+    assert_eq!(world.all_are("Succeeded", 1).await, first);
     // Removed it stops, added again it begins with one at once.
     change(&world, json!({"backupSchedule": null})).await;
     next(&world, |next| next.is_none()).await;
-    assert_eq!(succeeded(&world, 1).await, first);
+    assert_eq!(world.all_are("Succeeded", 1).await, first);
     // Names carry whole seconds: within one, the Snapshot that is there is the one.
     eventually("another second", async || {
         let name = kubedb_core::names::scheduled_snapshot("pg", Timestamp::now());
@@ -138,7 +125,7 @@ async fn restarts_and_edits_make_no_snapshot_and_move_no_tick() {
         json!({"backupSchedule": json!(again)["backupSchedule"]}),
     )
     .await;
-    assert!(succeeded(&world, 2).await.is_superset(&first));
+    assert!(world.all_are("Succeeded", 2).await.is_superset(&first));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +141,7 @@ async fn t26_an_agent_whose_clock_is_off_by_hours_is_believed() {
         world
             .database("pg", json!({"cronExpression": "@every 6h"}))
             .await;
-        succeeded(&world, 1).await;
+        world.all_are("Succeeded", 1).await;
         let begun = world.begun.lock().unwrap().clone();
         assert_eq!(begun.len(), 1, "{hours} h: {begun:?}");
     }
@@ -167,7 +154,7 @@ async fn a_tick_beside_an_active_snapshot_is_skipped_with_one_event_and_instant_
     world
         .database("pg", json!({"cronExpression": "@every 6h"}))
         .await;
-    succeeded(&world, 1).await;
+    world.all_are("Succeeded", 1).await;
     world.script.lock().unwrap().ends = false;
     for name in ["a", "b", "c"] {
         world.snapshot(name, "pg").await;
@@ -191,7 +178,7 @@ async fn a_tick_beside_an_active_snapshot_is_skipped_with_one_event_and_instant_
     let skipped = "pg IgnoredSnapshot: Skipping scheduled Backup. One is still active.";
     assert_eq!(world.events().await.get(skipped), Some(&1));
     world.script.lock().unwrap().ends = true;
-    assert_eq!(succeeded(&world, 4).await.len(), 4);
+    assert_eq!(world.all_are("Succeeded", 4).await.len(), 4);
     let mut spans: Vec<_> = world
         .all_snapshots()
         .await
@@ -223,10 +210,8 @@ async fn every_database_is_looked_at_after_a_start_whichever_list_comes_last() {
             .database(name, json!({"cronExpression": "@every 6h"}))
             .await;
     }
-    let late = Duration::from_millis(300);
-    world
-        .operate_late(None, kubedb_core::turns::LIMITS, late)
-        .await;
+    world.slow.lock().unwrap().lists = Duration::from_millis(300);
+    world.operate(None).await;
     eventually("a look at every database", async || {
         let mut missed = Vec::new();
         for name in &names {

@@ -7,14 +7,14 @@ use kube::{Api, ResourceExt as _, runtime::controller::Action};
 use kubedb_api::{
     DormantDatabase, Postgres, PostgresSpec,
     dormant_database::DormantPhase,
-    labels,
     reasons::{event, text},
 };
 use serde_json::json;
 
-use super::{has_finalizer, key_of, patch_main, patch_status, tell};
+use super::{key_of, patch_status, tell};
 use crate::{
     context::{ReconcileError, request},
+    guarded::{has_finalizer, set_finalizer},
     operator::Operator,
     wipe::{self, Wiping},
 };
@@ -161,10 +161,7 @@ async fn release(dormant: &DormantDatabase, operator: &Operator) -> Result<Actio
             "the record of a paused database goes; its data stays"
         );
     }
-    let mut finalizers = dormant.finalizers().to_vec();
-    finalizers.retain(|finalizer| finalizer != labels::FINALIZER);
-    let patch = json!({ "metadata": { "finalizers": finalizers } });
-    patch_main(operator, dormant, patch).await?;
+    set_finalizer(operator, dormant, false).await?;
     Ok(Action::await_change())
 }
 

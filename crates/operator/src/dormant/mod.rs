@@ -12,7 +12,6 @@ use kube::{
 use kubedb_api::{
     DormantDatabase, Postgres,
     dormant_database::DormantPhase,
-    labels,
     reasons::{component, event, text},
 };
 use serde_json::{Value, json};
@@ -20,7 +19,7 @@ use serde_json::{Value, json};
 use crate::{
     context::{self, ReconcileError, request},
     events::{Note, publish},
-    guarded,
+    guarded::{self, has_finalizer, set_finalizer},
     operator::Operator,
     platform::DatabaseKey,
 };
@@ -51,10 +50,7 @@ async fn look(
         return deletion::delete(dormant, operator, now).await;
     }
     if !has_finalizer(dormant) {
-        let mut finalizers = dormant.finalizers().to_vec();
-        finalizers.push(labels::FINALIZER.to_owned());
-        let patch = json!({ "metadata": { "finalizers": finalizers } });
-        patch_main(operator, dormant, patch).await?;
+        set_finalizer(operator, dormant, true).await?;
         return Ok(Action::await_change());
     }
     match dormant.phase() {
@@ -130,11 +126,6 @@ fn key_of(dormant: &DormantDatabase) -> DatabaseKey {
         namespace: dormant.namespace().unwrap_or_default(),
         name: dormant.name_any(),
     }
-}
-
-fn has_finalizer(dormant: &DormantDatabase) -> bool {
-    let mut finalizers = dormant.finalizers().iter();
-    finalizers.any(|finalizer| finalizer == labels::FINALIZER)
 }
 
 /// Each of these happens once to one record.

@@ -25,6 +25,7 @@ use serde_json::json;
 use super::{
     dereference::{auth_secret, key_of, replication_secret},
     plan::Plan,
+    schedule::is_of_tick,
 };
 use crate::{
     context::{ReconcileError, request},
@@ -131,16 +132,16 @@ pub(super) struct Making<'a> {
     pub(super) start: Option<Timestamp>,
 }
 
-/// Makes the Snapshot of a tick of the schedule.
+/// Makes the Snapshot of a tick of the schedule. Tells whether the API has it, now or since before; if not, there will be none.
 pub(super) async fn make_scheduled(
     operator: &Operator,
     postgres: &Postgres,
     tick: Timestamp,
     is_first: bool,
     now: Timestamp,
-) -> Result<(), ReconcileError> {
+) -> Result<bool, ReconcileError> {
     let Some(schedule) = &postgres.spec.backup_schedule else {
-        return Ok(());
+        return Ok(false);
     };
     let start = if is_first {
         None
@@ -180,7 +181,9 @@ pub(super) async fn make_first(
         schedule: None,
         start: None,
     };
-    make_snapshot(operator, postgres, &making, now).await
+    make_snapshot(operator, postgres, &making, now)
+        .await
+        .map(drop)
 }
 
 async fn make_snapshot(
@@ -188,14 +191,14 @@ async fn make_snapshot(
     postgres: &Postgres,
     making: &Making<'_>,
     now: Timestamp,
-) -> Result<(), ReconcileError> {
+) -> Result<bool, ReconcileError> {
     let namespace = postgres.namespace().unwrap_or_default();
     let api: Api<Snapshot> = Api::namespaced(operator.client.clone(), &namespace);
     let tick = making.tick;
     for taken in 0..NAMES_MAX {
         let snapshot = snapshot_of(postgres, making, taken);
         let error = match api.create(&PostParams::default(), &snapshot).await {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(true),
             Err(error) => error,
         };
         if !matches!(&error, kube::Error::Api(status) if status.reason == "AlreadyExists") {
@@ -209,20 +212,18 @@ async fn make_snapshot(
             .get_opt(&snapshot.name_any())
             .await
             .map_err(request("get the Snapshot of a tick"))?;
-        if known.is_none_or(|known| is_of_tick(&known, postgres, tick)) {
-            return Ok(());
+        // One that was deleted meanwhile, on its way out or gone, was made, too.
+        let Some(known) = known else {
+            return Ok(false);
+        };
+        if known.spec.database_name == postgres.name_any() && is_of_tick(&known, tick) {
+            return Ok(true);
         }
     }
     let message = "Failed to create Snapshot. Reason: its names are taken";
     let note = Note::warning(component::CRON_CONTROLLER, event::FAILED, message);
     publish(&operator.client, postgres, &note.of(tick.to_string()), now).await;
-    Ok(())
-}
-
-/// Whether a Snapshot is the one of this tick. One that was deleted meanwhile, on its way out or gone, was made, too.
-fn is_of_tick(known: &Snapshot, postgres: &Postgres, tick: Timestamp) -> bool {
-    known.spec.database_name == postgres.name_any()
-        && known.annotations().get(labels::TICK) == Some(&tick.to_string())
+    Ok(false)
 }
 
 /// None where all may start at once.
@@ -261,6 +262,8 @@ fn snapshot_of(postgres: &Postgres, making: &Making<'_>, taken: u32) -> Snapshot
         },
     );
     snapshot.metadata.labels = Some(database_labels(postgres));
+    // From the first moment on, so that it does not go unseen.
+    snapshot.metadata.finalizers = Some(vec![labels::FINALIZER.to_owned()]);
     let start = making.start;
     let start = start.map(|start| (labels::START_AFTER.to_owned(), start.to_string()));
     let schedule = postgres.spec.backup_schedule.as_ref();

@@ -215,6 +215,9 @@ pub(super) fn is_little(old: Option<Timestamp>, new: Option<Timestamp>) -> bool 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use kubedb_api::Snapshot;
     use serde_json::{Value, json};
 
     use super::*;
@@ -232,9 +235,10 @@ mod tests {
     }
 
     fn found(snapshots: Value) -> Found {
+        let snapshots: Vec<Snapshot> = serde_json::from_value(snapshots).unwrap();
         Found {
             holder: Some("pg-0".to_owned()),
-            snapshots: serde_json::from_value(snapshots).unwrap(),
+            snapshots: snapshots.into_iter().map(Arc::new).collect(),
             ..Found::default()
         }
     }

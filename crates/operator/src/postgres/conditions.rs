@@ -1,5 +1,7 @@
 //! Conditions: each with a reason that a script can match and a message for people.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt as _;
@@ -17,7 +19,7 @@ pub(crate) fn conditions(
     old: &PostgresStatus,
     new: &PostgresStatus,
     schedule: &Scheduled,
-    snapshots: &[Snapshot],
+    snapshots: &[Arc<Snapshot>],
     is_ready: bool,
     now: Timestamp,
 ) -> Vec<Condition> {
@@ -45,7 +47,7 @@ pub(crate) fn conditions(
         let (is_on, reason, message) = standing(schedule);
         all.push(condition(BACKUP_SCHEDULED, is_on, reason, message));
     }
-    let ended = |snapshot: &&Snapshot| {
+    let ended = |snapshot: &&Arc<Snapshot>| {
         snapshot
             .status
             .as_ref()
@@ -169,17 +171,18 @@ mod tests {
         .unwrap()
     }
 
-    fn snapshot(name: &str, ended: &str, phase: &str, reason: Option<&str>) -> Snapshot {
-        serde_json::from_value(json!({
+    fn snapshot(name: &str, ended: &str, phase: &str, reason: Option<&str>) -> Arc<Snapshot> {
+        let snapshot = serde_json::from_value(json!({
             "apiVersion": "kubedb.com/v1alpha1", "kind": "Snapshot", "metadata": {"name": name},
             "spec": {"databaseName": "pg"}, "status": {"phase": phase, "completionTime": ended, "reason": reason},
         }))
-        .unwrap()
+        .unwrap();
+        Arc::new(snapshot)
     }
 
     fn all(
         schedule: &Scheduled,
-        snapshots: &[Snapshot],
+        snapshots: &[Arc<Snapshot>],
         is_ready: bool,
     ) -> Vec<(String, String, String, String)> {
         let (old, new) = (PostgresStatus::default(), PostgresStatus::default());

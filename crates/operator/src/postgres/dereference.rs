@@ -1,13 +1,13 @@
 //! Step 1: everything a plan needs, read once: from the caches where they hold it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Secret};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, ResourceExt as _};
 use kubedb_api::{Postgres, PostgresVersion, Snapshot};
 
-use super::source::Sought;
+use super::{is_begun, source::Sought};
 use crate::{
     context::{ReconcileError, request},
     operator::Operator,
@@ -24,7 +24,7 @@ pub(crate) struct Found {
     /// Whether the replication role's Secret exists.
     pub(crate) has_replication_secret: bool,
     /// Snapshots of this database.
-    pub(crate) snapshots: Vec<Snapshot>,
+    pub(crate) snapshots: Vec<Arc<Snapshot>>,
     /// What it is to be restored from.
     pub(crate) sought: Sought,
     /// Whether the database's Lease exists.
@@ -72,16 +72,6 @@ pub(super) async fn dereference(
     now: Timestamp,
 ) -> Result<Found, ReconcileError> {
     let (client, key) = (&operator.client, key_of(postgres));
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), &key.namespace);
-    let exists = async |name: String| {
-        // Its metadata alone: what is in it is none of the operator's business.
-        let found = secrets
-            .get_metadata_opt(&name)
-            .await
-            .map_err(request("get a Secret"))?;
-        Ok::<_, ReconcileError>(found.is_some())
-    };
-    let versions: Api<PostgresVersion> = Api::all(client.clone());
     let leases: Api<Lease> = Api::namespaced(client.clone(), &key.namespace);
     let snapshots = operator.snapshots_of(&key.namespace, &key.name);
     let orphans = orphans(operator, postgres, &snapshots).await?;
@@ -91,14 +81,13 @@ pub(super) async fn dereference(
         .await
         .map_err(request("get the Lease"))?;
     Ok(Found {
-        version: versions
-            .get_opt(&postgres.spec.version.text())
-            .await
-            .map_err(request("get the PostgresVersion"))?,
+        version: operator.version(&postgres.spec.version.text()).await?,
         // Once its name is in the spec it is the user's to keep.
         has_auth_secret: postgres.spec.database_secret.is_some()
-            || exists(auth_secret(postgres)).await?,
-        has_replication_secret: exists(replication_secret(postgres)).await?,
+            || operator
+                .finds_secret(&key.namespace, &auth_secret(postgres))
+                .await?,
+        has_replication_secret: has_replication_secret(operator, postgres).await?,
         snapshots,
         orphans,
         alive: operator.alive(postgres, now),
@@ -109,12 +98,26 @@ pub(super) async fn dereference(
     })
 }
 
+/// Until a database begins, a wipe-out of its predecessor may still take the Secret away.
+async fn has_replication_secret(
+    operator: &Operator,
+    postgres: &Postgres,
+) -> Result<bool, ReconcileError> {
+    let name = replication_secret(postgres);
+    if is_begun(postgres) {
+        operator.has_secret(postgres, &name).await
+    } else {
+        let namespace = postgres.namespace().unwrap_or_default();
+        operator.finds_secret(&namespace, &name).await
+    }
+}
+
 /// Tasks of Snapshots that went without a word, as when somebody takes their finalizer away. The cache of Snapshots may be
 /// older than that of databases, so the API is asked before a task counts as nobody's.
 async fn orphans(
     operator: &Operator,
     postgres: &Postgres,
-    snapshots: &[Snapshot],
+    snapshots: &[Arc<Snapshot>],
 ) -> Result<Vec<String>, ReconcileError> {
     let tasks = postgres.status.iter().flat_map(|status| &status.tasks);
     let mut orphans = Vec::new();
@@ -122,7 +125,7 @@ async fn orphans(
         let is_its = |snapshot: &Snapshot| {
             snapshot.name_any() == *name && snapshot.uid().as_ref() == Some(&task.snapshot_uid)
         };
-        if snapshots.iter().any(is_its) {
+        if snapshots.iter().any(|snapshot| is_its(snapshot)) {
             continue;
         }
         let namespace = postgres.namespace().unwrap_or_default();

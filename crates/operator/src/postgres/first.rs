@@ -1,5 +1,7 @@
 //! The first Snapshot of a database whose WAL is archived, which nobody else makes.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use kubedb_api::{
     Postgres, Snapshot,
@@ -25,7 +27,7 @@ pub(crate) struct First {
 /// Decides.
 pub(super) fn first(
     postgres: &Postgres,
-    snapshots: &[Snapshot],
+    snapshots: &[Arc<Snapshot>],
     schedule: &Scheduled,
     is_running: bool,
     now: Timestamp,
@@ -45,7 +47,7 @@ pub(super) fn first(
         now,
         is_running: is_running && own.is_some(),
         has_base: snapshots.iter().any(|snapshot| is_base(snapshot, own)),
-        is_active: snapshots.iter().any(is_unsettled),
+        is_active: snapshots.iter().any(|snapshot| is_unsettled(snapshot)),
         is_scheduled: schedule.make.is_some(),
         last_scheduled: schedule.state.last,
         last_failed: failed.max(),
@@ -117,17 +119,18 @@ mod tests {
         postgres(spec, status)
     }
 
-    fn snapshot(lineage: &str, phase: &str) -> Snapshot {
-        serde_json::from_value(json!({
+    fn snapshot(lineage: &str, phase: &str) -> Arc<Snapshot> {
+        let snapshot = serde_json::from_value(json!({
             "apiVersion": "kubedb.com/v1alpha1", "kind": "Snapshot", "metadata": {"name": "one"},
             "spec": {"databaseName": "pg"}, "status": {"phase": phase, "completionTime": "2026-11-26T11:59:30Z",
                 "result": {"manifest": "m", "lineage": lineage, "systemIdentifier": "1", "postgresVersion": "15.1", "timeline": 1,
                     "startLsn": "0/1", "stopLsn": "0/2", "databaseBytes": 1, "readBytes": 1, "uploadedBytes": 1, "storedBytes": 1}},
         }))
-        .unwrap()
+        .unwrap();
+        Arc::new(snapshot)
     }
 
-    fn decided(postgres: &Postgres, snapshots: &[Snapshot]) -> First {
+    fn decided(postgres: &Postgres, snapshots: &[Arc<Snapshot>]) -> First {
         let schedule = Scheduled::default();
         first(postgres, snapshots, &schedule, true, NOW.parse().unwrap())
     }

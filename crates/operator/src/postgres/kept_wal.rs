@@ -1,11 +1,13 @@
 //! How much archived WAL is kept.
 
+use std::sync::Arc;
+
 use kubedb_api::{Postgres, Snapshot, retention::lineage, snapshot::SnapshotPhase};
 use kubedb_core::lsn::Lsn;
 
 /// Where the earliest Snapshot of this database begins, whichever store it lies in. Those of an earlier database of the name need nothing of this one's
 /// WAL. One that is being deleted counts until it is gone.
-pub(super) fn keep_wal_from(postgres: &Postgres, snapshots: &[Snapshot]) -> Option<String> {
+pub(super) fn keep_wal_from(postgres: &Postgres, snapshots: &[Arc<Snapshot>]) -> Option<String> {
     let lineage = lineage(postgres)?;
     let begins = snapshots.iter().filter_map(|snapshot| {
         let status = snapshot.status.as_ref()?;
@@ -26,8 +28,8 @@ mod tests {
 
     use super::*;
 
-    fn snapshot(phase: &str, lineage: &str, begin: &str) -> Snapshot {
-        serde_json::from_value(json!({
+    fn snapshot(phase: &str, lineage: &str, begin: &str) -> Arc<Snapshot> {
+        let snapshot = serde_json::from_value(json!({
             "metadata": {"name": "snap"},
             "spec": {"databaseName": "pg"},
             "status": {"phase": phase, "result": {
@@ -35,7 +37,8 @@ mod tests {
                 "startLsn": begin, "stopLsn": begin, "databaseBytes": 1, "readBytes": 1, "uploadedBytes": 1, "storedBytes": 1,
             }},
         }))
-        .unwrap()
+        .unwrap();
+        Arc::new(snapshot)
     }
 
     #[test]

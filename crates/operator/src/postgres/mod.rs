@@ -12,6 +12,7 @@ mod removal;
 mod resume;
 pub mod retention;
 pub(crate) mod schedule;
+mod settled;
 pub mod source;
 
 use std::{
@@ -39,7 +40,7 @@ use crate::{
     context::{self, ReconcileError, request},
     events::{Note, publish},
     gate::digest,
-    guarded::{self, patch_main},
+    guarded::{self, has_finalizer, set_finalizer},
     operator::Operator,
     platform::DatabaseKey,
 };
@@ -71,40 +72,66 @@ pub(crate) async fn reconcile(
         operator.failures.forget(&context::key_of(&*postgres));
         return Ok(action);
     }
-    let digest = digest(&postgres, operator.alive(&postgres, now).keys());
-    if let Some(rest) = operator.gate.closed_for(&gate, digest, Instant::now()) {
+    let alive = operator.alive(&postgres, now);
+    let looked_at = digest(&postgres, alive.keys());
+    if let Some(rest) = operator.gate.closed_for(&gate, looked_at, Instant::now()) {
         return Ok(Action::requeue(rest));
     }
-    let pause = look(&postgres, &operator, now).await?;
-    operator.gate.close(&gate, digest, Instant::now() + pause);
+    let Looked { pause, settled } = look(&postgres, &operator, now).await?;
+    let left = settled.map_or(looked_at, |settled| digest(&settled, alive.keys()));
+    let due = Instant::now() + pause;
+    operator.gate.close(&gate, looked_at, left, due);
     operator.failures.forget(&context::key_of(&*postgres));
     Ok(Action::requeue(pause))
 }
 
-/// The five steps. Returns when to look again if nothing happens.
+/// What a look came to.
+struct Looked {
+    /// When to look again if nothing happens.
+    pause: Duration,
+    /// The database as it was left, if that is known to want nothing further: then it need not be looked at again when the watch tells of it.
+    settled: Option<Postgres>,
+}
+
+impl From<Duration> for Looked {
+    fn from(pause: Duration) -> Self {
+        Self {
+            pause,
+            settled: None,
+        }
+    }
+}
+
+/// The five steps.
 async fn look(
     postgres: &Postgres,
     operator: &Operator,
     now: Timestamp,
-) -> Result<Duration, ReconcileError> {
+) -> Result<Looked, ReconcileError> {
+    let version = postgres.resource_version();
     let with_finalizer;
     let mut postgres = postgres;
     if !has_finalizer(postgres) {
-        with_finalizer = set_finalizers(postgres, operator, true).await?;
+        with_finalizer = set_finalizer(operator, postgres, true).await?;
         postgres = &with_finalizer;
     }
     let mut found = dereference(operator, postgres, now).await?;
     if let Some(reason) = invalid(postgres, operator, &found).await? {
-        return tell_invalid(postgres, operator, reason, now).await;
+        return Ok(tell_invalid(postgres, operator, reason, now).await?.into());
     }
     let begun = match resume::begin(operator, postgres, now).await? {
         Beginning::Begun(begun) => begun,
-        Beginning::Waits(reason) => return tell_waiting(postgres, operator, reason).await,
-        Beginning::Invalid(reason) => return tell_invalid(postgres, operator, reason, now).await,
+        Beginning::Waits(reason) => {
+            return Ok(tell_waiting(postgres, operator, reason).await?.into());
+        }
+        Beginning::Invalid(reason) => {
+            return Ok(tell_invalid(postgres, operator, reason, now).await?.into());
+        }
     };
     postgres = &begun;
     // Its Secret may have been named only now.
     found.has_auth_secret |= postgres.spec.database_secret.is_some();
+    let was_applied = settled::is_applied(postgres);
     let plan = plan::plan(postgres, &found, now);
     let (current, applied) = apply::apply(operator, postgres, &plan).await?;
     let is_missing = found
@@ -113,16 +140,19 @@ async fn look(
         .is_some_and(|seen| seen.refusal.is_some());
     let is_whole = matches!(applied, Applied::Whole) && !is_missing;
     let can_run = !matches!(applied, Applied::Never(_));
-    let applied = match (applied, found.observed.and_then(|seen| seen.refusal)) {
-        (Applied::Whole, Some(refusal)) => Applied::Refused(refusal),
+    let refusal = found
+        .observed
+        .as_ref()
+        .and_then(|seen| seen.refusal.as_ref());
+    let applied = match (applied, refusal) {
+        (Applied::Whole, Some(refusal)) => Applied::Refused(refusal.clone()),
         (applied, _) => applied,
     };
     let mut current = update_status(&current, operator, &plan, applied, now).await?;
     if let Some(tick) = plan.schedule.make
         && can_run
     {
-        apply::make_scheduled(operator, &current, tick, plan.schedule.is_first, now).await?;
-        current = patch_status(&current, operator, json!({ "pendingScheduleTime": null })).await?;
+        current = serve_tick(current, operator, tick, plan.schedule.is_first, now).await?;
     }
     if let Some(tick) = plan.first.make
         && can_run
@@ -133,11 +163,41 @@ async fn look(
     }
     retention::apply(operator, &current, &found.snapshots, now).await?;
     let longest = if is_whole { RESYNC } else { REFUSED_RETRY };
-    let pause = match plan.next {
+    let is_calm = is_whole && was_applied && current.resource_version() != version;
+    let after = if is_calm {
+        settled::follow_up(operator, &current, &found, &plan, now).await?
+    } else {
+        None
+    };
+    let pause = match after.as_ref().map_or(plan.next, |after| after.next) {
         Some(next) => Duration::try_from(next.duration_since(Timestamp::now())).unwrap_or_default(),
         None => longest,
     };
-    Ok(pause.clamp(SHORTEST, longest))
+    Ok(Looked {
+        pause: pause.clamp(SHORTEST, longest),
+        settled: after.map(|_| current),
+    })
+}
+
+/// Makes the Snapshot of a tick, unless that was done a moment ago. One that is there is heard of soon, which is another change of the status: the tick stays
+/// in it until then.
+async fn serve_tick(
+    postgres: Postgres,
+    operator: &Operator,
+    tick: Timestamp,
+    is_first: bool,
+    now: Timestamp,
+) -> Result<Postgres, ReconcileError> {
+    let uid = postgres.uid().unwrap_or_default();
+    if operator.made.get(&uid, Instant::now()) == Some(tick) {
+        return Ok(postgres);
+    }
+    if apply::make_scheduled(operator, &postgres, tick, is_first, now).await? {
+        operator.made.note(uid, tick, Instant::now());
+        return Ok(postgres);
+    }
+    let done = json!({ "pendingScheduleTime": null });
+    patch_status(&postgres, operator, done).await
 }
 
 /// Why validation refuses it: admission may have been passed by, or the rules may have changed.
@@ -262,25 +322,6 @@ fn reads(source: &RestoreSource, snapshot: &Snapshot) -> bool {
         }
         _ => source.snapshot == name && Some(&source.namespace) == namespace.as_ref(),
     }
-}
-
-fn has_finalizer(postgres: &Postgres) -> bool {
-    let mut finalizers = postgres.finalizers().iter();
-    finalizers.any(|finalizer| finalizer == labels::FINALIZER)
-}
-
-async fn set_finalizers(
-    postgres: &Postgres,
-    operator: &Operator,
-    present: bool,
-) -> Result<Postgres, ReconcileError> {
-    let mut finalizers = postgres.finalizers().to_vec();
-    finalizers.retain(|finalizer| finalizer != labels::FINALIZER);
-    if present {
-        finalizers.push(labels::FINALIZER.to_owned());
-    }
-    let patch = json!({ "metadata": { "finalizers": finalizers } });
-    patch_main(operator, postgres, patch, "set the finalizer").await
 }
 
 async fn patch_status(

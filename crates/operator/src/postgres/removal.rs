@@ -13,10 +13,11 @@ use kubedb_api::{
 };
 use serde_json::json;
 
-use super::{dereference::key_of, has_finalizer, is_begun, patch_status, resume, set_finalizers};
+use super::{dereference::key_of, is_begun, patch_status, resume};
 use crate::{
     context::{ReconcileError, request},
     events::{Note, publish},
+    guarded::{has_finalizer, set_finalizer},
     operator::Operator,
     wipe::{self, Wiping},
 };
@@ -73,7 +74,7 @@ pub(super) async fn remove(
     if policy == Some(TerminationPolicy::WipeOut) {
         wipe::tell_archive(operator, postgres, &wiping, now).await;
     }
-    set_finalizers(postgres, operator, false).await?;
+    set_finalizer(operator, postgres, false).await?;
     Ok(Action::await_change())
 }
 

@@ -1,5 +1,7 @@
 //! Deletes the Snapshots that retention lets go. The decision is pure, and the one that `kubedb snapshot retention` prints.
 
+use std::{borrow::Borrow, sync::Arc};
+
 use jiff::{Timestamp, tz::TimeZone};
 use kube::{Api, ResourceExt as _};
 use kubedb_api::{
@@ -29,13 +31,14 @@ const AT_ONCE: usize = 8;
 pub fn verdicts<'a>(
     retention: &Retention,
     postgres: &Postgres,
-    snapshots: &[Snapshot],
+    snapshots: &[impl Borrow<Snapshot>],
     databases: impl Iterator<Item = &'a Postgres>,
 ) -> Vec<Verdict> {
     let lineage = lineage(postgres);
     let restored: Vec<&Postgres> = databases.filter(|other| is_restored(other)).collect();
     let candidates: Vec<_> = snapshots
         .iter()
+        .map(Borrow::borrow)
         .filter_map(|snapshot| {
             let is_in_use = restored
                 .iter()
@@ -64,7 +67,7 @@ fn zone(postgres: &Postgres) -> TimeZone {
 pub(super) async fn apply(
     operator: &Operator,
     postgres: &Postgres,
-    snapshots: &[Snapshot],
+    snapshots: &[Arc<Snapshot>],
     now: Timestamp,
 ) -> Result<(), ReconcileError> {
     let schedule = postgres.spec.backup_schedule.as_ref();

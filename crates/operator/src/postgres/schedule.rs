@@ -1,9 +1,12 @@
 //! The schedule's part of a plan.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt as _;
 use kubedb_api::{
-    Postgres, PostgresStatus, Snapshot,
+    Postgres, PostgresStatus, Snapshot, labels,
     reasons::{CAN_START, component, event, text},
     snapshot::SnapshotPhase::{Failed, Pending, Succeeded},
 };
@@ -17,7 +20,7 @@ use crate::events::Note;
 /// What the schedule wants now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scheduled {
-    /// Make a Snapshot for this tick. It is written to the status first and taken from there when it is made, so that neither
+    /// Make a Snapshot for this tick. It is written to the status first and taken from there when that Snapshot is seen, so that neither
     /// a crash between the two nor an old copy of the object makes two, or none.
     pub(crate) make: Option<Timestamp>,
     /// Whether that one starts without jitter: somebody waits for it.
@@ -76,7 +79,7 @@ pub(crate) enum Standing {
 /// Decides. A database that is not Running keeps what it remembers, and its ticks wait: at most one is made up for.
 pub(crate) fn scheduled(
     postgres: &Postgres,
-    snapshots: &[Snapshot],
+    snapshots: &[Arc<Snapshot>],
     is_running: bool,
     now: Timestamp,
 ) -> Scheduled {
@@ -91,7 +94,10 @@ pub(crate) fn scheduled(
         next: status.next_schedule_time,
     };
     let is_suspended = wanted.suspend == Some(true);
-    let pending = status.pending_schedule_time.filter(|_| !is_suspended);
+    let is_made = |tick| snapshots.iter().any(|snapshot| is_of_tick(snapshot, tick));
+    let pending = status
+        .pending_schedule_time
+        .filter(|tick| !is_suspended && !is_made(*tick));
     let keep = |standing| Scheduled {
         make: pending,
         state: state.clone(),
@@ -135,6 +141,11 @@ pub(crate) fn scheduled(
             Standing::On
         },
     }
+}
+
+/// Whether a Snapshot of the database was made for this tick.
+pub(super) fn is_of_tick(snapshot: &Snapshot, tick: Timestamp) -> bool {
+    snapshot.annotations().get(labels::TICK) == Some(&tick.to_string())
 }
 
 /// Whether a Snapshot is Pending or Running.
@@ -188,6 +199,27 @@ mod tests {
         assert_eq!((plan.make, plan.standing), (None, Standing::Suspended));
         let gone = scheduled(&postgres(json!(null), status), &[], true, at(START));
         assert_eq!(gone, Scheduled::default());
+    }
+
+    #[test]
+    fn a_decided_tick_is_over_once_its_snapshot_is_seen() {
+        let status = json!({"lastScheduleTime": START, "nextScheduleTime": "2018-02-08T16:53:41Z",
+            "scheduleExpression": "@every 6h", "pendingScheduleTime": START});
+        let pg = postgres(json!({"cronExpression": "@every 6h"}), status);
+        let of = |tick: &str| -> Arc<Snapshot> {
+            let snapshot = serde_json::from_value(json!({
+                "apiVersion": "kubedb.com/v1alpha1", "kind": "Snapshot",
+                "metadata": {"name": "one", "annotations": {labels::TICK: tick}}, "spec": {"databaseName": "pg"},
+            }));
+            Arc::new(snapshot.unwrap())
+        };
+        let soon = at("2018-02-08T10:53:42Z");
+        let earlier = of("2018-02-08T04:53:41Z");
+        let plan = scheduled(&pg, std::slice::from_ref(&earlier), true, soon);
+        assert_eq!(plan.make, Some(at(START)));
+        let plan = scheduled(&pg, &[earlier, of(START)], true, soon);
+        assert_eq!((plan.make, plan.left), (None, None));
+        assert_eq!(plan.state.next, Some(at("2018-02-08T16:53:41Z")));
     }
 
     #[test]

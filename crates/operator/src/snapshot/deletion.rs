@@ -11,10 +11,9 @@ use kube::{
 use kubedb_api::{
     DormantDatabase, Postgres, Snapshot,
     agent_config::DataTask,
-    labels,
     protocol::{SnapshotTask, TaskAction, TaskPhase},
     reasons::{DATA_DELETED, component, event},
-    snapshot::{DeletionPolicy, SnapshotPhase},
+    snapshot::DeletionPolicy,
 };
 use kubedb_core::{
     deletion::{DeletionAction, DeletionView, Running, Work, after, decide},
@@ -23,12 +22,13 @@ use kubedb_core::{
 use serde_json::{Value, json};
 
 use super::{
-    attempts, database_of, has_finalizer, patch_main, patch_status, patch_task, publish_on_both,
+    attempts, database_anew, database_of, patch_status, patch_task, publish_on_both, runs,
     view::report_of,
 };
 use crate::{
     context::ReconcileError,
     events::{Note, publish},
+    guarded::{has_finalizer, set_finalizer},
     operator::Operator,
     postgres::is_restoring,
     tasks::{carry_out, missing_secret},
@@ -47,9 +47,13 @@ pub(super) async fn delete(
         operator.tasks.leave(&snapshot.uid().unwrap_or_default());
         return Ok(Action::await_change());
     }
-    let database = database_of(operator, snapshot).await?;
+    let mut database = database_of(operator, snapshot).await?;
+    let mut view = view(operator, snapshot, database.as_ref(), now).await?;
+    if view.work.is_silent() {
+        database = database_anew(operator, snapshot).await?;
+        view.work = work(operator, snapshot, database.as_ref());
+    }
     let database = database.as_ref();
-    let view = view(operator, snapshot, database, now).await?;
     let action = match decide(&view) {
         DeletionAction::Run => after(&on_platform(operator, snapshot, database, now).await?),
         other => other,
@@ -238,8 +242,7 @@ async fn end_backup(
     snapshot: &Snapshot,
     now: Timestamp,
 ) -> Result<bool, ReconcileError> {
-    let phase = snapshot.status.as_ref().and_then(|status| status.phase);
-    if phase != Some(SnapshotPhase::Running) {
+    if !runs(snapshot) {
         return Ok(false);
     }
     let reason = "deleted while it ran";
@@ -319,10 +322,7 @@ async fn release(
     database: Option<&Postgres>,
 ) -> Result<Action, ReconcileError> {
     patch_task(operator, snapshot, database, &Value::Null).await?;
-    let mut finalizers = snapshot.finalizers().to_vec();
-    finalizers.retain(|finalizer| finalizer != labels::FINALIZER);
-    let patch = json!({ "metadata": { "finalizers": finalizers } });
-    patch_main(snapshot, operator, patch).await?;
+    set_finalizer(operator, snapshot, false).await?;
     let uid = snapshot.uid().unwrap_or_default();
     operator.seats.leave(&uid);
     if operator.tasks.leave(&uid) {

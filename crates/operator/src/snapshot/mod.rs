@@ -12,7 +12,6 @@ mod view;
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, ResourceExt as _,
     api::{Patch, PatchParams},
@@ -23,7 +22,7 @@ use kubedb_api::{
     validate::validate_snapshot, verification::Verification,
 };
 use kubedb_core::{
-    snapshot::{SnapshotAction, SnapshotDecision, Stage, decide},
+    snapshot::{SILENCE_LIMIT, SnapshotAction, SnapshotDecision, Stage, decide},
     turns::Refusal,
 };
 use serde_json::{Value, json};
@@ -32,7 +31,7 @@ use self::view::{Found, task_status, view};
 use crate::{
     context::{self, ReconcileError, request},
     events::{Note, publish},
-    guarded,
+    guarded::{self, has_finalizer, set_finalizer},
     operator::Operator,
     seats::{Seat, Taken},
 };
@@ -47,6 +46,16 @@ pub(crate) fn is_over(snapshot: &Snapshot) -> bool {
         Some(SnapshotPhase::Succeeded | SnapshotPhase::Failed)
     ) && snapshot.metadata.deletion_timestamp.is_none()
         && !has_label(snapshot)
+}
+
+/// Whether an instance works on it, or verifies it.
+pub(crate) fn is_in_work(snapshot: &Snapshot) -> bool {
+    runs(snapshot) || view::is_verifying(snapshot)
+}
+
+fn runs(snapshot: &Snapshot) -> bool {
+    let status = snapshot.status.as_ref();
+    status.is_some_and(|status| status.phase == Some(SnapshotPhase::Running))
 }
 
 /// One reconcile of one Snapshot.
@@ -76,16 +85,11 @@ async fn look(
         return verification::look(snapshot, operator, now).await;
     }
     if !has_finalizer(snapshot) {
-        let mut finalizers = snapshot.finalizers().to_vec();
-        finalizers.push(labels::FINALIZER.to_owned());
-        let patch = json!({ "metadata": { "finalizers": finalizers } });
-        patch_main(snapshot, operator, patch).await?;
+        set_finalizer(operator, snapshot, true).await?;
         return Ok(Action::await_change());
     }
     let database = database_of(operator, snapshot).await?;
-    let is_running =
-        snapshot.status.as_ref().and_then(|status| status.phase) == Some(SnapshotPhase::Running);
-    if !is_running && has_label(snapshot) {
+    if !runs(snapshot) && has_label(snapshot) {
         steps::clean_up(operator, snapshot, database.as_ref()).await?;
         return Ok(Action::await_change());
     }
@@ -124,13 +128,41 @@ async fn database_of(
     let namespace = snapshot.namespace().unwrap_or_default();
     let name = &snapshot.spec.database_name;
     let key = ObjectRef::<Postgres>::new(name).within(&namespace);
-    if let Some(known) = operator.databases.get(&key) {
-        return Ok(Some((*known).clone()));
+    match operator.databases.get(&key) {
+        Some(known) => Ok(Some((*known).clone())),
+        None => database_anew(operator, snapshot).await,
     }
+}
+
+/// The database as the API has it now. That an agent is silent is not decided on the cache: an API server under load tells of its words later than they come.
+async fn database_anew(
+    operator: &Operator,
+    snapshot: &Snapshot,
+) -> Result<Option<Postgres>, ReconcileError> {
+    let namespace = snapshot.namespace().unwrap_or_default();
     Api::<Postgres>::namespaced(operator.client.clone(), &namespace)
-        .get_opt(name)
+        .get_opt(&snapshot.spec.database_name)
         .await
         .map_err(request("get the Snapshot's database"))
+}
+
+/// Notes for how long the agent has said nothing new of an attempt, by the time of its latest word.
+async fn listen(
+    operator: &Operator,
+    snapshot: &Snapshot,
+    found: &mut Found,
+    (instance, attempt): (Option<&str>, Option<u32>),
+    latest: impl Fn(Option<&Postgres>) -> Timestamp,
+) -> Result<(), ReconcileError> {
+    let uid = snapshot.uid().unwrap_or_default();
+    let (instance, attempt) = (instance.unwrap_or_default(), attempt.unwrap_or(0));
+    let source = format!("{uid}/{instance}/{attempt}");
+    found.silence = operator.silence(source.clone(), latest(found.database.as_ref()));
+    if found.silence >= SILENCE_LIMIT {
+        found.database = database_anew(operator, snapshot).await?;
+        found.silence = operator.silence(source, latest(found.database.as_ref()));
+    }
+    Ok(())
 }
 
 /// What is to be known for a verification.
@@ -141,15 +173,11 @@ async fn dereference_for(
     known: &Verification,
     now: Timestamp,
 ) -> Result<Found, ReconcileError> {
-    let heard = verification::heard(snapshot, known, database.as_ref());
-    let uid = snapshot.uid().unwrap_or_default();
-    let instance = known.instance.clone().unwrap_or_default();
-    let attempt = known.attempt.unwrap_or(0);
-    let found = dereference(operator, snapshot, database, now).await?;
-    Ok(Found {
-        silence: operator.silence(format!("{uid}/{instance}/{attempt}"), heard),
-        ..found
-    })
+    let mut found = dereference(operator, snapshot, database, now).await?;
+    let whose = (known.instance.as_deref(), known.attempt);
+    let latest = |database: Option<&Postgres>| verification::heard(snapshot, known, database);
+    listen(operator, snapshot, &mut found, whose, latest).await?;
+    Ok(found)
 }
 
 async fn dereference(
@@ -169,22 +197,17 @@ async fn dereference(
         ..Found::default()
     };
     if status.phase == Some(SnapshotPhase::Running) {
-        let heard = task_status(snapshot, found.database.as_ref());
-        let heard = heard.map_or(Timestamp::UNIX_EPOCH, |task| task.heartbeat_time);
-        let instance = status.instance.unwrap_or_default();
-        let uid = snapshot.uid().unwrap_or_default();
-        let attempt = status.attempt.unwrap_or(0);
-        found.silence = operator.silence(format!("{uid}/{instance}/{attempt}"), heard);
+        let whose = (status.instance.as_deref(), status.attempt);
+        let latest = |database: Option<&Postgres>| {
+            let report = task_status(snapshot, database);
+            report.map_or(Timestamp::UNIX_EPOCH, |task| task.heartbeat_time)
+        };
+        listen(operator, snapshot, &mut found, whose, latest).await?;
         return Ok(found);
     }
     found.siblings = operator.snapshots_of(&namespace, name);
     for secret in snapshot.spec.storage.secrets() {
-        // Its metadata alone: what is in it is none of the operator's business.
-        let known = Api::<Secret>::namespaced(operator.client.clone(), &namespace)
-            .get_metadata_opt(secret)
-            .await
-            .map_err(request("get a Secret"))?;
-        if known.is_none() {
+        if !operator.has_secret(snapshot, secret).await? {
             found.missing_secret = Some(secret.clone());
             break;
         }
@@ -209,12 +232,10 @@ fn with_seat(
         }
         return decision;
     };
-    let running = operator.snapshots.state();
+    let running = operator.in_work();
     let running = running
         .iter()
-        .filter(|other| {
-            other.status.as_ref().and_then(|status| status.phase) == Some(SnapshotPhase::Running)
-        })
+        .filter(|other| runs(other))
         .map(|other| seat_of(other))
         .collect();
     let taken = operator
@@ -249,11 +270,6 @@ fn attempts(snapshot: &Snapshot) -> u32 {
     let taken = status.and_then(|status| status.attempt);
     let verified = status.and_then(|status| status.verification.as_ref()?.attempt);
     taken.max(verified).unwrap_or(0)
-}
-
-fn has_finalizer(snapshot: &Snapshot) -> bool {
-    let mut finalizers = snapshot.finalizers().iter();
-    finalizers.any(|finalizer| finalizer == labels::FINALIZER)
 }
 
 fn has_label(snapshot: &Snapshot) -> bool {

@@ -18,7 +18,7 @@ use kubedb_core::{
 use serde_json::{Value, json};
 
 use super::{
-    patch_main, patch_status, patch_task, publish_on_both, until_then,
+    patch_main, patch_status, patch_task, publish_on_both, runs, until_then,
     view::{Found, task_status},
 };
 use crate::{context::ReconcileError, events::Note, operator::Operator};
@@ -35,7 +35,7 @@ pub(super) async fn apply(
     now: Timestamp,
 ) -> Result<Action, ReconcileError> {
     let status = snapshot.status.as_ref();
-    let is_running = status.and_then(|status| status.phase) == Some(SnapshotPhase::Running);
+    let is_running = runs(snapshot);
     match &decision.action {
         SnapshotAction::Wait { until } if is_running => {
             ensure_task(

@@ -138,7 +138,7 @@ fn with_seat(
         }
         return decision;
     }
-    let running = operator.snapshots.state();
+    let running = operator.in_work();
     let running = running
         .iter()
         .filter(|other| view::is_verifying(other))

@@ -1,6 +1,6 @@
 //! From objects to what core decides on. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
@@ -16,6 +16,7 @@ use kubedb_core::{
     steps::Step,
 };
 
+use super::runs;
 use crate::postgres::schedule::{is_active, is_aside};
 
 /// What was read for one Snapshot.
@@ -24,7 +25,7 @@ pub(crate) struct Found {
     /// Its database.
     pub(crate) database: Option<Postgres>,
     /// All Snapshots of the database.
-    pub(crate) siblings: Vec<Snapshot>,
+    pub(crate) siblings: Vec<Arc<Snapshot>>,
     /// Name of the storage Secret, when it is named and not there.
     pub(crate) missing_secret: Option<String>,
     /// Instances of the database that are alive.
@@ -148,11 +149,13 @@ pub(super) fn report_of(task: &TaskStatus, session: Option<&str>) -> Report {
 }
 
 /// The Snapshot of the same database whose turn it is: one that runs, else an older one that could.
-fn before(snapshot: &Snapshot, siblings: &[Snapshot]) -> Option<String> {
+fn before(snapshot: &Snapshot, siblings: &[Arc<Snapshot>]) -> Option<String> {
     let order = |snapshot: &Snapshot| {
-        let runs = snapshot.status.as_ref().and_then(|status| status.phase)
-            == Some(SnapshotPhase::Running);
-        (!runs, snapshot.creation_timestamp(), snapshot.name_any())
+        (
+            !runs(snapshot),
+            snapshot.creation_timestamp(),
+            snapshot.name_any(),
+        )
     };
     siblings
         .iter()
@@ -163,7 +166,7 @@ fn before(snapshot: &Snapshot, siblings: &[Snapshot]) -> Option<String> {
 }
 
 /// Why it waits for a verification, which its own presence ends within seconds.
-fn verifying(siblings: &[Snapshot]) -> Option<String> {
+fn verifying(siblings: &[Arc<Snapshot>]) -> Option<String> {
     let other = siblings.iter().find(|other| is_verifying(other))?;
     let name = other.name_any();
     Some(format!(
@@ -216,13 +219,14 @@ mod tests {
 
     const NOW: &str = "2018-02-08T10:53:41Z";
 
-    fn snapshot(name: &str, created: &str, status: Value) -> Snapshot {
-        serde_json::from_value(json!({
+    fn snapshot(name: &str, created: &str, status: Value) -> Arc<Snapshot> {
+        let snapshot = serde_json::from_value(json!({
             "apiVersion": "kubedb.com/v1alpha1", "kind": "Snapshot",
             "metadata": {"name": name, "uid": name, "creationTimestamp": created},
             "spec": {"databaseName": "pg"}, "status": status,
         }))
-        .unwrap()
+        .unwrap();
+        Arc::new(snapshot)
     }
 
     fn found(report: Value) -> Found {
@@ -270,11 +274,11 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(by(&snapshot), "pg-1");
-        snapshot.spec.target = Some(SnapshotTarget::Primary);
+        Arc::make_mut(&mut snapshot).spec.target = Some(SnapshotTarget::Primary);
         assert_eq!(by(&snapshot), "pg-0");
     }
 
-    fn running() -> Snapshot {
+    fn running() -> Arc<Snapshot> {
         let status =
             json!({"phase": "Running", "attempt": 1, "instance": "pg-0", "startTime": NOW});
         snapshot("one", NOW, status)

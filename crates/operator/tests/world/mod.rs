@@ -4,25 +4,26 @@
 // Each test program uses a part of it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+mod api;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use http::{Method, Request};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Event, Namespace};
 use kube::{
     Api, Client, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
-    client::Body,
 };
 use kubedb_api::{DormantDatabase, Postgres, Snapshot, agent_config::DataTask};
 use kubedb_core::turns::{LIMITS, Limits};
 use kubedb_operator::{
     Context,
+    metrics::Metrics,
     platform::{
         DatabaseKey, DesiredDatabase, ObservedDatabase, ObservedInstance, Platform, PlatformError,
         TaskState,
@@ -34,61 +35,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Where an operator is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
-    /// The write does not reach the API.
-    Before(usize),
-    /// It does, and its answer is lost.
-    After(usize),
-}
-
-/// What an operator did until now.
-#[derive(Clone, Debug, Default)]
-pub struct Traffic {
-    pub reads: usize,
-    pub writes: Vec<String>,
-    pub is_dead: bool,
-    /// Lists of Snapshots are answered this late.
-    pub late: Duration,
-}
-
-/// The API as an operator sees it, until it is killed.
-fn through(client: Client, cut: Option<Cut>, traffic: Arc<Mutex<Traffic>>) -> Client {
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let (client, traffic) = (client.clone(), Arc::clone(&traffic));
-        async move {
-            let killed = || tower::BoxError::from("the operator was killed");
-            let is_write = request.method() != Method::GET;
-            let (number, is_dead) = {
-                let mut traffic = traffic.lock().unwrap();
-                if is_write && !traffic.is_dead {
-                    let line = format!("{} {}", request.method(), request.uri().path());
-                    traffic.writes.push(line);
-                } else if !is_write {
-                    traffic.reads += 1;
-                }
-                let number = traffic.writes.len();
-                traffic.is_dead |= is_write && cut == Some(Cut::Before(number));
-                (number, traffic.is_dead)
-            };
-            if is_dead {
-                return Err(killed());
-            }
-            let late = traffic.lock().unwrap().late;
-            if request.uri().path().ends_with("/snapshots") && !late.is_zero() {
-                tokio::time::sleep(late).await;
-            }
-            let answer = client.send(request).await?;
-            if is_write && cut == Some(Cut::After(number)) {
-                traffic.lock().unwrap().is_dead = true;
-                return Err(killed());
-            }
-            Ok(answer)
-        }
-    });
-    Client::new(service, "default")
-}
+use self::api::through;
+pub use self::api::{Cut, Slow, Traffic};
 
 /// Runs whatever it is asked to run.
 struct Obedient {
@@ -97,6 +45,18 @@ struct Obedient {
     begun: Arc<Mutex<Vec<String>>>,
     /// Tasks by the UID of their Snapshot: how often each was looked at.
     tasks: Mutex<BTreeMap<String, u32>>,
+}
+
+impl Obedient {
+    fn whole(&self) -> Result<(), PlatformError> {
+        match self.script.lock().unwrap().breakage.clone() {
+            Some(cause) => Err(PlatformError::Act {
+                action: "act on instance demo/pg-0".to_owned(),
+                source: cause.into(),
+            }),
+            None => Ok(()),
+        }
+    }
 }
 
 #[async_trait::async_trait]
@@ -108,6 +68,7 @@ impl Platform for Obedient {
                 reason: reason.clone(),
             });
         }
+        self.whole()?;
         let mut all = self.desired.lock().unwrap();
         all.insert(desired.key.clone(), desired.clone());
         Ok(())
@@ -131,6 +92,7 @@ impl Platform for Obedient {
     }
 
     async fn remove(&self, key: &DatabaseKey) -> Result<bool, PlatformError> {
+        self.whole()?;
         self.desired.lock().unwrap().remove(key);
         Ok(true)
     }
@@ -187,6 +149,8 @@ pub struct Script {
     pub refusal: Option<String>,
     /// Why the workload is refused, while it is.
     pub quota: Option<String>,
+    /// Why nothing can be started or stopped, while it cannot.
+    pub breakage: Option<String>,
     /// Why a backup fails for good, while it does.
     pub failure: Option<String>,
     /// What a primary reports of its archive.
@@ -207,6 +171,7 @@ impl Default for Script {
             ends: true,
             refusal: None,
             quota: None,
+            breakage: None,
             failure: None,
             archive: None,
             verifies: true,
@@ -221,8 +186,11 @@ pub struct World {
     pub server: ApiServer,
     pub client: Client,
     pub script: Arc<Mutex<Script>>,
+    pub slow: Arc<Mutex<Slow>>,
     /// Tasks begun, as `action snapshot attempt`.
     pub begun: Arc<Mutex<Vec<String>>>,
+    /// Of all operators.
+    pub metrics: Metrics,
     platform: Arc<Obedient>,
     stop: CancellationToken,
     agents: Vec<JoinHandle<()>>,
@@ -257,7 +225,9 @@ impl World {
                 tasks: Mutex::default(),
             }),
             script,
+            slow: Arc::default(),
             begun,
+            metrics: Metrics::default(),
             stop: CancellationToken::new(),
             agents: Vec::new(),
             operator: None,
@@ -309,27 +279,23 @@ impl World {
     }
 
     pub async fn operate_with(&mut self, cut: Option<Cut>, limits: Limits) {
-        self.operate_late(cut, limits, Duration::ZERO).await;
-    }
-
-    /// The same, and the API takes its time for lists of Snapshots.
-    pub async fn operate_late(&mut self, cut: Option<Cut>, limits: Limits, late: Duration) {
         if let Some((operator, _)) = self.operator.take() {
             operator.abort();
             let _ = operator.await;
         }
-        let traffic = Traffic {
-            late,
-            ..Traffic::default()
-        };
-        let traffic = Arc::new(Mutex::new(traffic));
-        let client = through(self.client.clone(), cut, Arc::clone(&traffic));
+        let traffic = Arc::default();
+        let client = through(
+            self.client.clone(),
+            cut,
+            Arc::clone(&self.slow),
+            Arc::clone(&traffic),
+        );
         let platform: Arc<dyn Platform> = Arc::clone(&self.platform) as _;
         let context = Context {
             client,
             platform,
             namespaces: kubedb_operator::Namespaces::default(),
-            metrics: kubedb_operator::metrics::Metrics::default(),
+            metrics: self.metrics.clone(),
         };
         let operator = tokio::spawn(run_with(context, limits, self.stop.clone()));
         self.operator = Some((operator, traffic));
@@ -407,6 +373,20 @@ impl World {
         all.iter()
             .map(|snapshot| (snapshot.name_any(), format!("{:?}", phase(snapshot))))
             .collect()
+    }
+
+    /// Waits until there are so many Snapshots, all of them in a phase. Gives their names.
+    pub async fn all_are(&self, phase: &str, count: usize) -> BTreeSet<String> {
+        eventually(&format!("{count} {phase}"), async || {
+            let phases = self.phases().await;
+            let all = phases.values().all(|its| its.contains(phase));
+            if all && phases.len() == count {
+                Ok(phases.into_keys().collect())
+            } else {
+                Err(phases)
+            }
+        })
+        .await
     }
 
     /// Events as `object reason: message`, with their counts.

@@ -1,7 +1,7 @@
 //! Metadata of everything that is ours, as the watches tell it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Mutex, PoisonError},
 };
 
@@ -67,9 +67,48 @@ pub(super) struct Settled {
 #[derive(Debug, Default)]
 struct State {
     seen: BTreeMap<Place, Seen>,
+    /// Where the objects of each database are: there are tens of thousands, and ten of them its.
+    places: HashMap<DatabaseKey, BTreeSet<Place>>,
     settled: BTreeMap<Place, Settled>,
     /// Kinds of which everything was told once.
     whole: BTreeSet<Kind>,
+}
+
+impl State {
+    /// Gives what was known of it.
+    fn see(&mut self, place: &Place, seen: Seen) -> Option<Seen> {
+        let database = seen.database.clone();
+        let earlier = self.seen.insert(place.clone(), seen);
+        let was = earlier.as_ref().map(|earlier| &earlier.database);
+        if was == Some(&database) {
+            return earlier;
+        }
+        // Somebody changed its labels.
+        if let Some(was) = was {
+            self.leave(was, place);
+        }
+        self.places
+            .entry(database)
+            .or_default()
+            .insert(place.clone());
+        earlier
+    }
+
+    fn forget(&mut self, place: &Place) -> Option<Seen> {
+        self.settled.remove(place);
+        let seen = self.seen.remove(place)?;
+        self.leave(&seen.database, place);
+        Some(seen)
+    }
+
+    fn leave(&mut self, database: &DatabaseKey, place: &Place) {
+        if let Some(its) = self.places.get_mut(database) {
+            its.remove(place);
+            if its.is_empty() {
+                self.places.remove(database);
+            }
+        }
+    }
 }
 
 /// Everything that is ours.
@@ -114,8 +153,8 @@ impl Known {
     /// What is there of a database, in whatever namespace.
     pub(super) fn of(&self, key: &DatabaseKey) -> Vec<(Place, Seen)> {
         let state = self.state();
-        let its = state.seen.iter().filter(|(_, seen)| seen.database == *key);
-        its.map(|(place, seen)| (place.clone(), seen.clone()))
+        let its = state.places.get(key).into_iter().flatten();
+        its.filter_map(|place| Some((place.clone(), state.seen.get(place)?.clone())))
             .collect()
     }
 
@@ -133,24 +172,21 @@ impl Known {
                 digest,
             };
             state.settled.insert(place.clone(), settled);
-            state.seen.insert(place.clone(), seen);
+            state.see(place, seen);
         }
     }
 
     /// An object was told. Returns whose it is if that is news.
     pub(super) fn told(&self, place: &Place, metadata: &ObjectMeta) -> Option<DatabaseKey> {
         let seen = Seen::of(metadata)?;
-        let mut state = self.state();
-        let earlier = state.seen.insert(place.clone(), seen.clone());
+        let earlier = self.state().see(place, seen.clone());
         let is_news = earlier.is_none_or(|earlier| earlier.differs(&seen));
         is_news.then_some(seen.database)
     }
 
     /// An object is gone. Returns whose it was.
     pub(super) fn gone(&self, place: &Place) -> Option<DatabaseKey> {
-        let mut state = self.state();
-        state.settled.remove(place);
-        state.seen.remove(place).map(|seen| seen.database)
+        self.state().forget(place).map(|seen| seen.database)
     }
 
     /// All objects of a kind were told anew: what is not among them is gone. Returns whose those were.
@@ -200,6 +236,34 @@ mod tests {
         assert!(known.told(&place, &metadata("4", None)).is_some());
         assert!(known.told(&place, &metadata("4", None)).is_none());
         assert!(known.told(&place, &metadata("5", None)).is_some());
+    }
+
+    #[test]
+    fn what_is_of_a_database_is_found_wherever_its_labels_lead() {
+        let known = Known::default();
+        let key = |name: &str| DatabaseKey {
+            namespace: "demo".to_owned(),
+            name: name.to_owned(),
+        };
+        let service = Place::new(Kind::Service, "demo", "pg");
+        let workload = Place::new(Kind::StatefulSet, "demo", "pg");
+        known.told(&service, &metadata("1", None));
+        known.told(&workload, &metadata("2", Some(1)));
+        let places = |name: &str| -> BTreeSet<Place> {
+            let found = known.of(&key(name)).into_iter();
+            found.map(|(place, _)| place).collect()
+        };
+        let both = BTreeSet::from([service.clone(), workload.clone()]);
+        assert_eq!((places("pg"), places("other")), (both, BTreeSet::new()));
+        let mut relabelled = metadata("3", None);
+        let labels = relabelled.labels.as_mut().unwrap();
+        labels.insert(labels::NAME.to_owned(), "other".to_owned());
+        known.told(&service, &relabelled);
+        assert_eq!(places("other"), BTreeSet::from([service.clone()]));
+        assert_eq!(places("pg"), BTreeSet::from([workload.clone()]));
+        assert_eq!(known.gone(&service), Some(key("other")));
+        known.gone(&workload);
+        assert!(known.state().places.is_empty());
     }
 
     #[test]

@@ -15,7 +15,8 @@ use crate::platform::DatabaseKey;
 /// Pods by the name of their database, then by their own.
 #[derive(Debug)]
 pub(super) struct Pods {
-    pods: Mutex<BTreeMap<DatabaseKey, BTreeMap<String, Pod>>>,
+    // A node of a map has room for eleven values, and most databases have one or three pods.
+    pods: Mutex<BTreeMap<DatabaseKey, BTreeMap<String, Box<Pod>>>>,
     is_whole: watch::Sender<bool>,
 }
 
@@ -49,7 +50,7 @@ impl Pods {
         pods.get(key)
             .into_iter()
             .flatten()
-            .map(|(_, pod)| pod.clone())
+            .map(|(_, pod)| Pod::clone(pod))
             .collect()
     }
 
@@ -65,7 +66,7 @@ impl Pods {
     pub(super) fn told(&self, pod: &Pod) -> Option<DatabaseKey> {
         let key = database_of(pod)?;
         let name = pod.metadata.name.clone()?;
-        let pod = trimmed(pod);
+        let pod = Box::new(trimmed(pod));
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         let its = pods.entry(key.clone()).or_default();
         let is_news = its.get(&name) != Some(&pod);
