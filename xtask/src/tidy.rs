@@ -95,6 +95,14 @@ const FORBIDDEN: [(&str, &[&str]); 3] = [
 
 const LINES_MAX: usize = 1_000;
 
+/// Where samples lie that are no text. Anything else that is none came in by mistake: what was fetched, built or measured.
+const SAMPLES: [&str; 4] = [
+    "crates/engine/tests/golden/",
+    "tests/contract/expected/",
+    "tests/fixtures/",
+    "tests/fuzz/seeds/",
+];
+
 /// Runs every check and reports all that is wrong at once.
 pub(crate) fn run() -> Result<(), String> {
     let mut wrong = Vec::new();
@@ -104,6 +112,7 @@ pub(crate) fn run() -> Result<(), String> {
         collect(&workspace().join(folder), &mut sources)?;
     }
     sizes(&sources, &mut wrong)?;
+    text_alone(&mut wrong)?;
     promises::check(&sources, &mut wrong)?;
     if wrong.is_empty() {
         say(&format!(
@@ -201,6 +210,27 @@ fn sizes(sources: &[PathBuf], wrong: &mut Vec<String>) -> Result<(), String> {
                 "{} has {lines} lines, more than {LINES_MAX}",
                 path.display()
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Looks through what is committed, or is about to be.
+fn text_alone(wrong: &mut Vec<String>) -> Result<(), String> {
+    let output = Command::new("git")
+        .args(["ls-files", "-z"])
+        .current_dir(workspace())
+        .output()
+        .map_err(|e| format!("failed to run git: {e}"))?;
+    // An unpacked archive of the sources is no repository.
+    for name in String::from_utf8_lossy(&output.stdout).split_terminator('\0') {
+        if SAMPLES.iter().any(|folder| name.starts_with(folder)) {
+            continue;
+        }
+        // One that was deleted is still listed until that is committed.
+        let content = fs::read(workspace().join(name)).unwrap_or_default();
+        if content.contains(&0) {
+            wrong.push(format!("{name} is no text, and in no folder of samples"));
         }
     }
     Ok(())

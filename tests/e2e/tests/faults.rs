@@ -58,6 +58,15 @@ impl World {
         world
     }
 
+    /// One with a database that runs, and the Secret of its store.
+    fn with_one() -> Self {
+        let world = Self::new();
+        world.create(SECRET);
+        world.create(&postgres("one", ""));
+        world.status("pg", "one", "Running", 90);
+        world
+    }
+
     fn create(&self, manifest: &str) {
         let ran = self
             .server
@@ -131,10 +140,7 @@ fn a_missing_secret_is_named_and_the_snapshot_goes_on_when_it_comes() {
 
 #[test]
 fn an_absent_bucket_fails_the_snapshot_with_its_name() {
-    let world = World::new();
-    world.create(SECRET);
-    world.create(&postgres("one", ""));
-    world.status("pg", "one", "Running", 90);
+    let world = World::with_one();
     world.create(&snapshot("lost", "one", "nowhere"));
     let status = world.status("snap", "lost", "Failed", 90);
     let reason = status["reason"].as_str().unwrap();
@@ -180,10 +186,7 @@ fn two_snapshots_take_turns_and_a_crashed_postgres_comes_back() {
 
 #[test]
 fn a_damaged_snapshot_is_refused_at_restore_naming_the_object() {
-    let world = World::new();
-    world.create(SECRET);
-    world.create(&postgres("one", ""));
-    world.status("pg", "one", "Running", 90);
+    let world = World::with_one();
     world.create(&snapshot("whole", "one", "kubedb"));
     world.status("snap", "whole", "Succeeded", 60);
     let packs = world.gcs.objects().join("kubedb/kubedb/demo/one/packs");
@@ -242,10 +245,7 @@ fn wrong_manifests_are_refused_by_field_and_reason() {
 
 #[test]
 fn a_store_that_is_away_fails_the_snapshot_after_its_attempts_and_the_next_one_works() {
-    let mut world = World::new();
-    world.create(SECRET);
-    world.create(&postgres("one", ""));
-    world.status("pg", "one", "Running", 90);
+    let mut world = World::with_one();
     world.gcs.kill();
     world.create(&snapshot("early", "one", "kubedb"));
     let status = world.status("snap", "early", "Failed", 200);
@@ -257,11 +257,75 @@ fn a_store_that_is_away_fails_the_snapshot_after_its_attempts_and_the_next_one_w
 }
 
 #[test]
-fn deleting_a_database_ends_its_snapshots_and_they_can_be_deleted_without_it() {
+fn a_folder_that_may_not_be_written_names_who_would_have_to() {
     let world = World::new();
-    world.create(SECRET);
     world.create(&postgres("one", ""));
     world.status("pg", "one", "Running", 90);
+    let folder = scratch().unwrap();
+    let only_ours = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(folder.path(), only_ours).unwrap();
+    let local = format!("  local:\n    mountPath: {}\n", folder.path().display());
+    let manifest = snapshot("one", "one", "kubedb")
+        .replace("  storageSecretName: gcs-secret\n", "")
+        .replace("  gcs:\n    bucket: kubedb\n", &local);
+    world.create(&manifest);
+    let status = world.status("snap", "one", "Failed", 60);
+    let reason = status["reason"].as_str().unwrap();
+    let postmaster = world.postmaster("one").unwrap();
+    let owner = std::fs::metadata(format!("/proc/{postmaster}")).unwrap();
+    let uid = std::os::unix::fs::MetadataExt::uid(&owner);
+    let who = format!("({uid}); give the folder to that user");
+    assert!(
+        reason.contains(&who) && reason.contains("Permission denied for user"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn a_snapshot_whose_store_is_gone_is_deleted_without_its_data_by_the_command_that_it_names() {
+    let mut world = World::with_one();
+    world.create(&snapshot("kept", "one", "kubedb"));
+    world.status("snap", "kept", "Succeeded", 60);
+    let stored = world.gcs.objects().join("kubedb/kubedb/demo/one");
+    let before = objects(&stored);
+    assert!(before > 0);
+    world.gcs.kill();
+    let delete = |arguments: &[&str]| {
+        let arguments = [&["delete", "snap", "kept", "-n", "demo"], arguments].concat();
+        world.server.kubedb(&arguments, "").unwrap()
+    };
+    assert_eq!(delete(&["--wait=false"]).code, 0);
+    eventually("way out", Duration::from_secs(120), || {
+        let status = world.server.object("snap", "kept", "demo")?["status"].take();
+        let reason = status["reason"].as_str().unwrap_or_default();
+        if reason.contains("kubedb delete snap NAME --keep-data") {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    });
+    let tried = delete(&["--keep-data", "--dry-run"]);
+    assert_eq!(tried.code, 0, "{}", tried.stderr);
+    let object = world.server.object("snap", "kept", "demo").unwrap();
+    assert_eq!(object["spec"]["deletionPolicy"], Value::Null);
+    let deleted = delete(&["--keep-data"]);
+    assert_eq!(deleted.code, 0, "{}", deleted.stderr);
+    assert!(
+        deleted.stderr.contains("kubedb repo list"),
+        "{}",
+        deleted.stderr
+    );
+    assert!(world.server.objects("snap", "demo").unwrap().is_empty());
+    assert_eq!(objects(&stored), before);
+    let no_snapshot = ["delete", "pg", "one", "-n", "demo", "--keep-data"];
+    let refused = world.server.kubedb(&no_snapshot, "").unwrap();
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert_eq!(world.server.objects("pg", "demo").unwrap().len(), 1);
+}
+
+#[test]
+fn deleting_a_database_ends_its_snapshots_and_they_can_be_deleted_without_it() {
+    let world = World::with_one();
     world.create(&snapshot("done", "one", "kubedb"));
     world.status("snap", "done", "Succeeded", 60);
     world.create(&snapshot("waits", "one", "kubedb").replace("gcs-secret", "later"));
