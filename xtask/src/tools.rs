@@ -209,19 +209,17 @@ fn postgres() -> Result<(), String> {
     apt_install(&["postgresql-15"])
 }
 
-/// Those of Debian's that we compare ourselves with. barman-cloud has its fast codec of a package that it does not ask for.
+/// Those of Debian's that we compare ourselves with.
 pub(crate) fn peers() -> Result<(), String> {
-    let packages = ["pgbackrest", "barman-cli-cloud", "python3-snappy"];
+    let packages = ["pgbackrest", "barman-cli-cloud"];
     let programs = ["pgbackrest", "barman-cloud-backup"];
     let is_there = |name: &&str| Path::new("/usr/bin").join(name).exists();
-    if programs.iter().all(is_there) && Path::new(SNAPPY).exists() {
+    if programs.iter().all(is_there) {
         return Ok(());
     }
     say("installing pgBackRest and barman-cloud");
     apt_install(&packages)
 }
-
-const SNAPPY: &str = "/usr/lib/python3/dist-packages/snappy";
 
 /// A language whose words are not sorted by their bytes.
 const LOCALE: &str = "sv_SE.utf8";

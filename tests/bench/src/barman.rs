@@ -1,4 +1,4 @@
-//! barman-cloud, as its documentation sets it up: the same S3 server, two jobs, the fastest codec that it has.
+//! barman-cloud, as its documentation sets it up: the same S3 server, two jobs, nothing compressed.
 
 use std::{
     fs,
@@ -15,6 +15,7 @@ use crate::{
 };
 
 const PREFIX: &str = "barman";
+/// What it calls the server, and the one backup that there is of it.
 const SERVER: &str = "bench";
 
 /// An installed barman-cloud, and where it stores.
@@ -60,7 +61,7 @@ impl Barman {
             cluster.port.to_string(),
         );
         let server = ["-h", &sockets, "-p", &port, "-U", "postgres"];
-        let how = ["--immediate-checkpoint", "--snappy", "-J", "2"];
+        let how = ["--immediate-checkpoint", "-J", "2", "--name", SERVER];
         let words = [server.as_slice(), how.as_slice()].concat();
         timed(&mut self.command(cluster, "barman-cloud-backup", &words))
     }
@@ -68,7 +69,7 @@ impl Barman {
     /// Restores the newest into an empty folder.
     pub(crate) fn restore(&self, cluster: &Cluster, data: &Path) -> Result<Cost, String> {
         let mut command = self.command(cluster, "barman-cloud-restore", &[]);
-        timed(command.arg("latest").arg(data))
+        timed(command.arg(SERVER).arg(data))
     }
 
     /// Bytes that its backup takes.

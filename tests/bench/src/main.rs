@@ -1,5 +1,6 @@
 //! `cargo xtask bench backup`: our engine and its peers at the same work, in turn, on the same database and the same S3 server.
 
+mod bare;
 mod barman;
 mod base_backup;
 mod cluster;

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bare,
     cluster::Cluster,
     failed,
     s3::{BUCKET, KEYS, S3},
@@ -42,6 +43,8 @@ struct Work {
     delta: bool,
     /// WAL is stored as it is asked for.
     answering: Option<Answering>,
+    /// What is stored already is put again.
+    again: bool,
 }
 
 fn start(cluster: &Cluster, work: &Work) -> Result<Cost, String> {
@@ -66,7 +69,19 @@ fn work_on(s3: &S3, data: PathBuf) -> Work {
         data,
         delta: false,
         answering: None,
+        again: false,
     }
+}
+
+/// Puts again what is stored, and gives the seconds that that took.
+pub(crate) fn put_again(cluster: &Cluster, s3: &S3) -> Result<f64, String> {
+    let mut work = work_on(s3, cluster.data.clone());
+    work.again = true;
+    let cost = start(cluster, &work)?;
+    cost.output
+        .trim()
+        .parse()
+        .map_err(failed("read its answer"))
 }
 
 /// A process that stores WAL as it is asked to.
@@ -142,6 +157,11 @@ async fn carry_out(work: Work, store: Store) -> Result<(), String> {
     if let Some(answering) = work.answering {
         return wal::answer(answering, store).await;
     }
+    if work.again {
+        let seconds = bare::put_again(&store).await?;
+        print(&seconds.to_string());
+        return Ok(());
+    }
     let (progress, _) = watch::channel(backup::BackupProgress::default());
     let cancel = CancellationToken::new();
     let dialect = PgDialect::of("15").map_err(chain)?;
@@ -177,7 +197,7 @@ async fn carry_out(work: Work, store: Store) -> Result<(), String> {
         snapshot: format!("snap-{}", uid.get(..8).unwrap_or_default()),
         snapshot_uid: uid,
         attempt: 1,
-        lineage: "bench".to_owned(),
+        lineage: wal::LINEAGE.to_owned(),
         data_folder: work.data,
         connection,
         dialect,

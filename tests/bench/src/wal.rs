@@ -16,7 +16,7 @@ use crate::{
     cluster::Cluster,
     failed, ours,
     peer::PgBackRest,
-    report::{Compared, Runs},
+    report::{Compared, Peer, Runs},
     s3::S3,
     say,
     watch::own_memory,
@@ -26,8 +26,8 @@ use crate::{
 const SEGMENTS: usize = 96;
 /// No run takes longer.
 const LIMIT: Duration = Duration::from_secs(600);
-/// Lineage of the comparison's database.
-const LINEAGE: &str = "00000000-0000-4000-8000-000000000000";
+/// Lineage of the comparison's database: one that keys of encryption can be named after.
+pub(crate) const LINEAGE: &str = "00000000-0000-4000-8000-000000000000";
 
 /// What the process that stands for our agent is to do.
 #[derive(Serialize, Deserialize, Debug)]
@@ -69,9 +69,9 @@ pub(crate) fn compare(
     s3: &S3,
     pgbackrest: &PgBackRest,
     number_of_runs: usize,
-) -> Result<Compared, String> {
+) -> Result<Vec<Compared>, String> {
     let names = prepare(cluster)?;
-    let (mut ours, mut theirs) = (Runs::default(), Runs::default());
+    let (mut ours, mut theirs, mut bare) = (Runs::default(), Runs::default(), Runs::default());
     for number in 1..=number_of_runs {
         ours::forget(s3)?;
         let archiver = OurArchiver::start(cluster, s3)?;
@@ -83,28 +83,40 @@ pub(crate) fn compare(
             &mut ours,
         )?;
         drop(archiver);
+        bare.seconds.push(ours::put_again(cluster, s3)?);
         pgbackrest.make(cluster, s3)?;
         let command = pgbackrest.archive_command();
         let all = || processes_of("pgbackrest");
         run(cluster, &names, &command, all, &mut theirs)?;
         let last = |runs: &Runs| runs.seconds.last().copied().unwrap_or(f64::NAN);
         say(&format!(
-            "wal-push {number}: ours {:.2} s, pgBackRest {:.2} s",
+            "wal-push {number}: ours {:.2} s, pgBackRest {:.2} s, the server alone {:.2} s",
             last(&ours),
-            last(&theirs)
+            last(&theirs),
+            last(&bare)
         ));
     }
     ours.stored = ours::stored(s3);
     theirs.stored = PgBackRest::stored(s3);
-    Ok(Compared {
+    bare.stored = ours.stored;
+    let nobody = Peer {
+        name: "the server alone",
+        version: String::new(),
+    };
+    let row = |peer, codec, theirs| Compared {
         work: "wal-push",
-        peer: pgbackrest.peer.clone(),
+        peer,
         cache: "warm",
-        codec: "zstd-1, theirs lz4",
+        codec,
         bytes: names.len() as u64 * (16 << 20),
-        ours,
+        ours: ours.clone(),
         theirs,
-    })
+    };
+    let peer = pgbackrest.peer.clone();
+    Ok(vec![
+        row(peer, "zstd-1, theirs lz4", theirs),
+        row(nobody, "zstd-1, packed before", bare),
+    ])
 }
 
 /// Seconds and memory of one archiver for these segments.

@@ -8,3 +8,12 @@ pub mod normalise;
 pub mod scale;
 pub mod suite;
 pub mod talk;
+
+use std::path::{Path, PathBuf};
+
+/// A part of `deploy/`.
+#[must_use]
+pub fn deploy(part: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    root.join(part)
+}

@@ -24,12 +24,19 @@ pub(crate) fn scale(arguments: &[&str]) -> Result<(), String> {
         Some(binary) => (binary, "given"),
         None => (release()?, "release"),
     };
-    // With the choice of the tests, so that everything else is taken as they built it.
+    // A release, too: it stands for a thousand agents, and what it takes of the processors is missing to the operator.
     let mut build = tools::cargo();
-    build.args(["build", "-q", "--workspace", "--bin", "bench_scale"]);
+    build.args([
+        "build",
+        "-q",
+        "--release",
+        "--workspace",
+        "--bin",
+        "bench_scale",
+    ]);
     tools::run(&mut build)?;
     let target = tools::target_folder();
-    let mut bench = Command::new(target.join("debug").join("bench_scale"));
+    let mut bench = Command::new(target.join("release").join("bench_scale"));
     bench
         .arg(binary)
         .arg(profile)

@@ -175,7 +175,7 @@ async fn scheduled(
     sizes: &Sizes,
     say: &impl Fn(&str),
 ) -> Result<Vec<Record>, Failure> {
-    let first = schedule::first_tick();
+    let first = schedule::first_tick(sizes)?;
     let lookout = Lookout::start(&world.client, first);
     let (written, cpu) = (world.writes()?, operator.cpu()?);
     schedule::spread(&world.client, sizes, first).await?;

@@ -24,8 +24,10 @@ use super::{
 
 /// Time to write all ticks before the first of them.
 const LEAD: SignedDuration = SignedDuration::from_secs(15);
+/// And for each of them, so that the API server has forgotten it by then: schedules of a real day are not set in one second.
+const LEAD_OF_EACH: SignedDuration = SignedDuration::from_millis(60);
 /// Writes at once.
-const AT_ONCE: usize = 48;
+const AT_ONCE: usize = 4;
 
 /// A Snapshot that was made while it was watched for.
 #[derive(Clone, Copy, Debug)]
@@ -93,8 +95,9 @@ fn made_for(snapshot: &PartialObjectMeta<Snapshot>, first: Timestamp) -> Option<
 }
 
 /// When the first tick is, if they are set now.
-pub(super) fn first_tick() -> Timestamp {
-    Timestamp::now() + LEAD
+pub(super) fn first_tick(sizes: &Sizes) -> Result<Timestamp, Failure> {
+    let count = i32::try_from(sizes.databases)?;
+    Ok(Timestamp::now() + LEAD + LEAD_OF_EACH * count)
 }
 
 /// Has the schedule of each database tick at a time of its own.

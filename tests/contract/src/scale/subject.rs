@@ -43,6 +43,7 @@ impl Operator {
             .args(["operator", "--image", "kubedb:bench", "--identity", name])
             .args(["--health", &health.to_string()])
             .env("KUBECONFIG", &world.kubeconfig)
+            .envs(world.environment.clone())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log)?)

@@ -17,10 +17,11 @@ use kubedb_cluster::{
     loopback::{Beside, ControlPlane, Lifetime},
     tools::tools,
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::Failure;
+use crate::deploy;
 
 const OPERATOR: &str = "system:serviceaccount:kubedb:kubedb-operator";
 const OPERATOR_TOKEN: &str = "operator-of-the-bench";
@@ -40,6 +41,8 @@ pub(super) struct World {
     pub(super) client: Client,
     /// For the operator.
     pub(super) kubeconfig: PathBuf,
+    /// What an installation sets for it.
+    pub(super) environment: BTreeMap<String, String>,
     pub(super) folder: PathBuf,
     _plane: ControlPlane,
 }
@@ -78,6 +81,7 @@ impl World {
         let world = Self {
             client,
             kubeconfig,
+            environment: environment()?,
             folder: folder.to_owned(),
             _plane: plane,
         };
@@ -178,9 +182,26 @@ fn audit_policy() -> Value {
     })
 }
 
+/// The variables that the installed operator has, but for those that name its pod.
+fn environment() -> Result<BTreeMap<String, String>, Failure> {
+    let text = fs::read_to_string(deploy("operator.yaml"))?;
+    let mut found = BTreeMap::new();
+    for document in serde_yaml_ng::Deserializer::from_str(&text) {
+        let object = Value::deserialize(document)?;
+        let containers = &object["spec"]["template"]["spec"]["containers"];
+        for variable in containers[0]["env"].as_array().into_iter().flatten() {
+            if let (Some(name), Some(value)) =
+                (variable["name"].as_str(), variable["value"].as_str())
+            {
+                found.insert(name.to_owned(), value.to_owned());
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// What an installation consists of, but for the operator's own pod and what asks it before objects are stored.
 fn install(kubeconfig: &Path) -> Result<(), Failure> {
-    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
     for part in [
         "namespace.yaml",
         "crds",
@@ -191,7 +212,7 @@ fn install(kubeconfig: &Path) -> Result<(), Failure> {
         loop {
             let applied = Command::new(tools().join("kubectl"))
                 .args(["apply", "--server-side", "-f"])
-                .arg(deploy.join(part))
+                .arg(deploy(part))
                 .env("KUBECONFIG", kubeconfig)
                 .output()?;
             if applied.status.success() {

@@ -284,8 +284,7 @@ pub(crate) fn snapshot(name: &str, database: &str) -> Value {
 
 /// A folder of `deploy/`.
 pub(crate) fn deploy(folder: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
-    root.join(folder).display().to_string()
+    kubedb_contract::deploy(folder).display().to_string()
 }
 
 /// As in a cluster, but on loopback.
