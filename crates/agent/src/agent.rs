@@ -5,9 +5,11 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt as _;
 use kubedb_api::{
     Postgres,
     agent_config::AgentConfig,
+    labels,
     monitor::MetricsStatus,
     protocol::{InstancePhase, InstanceRole},
 };
@@ -40,7 +42,9 @@ const SOON: Duration = Duration::from_millis(100);
 /// Look again this late when nothing is.
 const LATE: Duration = Duration::from_secs(2);
 /// The Lease is looked at, and renewed by its holder, at a third of its duration.
-const LEASE_EVERY: Duration = Duration::from_secs(5);
+const LEASE_EVERY: Duration = Duration::from_secs(10);
+/// How soon after the API had no answer.
+const LEASE_AGAIN: Duration = Duration::from_secs(1);
 /// Longest pause between tries of something that failed.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -384,15 +388,9 @@ impl Agent {
         if Instant::now() < self.lease_due {
             return;
         }
-        let seen = match self.api.lease().await {
-            Ok(Some(lease)) if self.holds(&lease) => self
-                .api
-                .renew_lease(lease, Timestamp::now())
-                .await
-                .map(Some),
-            other => other,
-        };
-        let is_settled = self.prepared.is_some();
+        let seen = self.renew_lease().await;
+        let is_held = matches!(&seen, Ok(Some(lease)) if self.holds(lease));
+        let is_settled = is_held || self.prepared.is_some();
         let pause = if is_settled { LEASE_EVERY } else { 3 * SOON };
         match seen {
             Ok(lease) => {
@@ -402,7 +400,7 @@ impl Agent {
             Err(error) => {
                 tracing::warn!(%error, "the Lease is unknown");
                 self.lease = Seen::Unknown;
-                self.lease_due = Instant::now() + LEASE_EVERY / 5;
+                self.lease_due = Instant::now() + LEASE_AGAIN;
                 if let Err(error) = self.api.reopen().await {
                     tracing::warn!(%error, "the kubeconfig cannot be read");
                 }
@@ -410,8 +408,42 @@ impl Agent {
         }
     }
 
+    /// The Lease, renewed if this instance holds it. What was known of it is enough for that, unless somebody has changed it since.
+    async fn renew_lease(&self) -> Result<Option<Lease>, ApiError> {
+        if let Some(lease) = self.own_lease() {
+            match self.api.renew_lease(lease.clone(), Timestamp::now()).await {
+                Err(error) if error.is_out_of_date() => {}
+                renewed => return renewed.map(Some),
+            }
+        }
+        match self.api.lease().await? {
+            Some(lease) if self.holds(&lease) => {
+                let renewed = self.api.renew_lease(lease, Timestamp::now()).await;
+                renewed.map(Some)
+            }
+            other => Ok(other),
+        }
+    }
+
     pub(crate) fn holds(&self, lease: &Lease) -> bool {
         observe::holder(lease).as_deref() == Some(self.config.instance.as_str())
+    }
+
+    /// The Lease, if this instance holds it and has renewed it when it was last due.
+    fn own_lease(&self) -> Option<&Lease> {
+        let lease = self.lease.known()?.as_ref();
+        lease.filter(|lease| self.holds(lease))
+    }
+
+    /// Whether the Lease says that this instance lives. One that an earlier database of the name has left, or that is not marked as ours, says it to nobody.
+    pub(crate) fn lives_by_lease(&self) -> bool {
+        self.own_lease().is_some_and(|lease| {
+            let kind = lease.labels().get(labels::KIND);
+            let is_marked = kind.is_some_and(|kind| kind == "Postgres");
+            let uid = &self.config.database_uid;
+            let mut owners = lease.owner_references().iter();
+            is_marked && owners.any(|owner| owner.kind == "Postgres" && owner.uid == *uid)
+        })
     }
 
     /// Looks again at the Lease in the next round.

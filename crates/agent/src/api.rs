@@ -29,7 +29,7 @@ use crate::proxy::{self, names_proxy};
 /// How long the API may take to answer: a heartbeat's interval.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// How long a Lease holds without a renewal.
-const LEASE_SECONDS: i32 = 15;
+const LEASE_SECONDS: i32 = 30;
 
 /// Why the API did not serve.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,16 @@ pub enum ApiError {
         /// The key.
         key: String,
     },
+}
+
+impl ApiError {
+    /// Whether what the request was about was changed, or went, since it was read.
+    pub(crate) fn is_out_of_date(&self) -> bool {
+        let Self::Request { source, .. } = self else {
+            return false;
+        };
+        matches!(&**source, kube::Error::Api(status) if matches!(status.code, 404 | 409))
+    }
 }
 
 /// The API as this instance sees it.
@@ -260,7 +270,6 @@ impl OwnApi {
     pub async fn take_lease(&self, mut lease: Lease, now: Timestamp) -> Result<Lease, ApiError> {
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = Some(self.instance.clone());
-        spec.lease_duration_seconds = Some(LEASE_SECONDS);
         spec.acquire_time = Some(MicroTime(now));
         spec.lease_transitions.get_or_insert(0);
         self.renew_lease(lease, now).await
@@ -284,6 +293,7 @@ impl OwnApi {
     pub async fn renew_lease(&self, mut lease: Lease, now: Timestamp) -> Result<Lease, ApiError> {
         if let Some(spec) = &mut lease.spec {
             spec.renew_time = Some(MicroTime(now));
+            spec.lease_duration_seconds = Some(LEASE_SECONDS);
         }
         self.leases()
             .replace(&self.database, &PostParams::default(), &lease)

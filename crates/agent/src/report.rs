@@ -1,11 +1,11 @@
-//! What the agent tells the API: at once when something changed, every ten seconds otherwise, never twice a second.
+//! What the agent tells the API: at once when something changed, never twice a second, and otherwise as often as it has to give a sign of life.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kubedb_api::archiver::ArchiveStatus;
 use kubedb_api::monitor::MetricsStatus;
-use kubedb_api::protocol::{InstancePhase, InstanceRole, InstanceStatus, TaskStatus};
+use kubedb_api::protocol::{InstancePhase, InstanceRole, InstanceStatus, TaskPhase, TaskStatus};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -13,6 +13,8 @@ use crate::{agent::Agent, tasks::Tasks};
 
 /// Sign of life when nothing changes; the operator waits for three of them.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// So seldom does one tell where it stands that lives by its Lease, which it renews as often as it would report otherwise.
+const POSITION: Duration = Duration::from_secs(30);
 /// Shortest pause between two reports.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -37,7 +39,7 @@ impl Reporter {
         let is_due = match (&self.sent, self.sent_at) {
             (Some(sent), Some(at)) => {
                 let silent = now.duration_since(at);
-                silent >= HEARTBEAT || (silent >= PAUSE && without_pulse(sent) != without_pulse(&status))
+                silent >= rhythm(agent.lives_by_lease(), &status) || (silent >= PAUSE && without_pulse(sent) != without_pulse(&status))
                     // A change of phase or readiness is what people wait for.
                     || (sent.phase, sent.ready) != (status.phase, status.ready)
             }
@@ -59,6 +61,17 @@ impl Reporter {
         }
         // Also after a failure, so that an API in trouble is not asked all the time.
         self.sent_at = Some(now);
+    }
+}
+
+/// How often a report is due in which nothing is new. What runs gives its own signs of life, and how far an archive goes is what somebody may wait for.
+fn rhythm(lives_by_lease: bool, status: &InstanceStatus) -> Duration {
+    let mut tasks = status.tasks.values();
+    let is_idle = tasks.all(|task| task.phase != TaskPhase::Running);
+    if lives_by_lease && is_idle && status.archive.is_none() {
+        POSITION
+    } else {
+        HEARTBEAT
     }
 }
 
@@ -191,3 +204,36 @@ fn all_fields() -> InstanceStatus {
 
 /// Keeps the type in sight of `tasks`.
 pub(crate) type TaskStatuses = std::collections::BTreeMap<String, TaskStatus>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_lives_by_a_lease_reports_seldom_unless_something_goes_on() {
+        let mut status = InstanceStatus::default();
+        assert_eq!(rhythm(true, &status), POSITION);
+        assert_eq!(rhythm(false, &status), HEARTBEAT);
+        let task = |phase| TaskStatus {
+            snapshot_uid: "u".to_owned(),
+            attempt: 1,
+            session: "s".to_owned(),
+            phase,
+            heartbeat_time: Timestamp::UNIX_EPOCH,
+            progress: None,
+            result: None,
+            verification: None,
+            reason: None,
+            retryable: None,
+        };
+        let tasks = &mut status.tasks;
+        tasks.insert("ended".to_owned(), task(TaskPhase::Succeeded));
+        assert_eq!(rhythm(true, &status), POSITION);
+        status.archive = Some(ArchiveStatus::default());
+        assert_eq!(rhythm(true, &status), HEARTBEAT);
+        status.archive = None;
+        let tasks = &mut status.tasks;
+        tasks.insert("runs".to_owned(), task(TaskPhase::Running));
+        assert_eq!(rhythm(true, &status), HEARTBEAT);
+    }
+}

@@ -29,6 +29,15 @@ struct Heard {
     is_alive: bool,
 }
 
+impl Heard {
+    fn pulse(&self, uptime: SignedDuration) -> Pulse {
+        Pulse {
+            silence: uptime - self.changed,
+            is_alive: self.is_alive,
+        }
+    }
+}
+
 /// The sources that were heard of.
 #[derive(Clone, Debug)]
 pub struct Pulses<K> {
@@ -61,10 +70,13 @@ impl<K: Ord> Pulses<K> {
             heard.is_alive = true;
         }
         heard.asked = uptime;
-        Pulse {
-            silence: uptime - heard.changed,
-            is_alive: heard.is_alive,
-        }
+        heard.pulse(uptime)
+    }
+
+    /// What was known of a source when it was last listened to; none of one that was not.
+    #[must_use]
+    pub fn last(&self, source: &K, uptime: SignedDuration) -> Option<Pulse> {
+        self.heard.get(source).map(|heard| heard.pulse(uptime))
     }
 
     /// Sources remembered.
@@ -113,6 +125,8 @@ mod tests {
         let pulse = pulses.hear("pg-0", clock(500), at(75));
         assert_eq!(pulse.silence, at(45));
         assert!(pulse.is_alive);
+        assert_eq!(pulses.last(&"pg-0", at(75)), Some(pulse));
+        assert_eq!(pulses.last(&"pg-1", at(75)), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt as _, TryStreamExt as _, future::BoxFuture};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Client, ResourceExt as _,
     core::NamespaceResourceScope,
@@ -27,9 +28,10 @@ use crate::{
     calls::Calls,
     dormant,
     gate::digest,
+    leases,
     metrics::{Caches, Metrics},
     namespaces::{Events, Namespaces, api_of},
-    operator::Operator,
+    operator::{AllCaches, Operator},
     platform::{Platform, PlatformError},
     postgres, snapshot,
 };
@@ -119,12 +121,20 @@ pub async fn run(context: Context, shutdown: CancellationToken) {
 pub async fn run_with(mut context: Context, limits: Limits, shutdown: CancellationToken) {
     context.client = context.metrics.counted(context.client);
     let (postgreses, snapshots, dormants) = (cached(), cached(), cached());
-    let caches = (postgreses.0, snapshots.0, dormants.0);
+    let leases = cached();
+    let caches = AllCaches {
+        databases: postgreses.0,
+        snapshots: snapshots.0,
+        dormants: dormants.0,
+        leases: leases.0,
+    };
+    let all = watcher::Config::default();
     let watches = (
-        watched(&context, &caches.0.store),
-        watched(&context, &caches.1.store),
-        watched(&context, &caches.2.store),
+        watched(&context, &caches.databases.store, &all),
+        watched(&context, &caches.snapshots.store, &all),
+        watched(&context, &caches.dormants.store, &all),
     );
+    let renewals = watched(&context, &caches.leases.store, &leases::selected());
     let operator = Arc::new(Operator::new(context, limits, caches));
     let failing = Arc::downgrade(&operator);
     operator.metrics.attach(Caches {
@@ -223,9 +233,12 @@ pub async fn run_with(mut context: Context, limits: Limits, shutdown: Cancellati
         .run(
             measured("DormantDatabase", dormant::reconcile),
             retry,
-            operator,
+            Arc::clone(&operator),
         );
-    tokio::join!(log(databases), log(backups), log(sleepers));
+    let call = move |database| told.databases.add([database]);
+    let holders = leases::follow(operator, renewals, leases.1, call);
+    let holders = shutdown.clone().run_until_cancelled_owned(holders);
+    tokio::join!(log(databases), log(backups), log(sleepers), holders);
 }
 
 /// Objects of each kind that something else concerns, to be looked at by their controllers.
@@ -252,7 +265,7 @@ where
 }
 
 /// A kind of which everything is watched and kept.
-trait Kept:
+pub(crate) trait Kept:
     kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
     + DeserializeOwned
@@ -266,12 +279,13 @@ trait Kept:
 impl Kept for Postgres {}
 impl Kept for Snapshot {}
 impl Kept for DormantDatabase {}
+impl Kept for Lease {}
 
-/// Watches all objects of a kind that this operator is for.
-fn watched<K: Kept>(context: &Context, store: &Store<K>) -> Events<K> {
+/// Watches the objects of a kind that this operator is for.
+fn watched<K: Kept>(context: &Context, store: &Store<K>, which: &watcher::Config) -> Events<K> {
     let (client, store) = (context.client.clone(), store.clone());
     context.namespaces.watch(
-        &watcher::Config::default(),
+        which,
         |namespace| api_of(&client, namespace),
         move |namespace| {
             let all = store.state().into_iter();
@@ -298,8 +312,11 @@ impl<K: kube::Resource<DynamicType = ()> + 'static> Cache<K> {
     }
 }
 
+/// What fills a cache, and tells that it holds what there was at the start.
+pub(crate) type Filler<K> = (Writer<K>, watch::Sender<bool>);
+
 /// A cache, and what fills it.
-type Filled<K> = (Cache<K>, (Writer<K>, watch::Sender<bool>));
+type Filled<K> = (Cache<K>, Filler<K>);
 
 /// A cache of a kind.
 fn cached<K: Kept>() -> Filled<K> {
@@ -318,24 +335,30 @@ pub(crate) enum Heard<'a, K> {
     All,
 }
 
+/// What a watch tells, without its failures: each is logged, and begins the watch anew.
+pub(crate) fn logged<K: Kept>(
+    events: Events<K>,
+) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send {
+    events.filter_map(async |event| match event {
+        Ok(event) => Some(Ok(event)),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, kind = %K::kind(&()), "a watch failed and begins anew");
+            None
+        }
+    })
+}
+
 /// A controller of all objects of a kind that are work, with its cache. Of each kind there is this one watch, whoever wants to hear of it.
 fn controller<K: Kept>(
     events: Events<K>,
-    (writer, told): (Writer<K>, watch::Sender<bool>),
+    (writer, told): Filler<K>,
     trim: impl Fn(&mut K) + Send + 'static,
     is_work: impl Fn(&K) -> bool + Send + 'static,
     hear: impl Fn(Heard<'_, K>) + Send + 'static,
 ) -> Controller<K> {
     let store = writer.as_reader();
-    let objects = events
-        .filter_map(async |event| match event {
-            Ok(event) => Some(Ok(event)),
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, kind = %K::kind(&()), "a watch failed and begins anew");
-                None
-            }
-        })
+    let objects = logged(events)
         .modify(trim)
         .reflect(writer)
         .inspect_ok(move |event| match event {

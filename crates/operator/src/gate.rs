@@ -53,8 +53,8 @@ impl Gate {
     }
 }
 
-/// Everything of a database that a decision may rest on. Heartbeats count only by who is `alive`.
-pub(crate) fn digest<'a>(postgres: &Postgres, alive: impl IntoIterator<Item = &'a String>) -> u64 {
+/// Everything of a database that a decision may rest on. Heartbeats count only by `who` is alive, and who is primary.
+pub(crate) fn digest<'a>(postgres: &Postgres, who: impl IntoIterator<Item = &'a String>) -> u64 {
     let mut postgres = postgres.clone();
     postgres.metadata.resource_version = None;
     postgres.metadata.managed_fields = None;
@@ -89,7 +89,7 @@ pub(crate) fn digest<'a>(postgres: &Postgres, alive: impl IntoIterator<Item = &'
     serde_json::to_vec(&postgres)
         .unwrap_or_default()
         .hash(&mut hasher);
-    alive.into_iter().collect::<BTreeSet<_>>().hash(&mut hasher);
+    who.into_iter().collect::<BTreeSet<_>>().hash(&mut hasher);
     hasher.finish()
 }
 

@@ -11,6 +11,7 @@ mod guarded;
 pub mod health;
 mod issue;
 pub mod leader;
+mod leases;
 pub mod metrics;
 mod namespaces;
 mod operator;

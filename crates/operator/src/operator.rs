@@ -7,14 +7,17 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Namespace, Secret},
+};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     runtime::reflector::{ObjectRef, Store},
 };
 use kubedb_api::{DormantDatabase, Postgres, PostgresVersion, Snapshot};
 use kubedb_core::{
-    pulse::Pulses,
+    pulse::{Pulse, Pulses},
     snapshot::SILENCE_LIMIT,
     steps::{Step, Watch},
     turns::Limits,
@@ -40,6 +43,14 @@ where
     store.get(&ObjectRef::new(name).within(namespace)).is_some()
 }
 
+/// The caches of everything that is watched.
+pub(crate) struct AllCaches {
+    pub(crate) databases: Cache<Postgres>,
+    pub(crate) snapshots: Cache<Snapshot>,
+    pub(crate) dormants: Cache<DormantDatabase>,
+    pub(crate) leases: Cache<Lease>,
+}
+
 /// Shared by all reconciles.
 pub(crate) struct Operator {
     pub(crate) client: Client,
@@ -47,7 +58,9 @@ pub(crate) struct Operator {
     pub(crate) databases: Store<Postgres>,
     pub(crate) snapshots: Store<Snapshot>,
     pub(crate) dormants: Store<DormantDatabase>,
-    caches: (Cache<Postgres>, Cache<Snapshot>, Cache<DormantDatabase>),
+    /// Of databases.
+    pub(crate) leases: Store<Lease>,
+    caches: AllCaches,
     /// Which of them belong together.
     pub(crate) related: Related,
     pub(crate) seats: Seats,
@@ -70,22 +83,15 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
-    pub(crate) fn new(
-        context: Context,
-        limits: Limits,
-        (databases, snapshots, dormants): (
-            Cache<Postgres>,
-            Cache<Snapshot>,
-            Cache<DormantDatabase>,
-        ),
-    ) -> Self {
+    pub(crate) fn new(context: Context, limits: Limits, caches: AllCaches) -> Self {
         Self {
             client: context.client,
             platform: context.platform,
-            databases: databases.store.clone(),
-            snapshots: snapshots.store.clone(),
-            dormants: dormants.store.clone(),
-            caches: (databases, snapshots, dormants),
+            databases: caches.databases.store.clone(),
+            snapshots: caches.snapshots.store.clone(),
+            dormants: caches.dormants.store.clone(),
+            leases: caches.leases.store.clone(),
+            caches,
             related: Related::default(),
             seats: Seats::new(limits),
             verifying: Seats::new(crate::snapshot::VERIFICATIONS),
@@ -117,9 +123,10 @@ impl Operator {
 
     /// Waits until all caches hold what there was at the start: an absent object is a deleted one from then on.
     pub(crate) async fn caches(&self) -> Result<(), ReconcileError> {
-        self.caches.0.whole().await?;
-        self.caches.1.whole().await?;
-        self.caches.2.whole().await
+        self.caches.databases.whole().await?;
+        self.caches.snapshots.whole().await?;
+        self.caches.dormants.whole().await?;
+        self.caches.leases.whole().await
     }
 
     /// How many objects failed at the last look at them. Those that went since are forgotten here: nobody will look at them again.
@@ -228,15 +235,28 @@ impl Operator {
             .into_iter()
             .flatten()
             .filter_map(|(name, report)| {
-                let beat = report.heartbeat_time?;
-                let pulse = self.hear(format!("{uid}/{name}"), beat);
-                // One that was never heard of may have been silent for long: then our clock has to do until its next word.
-                let is_recent = now.duration_since(beat).abs() < INSTANCE_SILENCE_LIMIT;
-                let left = INSTANCE_SILENCE_LIMIT - pulse.silence;
-                let is_alive = (pulse.is_alive || is_recent) && left > SignedDuration::ZERO;
-                is_alive.then(|| (name.clone(), left))
+                let (told, beat) = (format!("{uid}/{name}"), report.heartbeat_time?);
+                let by_report = self.left(told.clone(), beat, now);
+                let by_lease = self.renewed(postgres, name).and_then(|(source, renewal)| {
+                    // Whoever renews its Lease, and cannot report any more, need not be as it said last.
+                    let current = REPORT_SILENCE_LIMIT - self.silence(told, beat);
+                    let left = self.left(source, renewal, now)?.min(current);
+                    (left > SignedDuration::ZERO).then_some(left)
+                });
+                let left = by_report.max(by_lease)?;
+                Some((name.clone(), left))
             })
             .collect()
+    }
+
+    /// For how long an instance counts as alive by one of its signs of life; none if it does not.
+    fn left(&self, source: String, beat: Timestamp, now: Timestamp) -> Option<SignedDuration> {
+        let pulse = self.hear(source, beat);
+        // One that was never heard of may have been silent for long: then our clock has to do until its next word.
+        let is_recent = now.duration_since(beat).abs() < INSTANCE_SILENCE_LIMIT;
+        let left = INSTANCE_SILENCE_LIMIT - pulse.silence;
+        let is_alive = (pulse.is_alive || is_recent) && left > SignedDuration::ZERO;
+        is_alive.then_some(left)
     }
 
     /// For how long a source has been saying the same.
@@ -244,12 +264,21 @@ impl Operator {
         self.hear(source, value).silence
     }
 
-    fn hear(&self, source: String, value: Timestamp) -> kubedb_core::pulse::Pulse {
+    pub(crate) fn hear(&self, source: String, value: Timestamp) -> Pulse {
         let mut pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
         pulses.hear(source, value, self.uptime())
     }
+
+    /// What was last heard of a source.
+    pub(crate) fn heard(&self, source: &String) -> Option<Pulse> {
+        let pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+        pulses.last(source, self.uptime())
+    }
 }
 
+/// Silence of the reports of an instance that lives by its Lease, after which it is neither: three of them, and time for one to arrive.
+const REPORT_SILENCE_LIMIT: SignedDuration = SignedDuration::from_secs(95);
+
 /// Silence after which an instance is neither ready nor a candidate: three heartbeats, and time for one to arrive.
-const INSTANCE_SILENCE_LIMIT: SignedDuration =
+pub(crate) const INSTANCE_SILENCE_LIMIT: SignedDuration =
     SignedDuration::from_secs(SILENCE_LIMIT.as_secs() + 5);

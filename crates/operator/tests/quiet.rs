@@ -83,10 +83,10 @@ async fn restarts_and_edits_make_no_snapshot_and_move_no_tick() {
     let due = next(&world, |next| next.is_some()).await;
     for _ in 0..3 {
         world.operate(None).await;
-        // It has looked when it has read the Lease.
+        // Four kinds are listed and watched; whatever else is read is read by a look.
         eventually("look", async || {
             let reads = world.traffic().reads;
-            if reads > 6 { Ok(()) } else { Err(reads) }
+            if reads > 8 { Ok(()) } else { Err(reads) }
         })
         .await;
         assert_eq!(next(&world, |next| next.is_some()).await, due);

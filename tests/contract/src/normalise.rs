@@ -283,7 +283,10 @@ mod tests {
         let said = "error: timed out waiting for the condition on configmaps/h";
         assert_eq!(without_cut_watches(&format!("{cut}\n{said}\n")), said);
         let other = cut.replace("deadline exceeded", "canceled");
-        assert_eq!(without_cut_watches(&format!("{other}\n{said}")), format!("{other}\n{said}"));
+        assert_eq!(
+            without_cut_watches(&format!("{other}\n{said}")),
+            format!("{other}\n{said}")
+        );
     }
 
     #[test]

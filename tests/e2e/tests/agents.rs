@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::PermissionsExt as _,
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -82,6 +84,38 @@ fn crashes_in_a_row_come_slower_and_a_damaged_state_stops_everything_but_the_wor
         }
     });
     world.sql_becomes("one", "SELECT 1", "1");
+}
+
+/// One that lives by its Lease says seldom where it is; one that says nothing is told, and PostgreSQL goes on.
+#[test]
+fn an_agent_that_hangs_is_told_until_it_goes_on() {
+    let world = World::new();
+    world.create(&postgres("one", "15", 1, ""));
+    world.status("pg", "one", "Running", 120);
+    let status = || world.server.object("pg", "one", "demo").unwrap()["status"].take();
+    let mut reports = BTreeSet::new();
+    for _ in 0..50 {
+        reports.insert(status()["instances"]["one-0"]["heartbeatTime"].to_string());
+        thread::sleep(Duration::from_millis(500));
+    }
+    assert!(reports.len() <= 2, "{reports:?}");
+
+    let agent = world.agent("one", 0).unwrap();
+    signal(agent, 19);
+    let reason = |wanted: Option<&str>| {
+        eventually("word of it", Duration::from_secs(60), || {
+            let reason = status()["reason"].take();
+            if reason.as_str() == wanted {
+                Ok(())
+            } else {
+                Err(reason.to_string())
+            }
+        });
+    };
+    reason(Some("the primary is not ready: its agent does not report"));
+    assert_eq!(world.sql("one", "SELECT 1").unwrap(), "1");
+    signal(agent, 18);
+    reason(None);
 }
 
 fn left_behind(version: &str) {

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, ResourceExt as _};
 use kubedb_api::{Postgres, PostgresVersion, Snapshot};
 
@@ -72,14 +71,10 @@ pub(super) async fn dereference(
     now: Timestamp,
 ) -> Result<Found, ReconcileError> {
     let (client, key) = (&operator.client, key_of(postgres));
-    let leases: Api<Lease> = Api::namespaced(client.clone(), &key.namespace);
     let snapshots = operator.snapshots_of(&key.namespace, &key.name);
     let orphans = orphans(operator, postgres, &snapshots).await?;
     let sought = Sought::seek(client, postgres).await?;
-    let lease = leases
-        .get_opt(&key.name)
-        .await
-        .map_err(request("get the Lease"))?;
+    let lease = operator.lease(postgres).await?;
     Ok(Found {
         version: operator.version(&postgres.spec.version.text()).await?,
         // Once its name is in the spec it is the user's to keep.
@@ -93,7 +88,7 @@ pub(super) async fn dereference(
         alive: operator.alive(postgres, now),
         sought,
         has_lease: lease.is_some(),
-        holder: lease.and_then(|lease| lease.spec?.holder_identity),
+        holder: lease.and_then(|lease| lease.spec.as_ref()?.holder_identity.clone()),
         observed: operator.platform.observe(&key).await?,
     })
 }

@@ -45,8 +45,7 @@ use crate::{
     platform::DatabaseKey,
 };
 
-/// Look again this late when nothing happens: a Lease that changed hands, and what was changed by hand behind our back, are
-/// noticed then.
+/// Look again this late when nothing happens: what was changed by hand behind our back is noticed then.
 const RESYNC: Duration = Duration::from_secs(30);
 /// Try again this soon what the platform refused for a reason that somebody may put right, such as a network that is away.
 const REFUSED_RETRY: Duration = Duration::from_secs(15);
@@ -72,13 +71,15 @@ pub(crate) async fn reconcile(
         operator.failures.forget(&context::key_of(&*postgres));
         return Ok(action);
     }
-    let alive = operator.alive(&postgres, now);
-    let looked_at = digest(&postgres, alive.keys());
+    let alive = operator.alive(&postgres, now).into_keys();
+    let holder = operator.holder(&postgres).unwrap_or_default();
+    let who: Vec<String> = alive.chain([format!("held by {holder}")]).collect();
+    let looked_at = digest(&postgres, &who);
     if let Some(rest) = operator.gate.closed_for(&gate, looked_at, Instant::now()) {
         return Ok(Action::requeue(rest));
     }
     let Looked { pause, settled } = look(&postgres, &operator, now).await?;
-    let left = settled.map_or(looked_at, |settled| digest(&settled, alive.keys()));
+    let left = settled.map_or(looked_at, |settled| digest(&settled, &who));
     let due = Instant::now() + pause;
     operator.gate.close(&gate, looked_at, left, due);
     operator.failures.forget(&context::key_of(&*postgres));

@@ -14,10 +14,13 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Event, Namespace};
+use k8s_openapi::{
+    api::core::v1::{Event, Namespace},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use kubedb_api::{DormantDatabase, Postgres, Snapshot, agent_config::DataTask};
 use kubedb_core::turns::{LIMITS, Limits};
@@ -141,6 +144,12 @@ impl Platform for Obedient {
 pub struct Script {
     /// How far its clock is off.
     pub skew: SignedDuration,
+    /// Whether it reports in which nothing is new.
+    pub beats: bool,
+    /// Whether it takes its Lease if nobody has it.
+    pub holds: bool,
+    /// Whether it renews it.
+    pub renews: bool,
     /// Rounds that a task takes.
     pub rounds: u32,
     /// Whether tasks end.
@@ -167,6 +176,9 @@ impl Default for Script {
     fn default() -> Self {
         Self {
             skew: SignedDuration::ZERO,
+            beats: true,
+            holds: true,
+            renews: false,
             rounds: 1,
             ends: true,
             refusal: None,
@@ -456,9 +468,14 @@ impl Agent {
             let Some(status) = database.status else {
                 continue;
             };
-            self.hold_lease().await;
             let script = self.script.lock().unwrap().clone();
             let now = Timestamp::now() + script.skew;
+            if script.holds {
+                self.hold_lease(&database.metadata).await;
+            }
+            if script.renews {
+                self.renew_lease(now).await;
+            }
             let mut reports = json!({});
             let mut known = std::mem::take(&mut entries);
             for (name, task) in &status.tasks {
@@ -482,7 +499,7 @@ impl Agent {
             }
             silent += 1;
             let news = (without_pulse(&reports), script.archive.clone());
-            if news != sent || silent >= HEARTBEAT {
+            if news != sent || script.beats && silent >= HEARTBEAT {
                 silent = 0;
                 sent = news;
                 self.tell(now, reports, script.archive).await;
@@ -490,15 +507,23 @@ impl Agent {
         }
     }
 
-    async fn hold_lease(&self) {
+    async fn hold_lease(&self, database: &ObjectMeta) {
         let lease = serde_json::from_value(json!({
-            "metadata": {"name": self.database}, "spec": {"holderIdentity": self.instance},
+            "metadata": {"name": self.database, "labels": {"kubedb.com/kind": "Postgres"}, "ownerReferences": [{
+                "apiVersion": "kubedb.com/v1alpha1", "kind": "Postgres", "name": self.database, "uid": database.uid}]},
+            "spec": {"holderIdentity": self.instance},
         }));
         // It exists from the second round on.
         let _ = self
             .leases
             .create(&PostParams::default(), &lease.unwrap())
             .await;
+    }
+
+    async fn renew_lease(&self, now: Timestamp) {
+        let patch = Patch::Merge(json!({"spec": {"renewTime": MicroTime(now)}}));
+        let parameters = PatchParams::default();
+        let _ = self.leases.patch(&self.database, &parameters, &patch).await;
     }
 
     async fn tell(&self, now: Timestamp, tasks: Value, archive: Option<Value>) {

@@ -348,33 +348,47 @@ pub(crate) fn check_identity(
     new: &Value,
     is_patch: bool,
 ) -> Result<(), ApiError> {
-    let text = |object: &Value, field: &str| -> String {
-        object["metadata"][field]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let (wanted, found) = (text(new, "uid"), text(old, "uid"));
-    if !wanted.is_empty() && wanted != found {
-        if is_patch {
-            let why = "field is immutable";
-            let cause = Cause::invalid("metadata.uid", &format!("{wanted:?}"), why);
-            return Err(ApiError::invalid(resource, name, &[cause]));
-        }
-        let why = format!(
-            "Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
-        );
-        return Err(ApiError::conflict(resource, name, &why));
+    if is_patch && is_another(old, new) {
+        let why = "field is immutable";
+        let wanted = metadata_text(new, "uid");
+        let cause = Cause::invalid("metadata.uid", &format!("{wanted:?}"), why);
+        return Err(ApiError::invalid(resource, name, &[cause]));
     }
-    match text(new, "resourceVersion").as_str() {
+    check_uid(resource, name, old, new)?;
+    match metadata_text(new, "resourceVersion") {
         "" if resource.unconditional_update() => Ok(()),
         "" => Err(ApiError::unversioned(resource, name)),
         version if version.parse::<u64>().is_err() => {
             Err(ApiError::unexplained(&unparsable("ParseUint", version)))
         }
-        version if version == text(old, "resourceVersion") => Ok(()),
+        version if version == metadata_text(old, "resourceVersion") => Ok(()),
         _ => Err(ApiError::modified(resource, name)),
     }
+}
+
+/// Refuses what names another UID than the object has. One that is absent has none.
+pub(crate) fn check_uid(
+    resource: &Resource,
+    name: &str,
+    old: &Value,
+    new: &Value,
+) -> Result<(), ApiError> {
+    if !is_another(old, new) {
+        return Ok(());
+    }
+    let (wanted, found) = (metadata_text(new, "uid"), metadata_text(old, "uid"));
+    let why =
+        format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}");
+    Err(ApiError::conflict(resource, name, &why))
+}
+
+fn is_another(old: &Value, new: &Value) -> bool {
+    let wanted = metadata_text(new, "uid");
+    !wanted.is_empty() && wanted != metadata_text(old, "uid")
+}
+
+fn metadata_text<'a>(object: &'a Value, field: &str) -> &'a str {
+    object["metadata"][field].as_str().unwrap_or_default()
 }
 
 /// Takes from an update only what its part may change, and carries the rest over.

@@ -63,6 +63,8 @@ pub(crate) fn update(
     store.write(|transaction| {
         let absent = transaction.get(&key(target)).is_none();
         if absent && target.resource.creates_on_update() {
+            // Who names a UID means one that was there.
+            object::check_uid(target.resource, &target.name, &Value::Null, &sent.object)?;
             return insert(transaction, target, query, sent, dry_run);
         }
         change(transaction, target, query, dry_run, Edit::Replace(sent))

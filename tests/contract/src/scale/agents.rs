@@ -1,6 +1,6 @@
 //! What agents write, and what Kubernetes does between a StatefulSet and a pod that runs.
 //!
-//! Each agent takes its Lease, tells that it is the primary, tells again every ten seconds as a real one does, and ends every task after a second.
+//! Each agent takes its Lease and renews it, tells that it is the primary and where it stands, as often as a real one does, and ends every task after a second.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,7 +10,10 @@ use std::{
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1::StatefulSet, coordination::v1::Lease, core::v1::Pod};
+use k8s_openapi::{
+    api::{apps::v1::StatefulSet, coordination::v1::Lease, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
 use kube::{
     Api, Client, ResourceExt as _,
     api::{Patch, PatchParams, PostParams},
@@ -30,7 +33,11 @@ use super::{
     world::{NODE, parsed, patch_status},
 };
 
-/// As a real agent's.
+/// How often a real agent renews its Lease.
+const RENEWAL: Duration = Duration::from_secs(10);
+/// How often one that does tells where it stands.
+const POSITION: Duration = Duration::from_secs(30);
+/// How often one tells while something runs.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// What a Snapshot of little data takes.
 const TASK: Duration = Duration::from_secs(1);
@@ -170,9 +177,12 @@ impl Agent {
         while self.make_pod().await.is_err() {
             sleep(AGAIN).await;
         }
-        while self.take_lease().await.is_err() {
-            sleep(AGAIN).await;
-        }
+        let mut lease = loop {
+            match self.take_lease().await {
+                Ok(lease) => break lease,
+                Err(_) => sleep(AGAIN).await,
+            }
+        };
         told(&self.databases, &self.key, None);
         let mut changes = {
             let databases = self.databases.lock();
@@ -184,8 +194,12 @@ impl Agent {
         };
         let mut works: BTreeMap<String, Work> = BTreeMap::new();
         let mut sent = Value::Null;
-        let mut beat = Instant::now();
+        let (mut beat, mut renewal) = (Instant::now(), Instant::now() + RENEWAL);
         loop {
+            if Instant::now() >= renewal {
+                self.renew(&mut lease).await;
+                renewal = Instant::now() + RENEWAL;
+            }
             let known = changes.borrow_and_update().clone();
             self.take_up(known.as_deref(), &mut works);
             let now = Instant::now();
@@ -197,13 +211,14 @@ impl Agent {
                 }
                 // What was taken away is not there any more.
                 sent = reports(&works, &Value::Null, now);
-                beat = now + HEARTBEAT;
+                let runs = works.values().any(|work| work.ends > now);
+                beat = now + if runs { HEARTBEAT } else { POSITION };
             }
             let ends = works.values().map(|work| work.ends);
             let next = ends.filter(|ends| *ends > now).min().unwrap_or(beat);
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
-                () = sleep_until(next.min(beat)) => {}
+                () = sleep_until(next.min(beat).min(renewal)) => {}
             }
         }
     }
@@ -232,7 +247,7 @@ impl Agent {
         let name = self.workload.name_any();
         let report = json!({
             "role": "primary", "phase": "Running", "ready": true, "session": "agent-of-the-bench",
-            "heartbeatTime": Timestamp::now(), "lsn": "0/3000060", "lineage": LINEAGE, "timeline": 1,
+            "heartbeatTime": Timestamp::now(), "lsn": lsn(), "lineage": LINEAGE, "timeline": 1,
             "endpoint": format!("{name}-0.{name}-pods:5432"), "postgresVersion": "15.13",
             "systemIdentifier": "7412345678901234567", "tasks": tasks,
         });
@@ -242,12 +257,31 @@ impl Agent {
         Ok(())
     }
 
-    async fn take_lease(&self) -> Result<(), Failure> {
+    fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.client.clone(), &self.namespace())
+    }
+
+    async fn take_lease(&self) -> Result<Lease, Failure> {
         let name = self.workload.name_any();
-        let api: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace());
-        let patch = Patch::Merge(json!({ "spec": { "holderIdentity": format!("{name}-0") } }));
-        api.patch(&name, &PatchParams::default(), &patch).await?;
-        Ok(())
+        let held = json!({ "holderIdentity": format!("{name}-0"), "leaseDurationSeconds": 30, "renewTime": now() });
+        let patch = Patch::Merge(json!({ "spec": held }));
+        let api = self.leases();
+        Ok(api.patch(&name, &PatchParams::default(), &patch).await?)
+    }
+
+    /// By what is known of it, and only if somebody changed it by what there is.
+    async fn renew(&self, lease: &mut Lease) {
+        let name = self.workload.name_any();
+        lease.spec.get_or_insert_default().renew_time = Some(now());
+        let api = self.leases();
+        let renewed = api.replace(&name, &PostParams::default(), lease).await;
+        let known = match renewed {
+            Ok(renewed) => Ok(renewed),
+            Err(_) => api.get(&name).await,
+        };
+        if let Ok(known) = known {
+            *lease = known;
+        }
     }
 
     /// As the controller of StatefulSets and the scheduler would.
@@ -283,6 +317,16 @@ impl Agent {
             other => other.map(drop).map_err(Failure::from),
         }
     }
+}
+
+fn now() -> MicroTime {
+    MicroTime(Timestamp::now())
+}
+
+/// Something is written all the time.
+fn lsn() -> String {
+    let milliseconds = Timestamp::now().as_millisecond();
+    format!("1/{:X}", milliseconds & 0xFFFF_FFFF)
 }
 
 /// What is told of tasks. One that was told of and is gone is taken away.

@@ -82,6 +82,19 @@ pub(crate) async fn races(talk: &mut Talk) {
         ),
     )
     .await;
+    let gone = json!({"name": "gone", "uid": "00000000-0000-0000-0000-000000000003", "resourceVersion": "7"});
+    let gone = json!({ "metadata": gone });
+    talk.step(
+        "replace one that went",
+        Call::put(&format!("{path}/gone"), &gone),
+    )
+    .await;
+    let versioned = json!({"metadata": {"name": "versioned", "resourceVersion": "7"}});
+    talk.step(
+        "replace one that is absent, by a version",
+        Call::put(&format!("{path}/versioned"), &versioned),
+    )
+    .await;
     let mut times = lease("t");
     times["metadata"]["name"] = "t".into();
     times["spec"]["renewTime"] = "2030-01-01T00:00:00Z".into();
