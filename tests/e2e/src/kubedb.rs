@@ -214,6 +214,20 @@ fn launch(
     Ok((running, kubeconfig))
 }
 
+/// A copy of the program for other users: the build folder may be closed to them. Another process makes it, since one that this process still had open to write
+/// in a child that another thread has just forked could not be run ("text file busy").
+///
+/// # Panics
+/// When there is no room for it.
+pub fn copy_of_binary(folder: &Path) -> Result<PathBuf, HelperError> {
+    let program = folder.join("kubedb");
+    let mut install = Command::new("install");
+    install.args(["-m", "755"]).arg(binary()).arg(&program);
+    let ran = run(&mut install, "")?;
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    Ok(program)
+}
+
 /// Runs a command to its end with the given standard input.
 pub fn run(command: &mut Command, stdin: &str) -> Result<Ran, HelperError> {
     let start = |source| HelperError::Start {

@@ -4,14 +4,14 @@
 
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
 use kubedb_e2e::{
-    kubedb::{Ran, Server, binary, run, scratch},
+    kubedb::{Ran, Server, binary, copy_of_binary, run, scratch},
     process::Running,
     wait::eventually,
 };
@@ -84,10 +84,7 @@ fn a_newcomer_gets_a_database_in_a_minute() {
     fs::create_dir(&home).unwrap();
     let is_root = fs::metadata("/proc/self")
         .is_ok_and(|found| std::os::unix::fs::MetadataExt::uid(&found) == 0);
-    // The build folder may be closed to others.
-    let program = home.join("kubedb");
-    fs::copy(binary(), &program).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let program = copy_of_binary(&home).unwrap();
     let manifest = fs::read_to_string(examples().join("local-pg.yaml")).unwrap();
     let snapshots = home.join("snapshots");
     let manifest = manifest.replace("/var/tmp/kubedb-snapshots", snapshots.to_str().unwrap());

@@ -14,7 +14,7 @@ use std::{
 };
 
 use kubedb_e2e::{
-    kubedb::{Ran, Server, binary, run},
+    kubedb::{Ran, Server, copy_of_binary, run},
     machine::Machine,
     wait::eventually,
 };
@@ -177,10 +177,7 @@ fn a_stranger_can_call_nobody() {
         return;
     }
     let world = World::new();
-    // The build folder may be closed to others.
-    let program = world.home.join("kubedb");
-    fs::copy(binary(), &program).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let program = copy_of_binary(&world.home).unwrap();
     let kubedb = |arguments: &[&str]| as_user(NOBODY, &world.home, &program, arguments, "");
     let given = kubedb(&["get", "pg", "--kubeconfig", world.server.kubeconfig()]);
     assert_ne!(given.code, 0);
