@@ -140,6 +140,8 @@ pub struct SnapshotDecision {
     pub is_queued: bool,
     /// Whether it waits for something of its own, so that others need not wait for it.
     pub is_aside: bool,
+    /// Whether it waits for nothing but a time.
+    pub is_timed: bool,
 }
 
 fn decision(action: SnapshotAction, reason: impl Into<String>) -> SnapshotDecision {
@@ -148,6 +150,7 @@ fn decision(action: SnapshotAction, reason: impl Into<String>) -> SnapshotDecisi
         reason: reason.into(),
         is_queued: false,
         is_aside: false,
+        is_timed: false,
     }
 }
 
@@ -210,7 +213,10 @@ fn decide_pending(
     let pauses = if waiting.is_some() { attempts } else { 0 };
     let start = start(view, since, pauses);
     if view.now < start {
-        return decision(SnapshotAction::Wait { until: start }, "its start is near");
+        return SnapshotDecision {
+            is_timed: true,
+            ..decision(SnapshotAction::Wait { until: start }, "its start is near")
+        };
     }
     let obstacle = match (&view.obstacle, choose(&view.candidates, attempts)) {
         (None, Some((candidate, minimum_lsn))) => {

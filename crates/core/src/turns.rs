@@ -41,38 +41,37 @@ pub enum Refusal {
     },
 }
 
-/// Whether the last of `waiting` may start beside `running`. Both name stores; `waiting` stands in the order of arrival.
+/// Which of `waiting` may start beside `running`. Both name stores; `waiting` stands in the order of arrival.
 ///
-/// Those before it take their seats first; one that its own store holds back does not hold back the others.
-pub fn last_may_start<'a>(
+/// Those before one take their seats first; one that its own store holds back does not hold back the others.
+pub fn may_start<'a>(
     running: impl IntoIterator<Item = &'a str>,
-    waiting: &[&'a str],
+    waiting: impl IntoIterator<Item = &'a str>,
     limits: Limits,
-) -> Result<(), Refusal> {
+) -> Vec<Result<(), Refusal>> {
     let mut by_store: BTreeMap<&str, usize> = BTreeMap::new();
     let mut total = 0;
     for store in running {
         *by_store.entry(store).or_default() += 1;
         total += 1;
     }
-    let mut last = Ok(());
-    for store in waiting {
+    let seat = |store| {
         let in_store = by_store.entry(store).or_default();
-        last = if total >= limits.running_max {
-            Err(Refusal::Total {
+        if total >= limits.running_max {
+            return Err(Refusal::Total {
                 running_max: limits.running_max,
-            })
-        } else if *in_store >= limits.running_per_store_max {
-            Err(Refusal::Store {
+            });
+        }
+        if *in_store >= limits.running_per_store_max {
+            return Err(Refusal::Store {
                 running_max: limits.running_per_store_max,
-            })
-        } else {
-            *in_store += 1;
-            total += 1;
-            Ok(())
-        };
-    }
-    last
+            });
+        }
+        *in_store += 1;
+        total += 1;
+        Ok(())
+    };
+    waiting.into_iter().map(seat).collect()
 }
 
 /// How much later than its tick a scheduled Snapshot starts, so that a thousand `@daily` do not start in one second. Nothing
@@ -106,20 +105,21 @@ mod tests {
 
     #[test]
     fn the_limit_over_all_and_that_of_a_store_hold() {
-        assert_eq!(last_may_start(["a", "b"], &["b"], SMALL), Ok(()));
+        assert_eq!(may_start(["a", "b"], ["b"], SMALL), [Ok(())]);
         let full = Err(Refusal::Total { running_max: 3 });
-        assert_eq!(last_may_start(["a", "b", "c"], &["d"], SMALL), full);
+        assert_eq!(may_start(["a", "b", "c"], ["d"], SMALL), [full]);
         let store = Err(Refusal::Store { running_max: 2 });
-        assert_eq!(last_may_start(["a", "a"], &["a"], SMALL), store);
+        assert_eq!(may_start(["a", "a"], ["a"], SMALL), [store]);
     }
 
     #[test]
     fn first_come_first_served_but_a_full_store_holds_back_only_its_own() {
         // The one before takes the last seat.
         let full = Err(Refusal::Total { running_max: 3 });
-        assert_eq!(last_may_start(["a", "b"], &["c", "d"], SMALL), full);
+        assert_eq!(may_start(["a", "b"], ["c", "d"], SMALL), [Ok(()), full]);
         // It cannot, for its store is full: the next one takes it.
-        assert_eq!(last_may_start(["a", "a"], &["a", "b"], SMALL), Ok(()));
+        let store = Err(Refusal::Store { running_max: 2 });
+        assert_eq!(may_start(["a", "a"], ["a", "b"], SMALL), [store, Ok(())]);
     }
 
     #[test]

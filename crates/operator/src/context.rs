@@ -181,7 +181,9 @@ pub async fn run_with(mut context: Context, limits: Limits, shutdown: Cancellati
             move |event| match event {
                 Heard::Is(snapshot) | Heard::Gone(snapshot) => {
                     let is_gone = matches!(event, Heard::Gone(_));
-                    operator.related.snapshot(snapshot, is_gone);
+                    if operator.related.snapshot(snapshot, is_gone) {
+                        told.snapshots.add(snapshot::next_in_turn(&operator));
+                    }
                     told.databases.add(concerns(&operator, snapshot));
                     let database = &snapshot.spec.database_name;
                     told.dormants.add(paused_of(&operator, snapshot, database));

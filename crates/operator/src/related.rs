@@ -39,15 +39,16 @@ impl Related {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A Snapshot is there, or is not any more. Its database is the same as long as it lives.
-    pub(crate) fn snapshot(&self, snapshot: &Snapshot, is_gone: bool) {
+    /// A Snapshot is there, or is not any more. Its database is the same as long as it lives. Tells whether it was in work and is not any more.
+    pub(crate) fn snapshot(&self, snapshot: &Snapshot, is_gone: bool) -> bool {
         let (owner, name) = (owner_of(snapshot), snapshot.name_any());
         let mut inner = self.inner();
-        if is_in_work(snapshot) && !is_gone {
+        let has_ended = if is_in_work(snapshot) && !is_gone {
             inner.in_work.insert(ObjectRef::from_obj(snapshot));
+            false
         } else {
-            inner.in_work.remove(&ObjectRef::from_obj(snapshot));
-        }
+            inner.in_work.remove(&ObjectRef::from_obj(snapshot))
+        };
         if !is_gone {
             inner.snapshots.entry(owner).or_default().insert(name);
         } else if let Some(its) = inner.snapshots.get_mut(&owner) {
@@ -56,6 +57,7 @@ impl Related {
                 inner.snapshots.remove(&owner);
             }
         }
+        has_ended
     }
 
     /// All Snapshots were told anew: what the cache does not hold is gone.

@@ -7,17 +7,21 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use kubedb_core::turns::{Limits, Refusal, last_may_start};
+use kube::runtime::reflector::ObjectRef;
+use kubedb_api::Snapshot;
+use kubedb_core::turns::{Limits, Refusal, may_start};
 
 /// A seat that was taken counts this long although the caches do not show its Snapshot as Running yet.
 const CACHE_LAG_MAX: SignedDuration = SignedDuration::from_secs(30);
-/// One that waits asks again within seconds; one that did not ask for so long wants no seat now.
-const ASKING: SignedDuration = SignedDuration::from_secs(30);
+/// One that waits is called when its turn comes, and asks again in between; one that did not ask for so long wants no seat now.
+const ASKING: SignedDuration = SignedDuration::from_secs(45);
 
 /// A Snapshot and what it would take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seat {
-    /// UID of the Snapshot.
+    /// The Snapshot.
+    pub(crate) snapshot: ObjectRef<Snapshot>,
+    /// Its UID.
     pub(crate) uid: String,
     /// Its database, `namespace/name`.
     pub(crate) database: String,
@@ -36,14 +40,27 @@ pub(crate) enum Taken {
 
 #[derive(Debug)]
 struct Waiter {
-    store: String,
+    seat: Seat,
     asked: SignedDuration,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     taken: BTreeMap<String, (Seat, SignedDuration)>,
+    /// By when they came, and their UIDs.
     waiting: BTreeMap<(Timestamp, String), Waiter>,
+}
+
+impl Inner {
+    /// Forgets seats that the caches show as taken, or whose Snapshot vanished without a word, and who does not ask any more.
+    fn sweep(&mut self, running: &[Seat], uptime: SignedDuration) {
+        let shown: BTreeSet<&str> = running.iter().map(|seat| seat.uid.as_str()).collect();
+        self.taken.retain(|uid, (_, since)| {
+            !shown.contains(uid.as_str()) && uptime - *since < CACHE_LAG_MAX
+        });
+        self.waiting
+            .retain(|_, waiter| uptime - waiter.asked < ASKING);
+    }
 }
 
 /// The seats.
@@ -74,12 +91,10 @@ impl Seats {
         uptime: SignedDuration,
     ) -> Result<(), Taken> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.sweep(&running, uptime);
         let Inner { taken, waiting } = &mut *inner;
-        let shown: BTreeSet<&str> = running.iter().map(|seat| seat.uid.as_str()).collect();
-        taken.retain(|uid, (_, since)| {
-            *uid != seat.uid && !shown.contains(uid.as_str()) && uptime - *since < CACHE_LAG_MAX
-        });
-        waiting.retain(|(_, uid), waiter| *uid != seat.uid && uptime - waiter.asked < ASKING);
+        taken.remove(&seat.uid);
+        waiting.retain(|(_, uid), _| *uid != seat.uid);
         let others: Vec<&Seat> = running
             .iter()
             .chain(taken.values().map(|(seat, _)| seat))
@@ -89,24 +104,51 @@ impl Seats {
             return Err(Taken::Database);
         }
         let order = (created, seat.uid.clone());
-        let mut line: Vec<&str> = waiting
-            .range(..order.clone())
-            .map(|(_, waiter)| waiter.store.as_str())
-            .collect();
-        line.push(&seat.store);
+        let before = waiting.range(..order.clone());
+        let line = before.map(|(_, waiter)| waiter.seat.store.as_str());
+        let line = line.chain([seat.store.as_str()]);
         let stores = others.iter().map(|seat| seat.store.as_str());
-        match last_may_start(stores, &line, self.limits) {
-            Ok(()) => {
+        match may_start(stores, line, self.limits).pop() {
+            Some(Err(refusal)) => {
+                let asked = uptime;
+                waiting.insert(order, Waiter { seat, asked });
+                Err(Taken::Limit(refusal))
+            }
+            _ => {
                 taken.insert(seat.uid.clone(), (seat, uptime));
                 Ok(())
             }
-            Err(refusal) => {
-                let asked = uptime;
-                let store = seat.store;
-                waiting.insert(order, Waiter { store, asked });
-                Err(Taken::Limit(refusal))
-            }
         }
+    }
+
+    /// Those of whom wait that may run now, beside those that `running` shows. A seat stays free until whoever is next asks for it, so that it has to be told.
+    pub(crate) fn next(
+        &self,
+        running: &[Seat],
+        uptime: SignedDuration,
+    ) -> Vec<ObjectRef<Snapshot>> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.sweep(running, uptime);
+        let taken = inner.taken.values().map(|(seat, _)| seat);
+        let stores = running.iter().chain(taken);
+        let stores = stores.map(|seat| seat.store.as_str());
+        let waiting = || inner.waiting.values().map(|waiter| &waiter.seat);
+        let line = waiting().map(|seat| seat.store.as_str());
+        let may = may_start(stores, line, self.limits).into_iter();
+        let next = waiting().zip(may).filter(|(_, may)| may.is_ok());
+        next.map(|(seat, _)| seat.snapshot.clone()).collect()
+    }
+
+    /// Whether a Snapshot waits for one, and will be called.
+    pub(crate) fn waits(&self, uid: &str) -> bool {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.waiting.keys().any(|(_, waiting)| waiting == uid)
+    }
+
+    /// Whether anybody waits.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        !inner.waiting.is_empty()
     }
 
     /// Gives a seat, or the wish for one, back.
@@ -128,6 +170,7 @@ mod tests {
 
     fn seat(uid: &str, database: &str) -> Seat {
         Seat {
+            snapshot: ObjectRef::new(uid).within("d"),
             uid: uid.to_owned(),
             database: database.to_owned(),
             store: "gs:kubedb".to_owned(),
@@ -180,6 +223,39 @@ mod tests {
         assert_eq!(seats.take(older(), created(1), busy(), at(0)), full());
         assert_eq!(seats.take(younger(), created(2), busy(), at(0)), full());
         assert_eq!(seats.take(younger(), created(2), vec![], at(1)), full());
-        assert_eq!(seats.take(younger(), created(2), vec![], at(31)), Ok(()));
+        assert_eq!(seats.take(younger(), created(2), vec![], at(46)), Ok(()));
+    }
+
+    #[test]
+    fn who_waits_is_called_when_a_seat_is_free_and_not_before() {
+        let limits = Limits {
+            running_max: 2,
+            running_per_store_max: 2,
+        };
+        let seats = Seats::new(limits);
+        let created = |seconds| Timestamp::UNIX_EPOCH + at(seconds);
+        let busy = [seat("a", "d/1"), seat("b", "d/2")];
+        for (number, uid) in [(3, "e"), (1, "c"), (2, "d")] {
+            let asks = seat(uid, &format!("d/{uid}"));
+            let taken = seats.take(asks, created(number), busy.to_vec(), at(0));
+            assert_eq!(taken, Err(Taken::Limit(Refusal::Total { running_max: 2 })));
+        }
+        let next = |running: &[Seat]| {
+            let next = seats.next(running, at(1)).into_iter();
+            next.map(|snapshot| snapshot.name).collect::<Vec<_>>()
+        };
+        assert!(next(&busy).is_empty());
+        assert_eq!(next(&busy[..1]), ["c"]);
+        assert_eq!(next(&[]), ["c", "d"]);
+        // It has taken one.
+        let first = seat("c", "d/c");
+        let taken = seats.take(first, created(1), busy[..1].to_vec(), at(1));
+        assert_eq!(taken, Ok(()));
+        assert!(next(&busy[..1]).is_empty());
+        seats.leave("d");
+        assert_eq!(next(&[]), ["e"]);
+        assert!(seats.is_awaited());
+        assert!(seats.next(&[], at(46)).is_empty());
+        assert!(!seats.is_awaited());
     }
 }

@@ -274,6 +274,35 @@ async fn no_more_run_at_once_than_may() {
     .await;
 }
 
+/// By itself each looks every 20 s: a dozen would take minutes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_its_turn_is_called_when_another_ends() {
+    let mut world = World::new().await;
+    world.script.lock().unwrap().ends = false;
+    let limits = Limits {
+        running_max: 1,
+        running_per_store_max: 1,
+    };
+    world.operate_with(None, limits).await;
+    let names = (0..12).map(|number| format!("pg{number}"));
+    for name in names {
+        world.database(&name, Value::Null).await;
+        world.snapshot(&format!("of-{name}"), &name).await;
+    }
+    eventually("a line", async || {
+        let all = world.all_snapshots().await;
+        let told = all.iter().filter(|snapshot| {
+            let reason = snapshot.status.clone().unwrap_or_default().reason;
+            reason.is_some_and(|reason| reason.contains("no more may at once"))
+        });
+        let told = told.count();
+        if told == 11 { Ok(()) } else { Err(told) }
+    })
+    .await;
+    world.script.lock().unwrap().ends = true;
+    world.all_are("Succeeded", 12).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_that_others_took_cost_no_tick() {
     let mut world = World::new().await;

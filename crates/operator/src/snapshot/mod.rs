@@ -117,6 +117,7 @@ fn invalid(snapshot: &Snapshot) -> Option<SnapshotDecision> {
         reason: format!("{}: {}", text::INVALID_SNAPSHOT, admission::list(&errors)),
         is_queued: false,
         is_aside: false,
+        is_timed: false,
     })
 }
 
@@ -232,12 +233,7 @@ fn with_seat(
         }
         return decision;
     };
-    let running = operator.in_work();
-    let running = running
-        .iter()
-        .filter(|other| runs(other))
-        .map(|other| seat_of(other))
-        .collect();
+    let running = seated(operator, runs);
     let taken = operator
         .seats
         .take(seat_of(snapshot), *created, running, operator.uptime());
@@ -255,9 +251,31 @@ fn with_seat(
     decide(&view)
 }
 
+/// Those in work of which `which` holds, as the caches show them.
+fn seated(operator: &Operator, which: impl Fn(&Snapshot) -> bool) -> Vec<Seat> {
+    let all = operator.in_work();
+    let them = all.iter().filter(|other| which(other));
+    them.map(|other| seat_of(other)).collect()
+}
+
+/// Snapshots whose turn has come, to be taken or to be verified: to be asked for when one has ended.
+pub(crate) fn next_in_turn(operator: &Operator) -> Vec<ObjectRef<Snapshot>> {
+    let mut next = Vec::new();
+    if operator.seats.is_awaited() {
+        let running = seated(operator, runs);
+        next.extend(operator.seats.next(&running, operator.uptime()));
+    }
+    if operator.verifying.is_awaited() {
+        let running = seated(operator, view::is_verifying);
+        next.extend(operator.verifying.next(&running, operator.uptime()));
+    }
+    next
+}
+
 fn seat_of(snapshot: &Snapshot) -> Seat {
     let namespace = snapshot.namespace().unwrap_or_default();
     Seat {
+        snapshot: ObjectRef::from_obj(snapshot),
         uid: snapshot.uid().unwrap_or_default(),
         database: format!("{namespace}/{}", snapshot.spec.database_name),
         store: snapshot.spec.storage.bucket_label(),

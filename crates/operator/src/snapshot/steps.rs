@@ -25,6 +25,8 @@ use crate::{context::ReconcileError, events::Note, operator::Operator};
 
 /// Look again this late at a Snapshot that waits: a Secret that was made tells nobody.
 const WAITING: Duration = Duration::from_secs(5);
+/// The same at one that waits for its time, or for a seat, when it is called.
+const CALLED: Duration = Duration::from_secs(20);
 
 /// Does what was decided.
 pub(super) async fn apply(
@@ -55,7 +57,10 @@ pub(super) async fn apply(
         }
         SnapshotAction::Wait { until } => {
             say_pending(operator, snapshot, decision, now).await?;
-            Ok(Action::requeue(until_then(*until).min(WAITING)))
+            let uid = snapshot.metadata.uid.as_deref().unwrap_or_default();
+            let is_called = decision.is_timed || operator.seats.waits(uid);
+            let longest = if is_called { CALLED } else { WAITING };
+            Ok(Action::requeue(until_then(*until).min(longest)))
         }
         SnapshotAction::Assign {
             instance,

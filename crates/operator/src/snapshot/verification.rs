@@ -27,6 +27,7 @@ pub(super) use self::state::heard;
 use self::state::{report, view_of};
 use super::{
     attempts, database_of, dereference_for, patch_status, patch_task, publish_on_both, seat_of,
+    seated,
     steps::ensure_task,
     until_then,
     view::{self, Found},
@@ -138,12 +139,7 @@ fn with_seat(
         }
         return decision;
     }
-    let running = operator.in_work();
-    let running = running
-        .iter()
-        .filter(|other| view::is_verifying(other))
-        .map(|other| seat_of(other))
-        .collect();
+    let running = seated(operator, view::is_verifying);
     let seat = seat_of(snapshot);
     let created = match view.stage {
         Stage::Waiting { since, .. } | Stage::Running { since, .. } => since,
