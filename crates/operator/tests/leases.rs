@@ -11,7 +11,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, api::DeleteParams};
 use kubedb_api::postgres::PostgresPhase;
 use serde_json::json;
-use world::{World, eventually};
+use world::{Script, World, eventually};
 
 /// Longer than an instance may be silent.
 const LONG: Duration = Duration::from_secs(45);
@@ -32,17 +32,23 @@ async fn becomes(world: &World, wanted: bool) -> Option<String> {
     .await
 }
 
-/// Whatever its clock says.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_primary_lives_by_its_lease_as_long_as_it_renews_it() {
+/// A database that is ready and has its first Snapshot, by an agent that does as it is told.
+async fn begun(tell: impl FnOnce(&mut Script)) -> World {
     let mut world = World::new().await;
-    world.script.lock().unwrap().skew = SignedDuration::from_hours(-7);
+    tell(&mut world.script.lock().unwrap());
     world.operate(None).await;
     world
         .database("pg", json!({"cronExpression": "@every 6h"}))
         .await;
     becomes(&world, true).await;
     world.all_are("Succeeded", 1).await;
+    world
+}
+
+/// Whatever its clock says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_lives_by_its_lease_as_long_as_it_renews_it() {
+    let world = begun(|script| script.skew = SignedDuration::from_hours(-7)).await;
     let renews = |renews| {
         let mut script = world.script.lock().unwrap();
         (script.beats, script.renews) = (false, renews);
@@ -72,14 +78,7 @@ async fn a_primary_lives_by_its_lease_as_long_as_it_renews_it() {
 /// The holder is the same as before, and was heard of a moment ago.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_that_goes_and_comes_back_is_heard_both_times() {
-    let mut world = World::new().await;
-    world.script.lock().unwrap().renews = true;
-    world.operate(None).await;
-    world
-        .database("pg", json!({"cronExpression": "@every 6h"}))
-        .await;
-    becomes(&world, true).await;
-    world.all_are("Succeeded", 1).await;
+    let world = begun(|script| script.renews = true).await;
     let leases = Api::<Lease>::namespaced(world.client.clone(), "demo");
     for _ in 0..2 {
         world.script.lock().unwrap().holds = false;
@@ -96,22 +95,8 @@ async fn a_lease_that_goes_and_comes_back_is_heard_both_times() {
 /// Renewals alone make no work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn renewals_cause_neither_writes_nor_reads() {
-    let mut world = World::new().await;
-    world.script.lock().unwrap().renews = true;
-    world.operate(None).await;
-    world
-        .database("pg", json!({"cronExpression": "@every 6h"}))
-        .await;
-    world.all_are("Succeeded", 1).await;
-    let mut before = world.traffic();
-    eventually("rest", async || {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let now = world.traffic();
-        let rests = now.writes == before.writes;
-        before = now;
-        if rests { Ok(()) } else { Err(()) }
-    })
-    .await;
+    let world = begun(|script| script.renews = true).await;
+    let before = world.rest().await;
     // A hundred renewals and more.
     tokio::time::sleep(Duration::from_secs(8)).await;
     let after = world.traffic();

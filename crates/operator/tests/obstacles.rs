@@ -231,6 +231,25 @@ async fn a_restore_waits_for_its_snapshot_and_for_consent() {
     gone(&world, "one").await;
 }
 
+/// Databases, each with a Snapshot.
+async fn one_of_each(world: &mut World, names: impl IntoIterator<Item = impl AsRef<str>>) {
+    for name in names {
+        let name = name.as_ref();
+        world.database(name, Value::Null).await;
+        world.snapshot(&format!("of-{name}"), name).await;
+    }
+}
+
+/// How many Snapshots are told these words.
+async fn told(world: &World, words: &str) -> usize {
+    let all = world.all_snapshots().await;
+    let told = all.iter().filter(|snapshot| {
+        let reason = snapshot.status.clone().unwrap_or_default().reason;
+        reason.is_some_and(|reason| reason.contains(words))
+    });
+    told.count()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_more_run_at_once_than_may() {
     let mut world = World::new().await;
@@ -240,10 +259,7 @@ async fn no_more_run_at_once_than_may() {
         running_per_store_max: 2,
     };
     world.operate_with(None, limits).await;
-    for name in ["a", "b", "c", "d"] {
-        world.database(name, Value::Null).await;
-        world.snapshot(&format!("of-{name}"), name).await;
-    }
+    one_of_each(&mut world, ["a", "b", "c", "d"]).await;
     let counts = async || {
         let phases = world.phases().await;
         let running = phases.values().filter(|phase| phase.contains("Running"));
@@ -252,12 +268,8 @@ async fn no_more_run_at_once_than_may() {
     eventually("two Running, two told to wait", async || {
         let (running, phases) = counts().await;
         assert!(running <= 2, "{phases:?}");
-        let all = world.all_snapshots().await;
-        let waiting = all.iter().filter(|snapshot| {
-            let reason = snapshot.status.clone().unwrap_or_default().reason;
-            reason.is_some_and(|reason| reason.contains("2 Snapshots run, and no more may"))
-        });
-        if running == 2 && waiting.count() == 2 {
+        let waiting = told(&world, "2 Snapshots run, and no more may").await;
+        if running == 2 && waiting == 2 {
             Ok(())
         } else {
             Err(phases)
@@ -284,18 +296,9 @@ async fn who_waits_for_its_turn_is_called_when_another_ends() {
         running_per_store_max: 1,
     };
     world.operate_with(None, limits).await;
-    let names = (0..12).map(|number| format!("pg{number}"));
-    for name in names {
-        world.database(&name, Value::Null).await;
-        world.snapshot(&format!("of-{name}"), &name).await;
-    }
+    one_of_each(&mut world, (0..12).map(|number| format!("pg{number}"))).await;
     eventually("a line", async || {
-        let all = world.all_snapshots().await;
-        let told = all.iter().filter(|snapshot| {
-            let reason = snapshot.status.clone().unwrap_or_default().reason;
-            reason.is_some_and(|reason| reason.contains("no more may at once"))
-        });
-        let told = told.count();
+        let told = told(&world, "no more may at once").await;
         if told == 11 { Ok(()) } else { Err(told) }
     })
     .await;

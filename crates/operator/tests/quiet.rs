@@ -41,16 +41,7 @@ async fn heartbeats_cause_neither_writes_nor_reads() {
         .database("pg", json!({"cronExpression": "@every 6h"}))
         .await;
     world.all_are("Succeeded", 1).await;
-    // Settled: no write for a second.
-    let mut before = world.traffic();
-    eventually("rest", async || {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let now = world.traffic();
-        let is_quiet = now.writes.len() == before.writes.len();
-        before = now.clone();
-        if is_quiet { Ok(()) } else { Err(now.writes) }
-    })
-    .await;
+    let before = world.rest().await;
     let heartbeat = async || {
         let status = world.postgreses().get("pg").await.unwrap().status.unwrap();
         status.instances["pg-0"].heartbeat_time

@@ -401,6 +401,24 @@ impl World {
         .await
     }
 
+    /// Waits until the operator has written nothing for a second. Gives what it did until then.
+    pub async fn rest(&self) -> Traffic {
+        let mut before = self.traffic();
+        eventually("rest", async || {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let now = self.traffic();
+            let is_quiet = now.writes.len() == before.writes.len();
+            before = now;
+            if is_quiet {
+                Ok(())
+            } else {
+                Err(before.writes.clone())
+            }
+        })
+        .await;
+        before
+    }
+
     /// Events as `object reason: message`, with their counts.
     pub async fn events(&self) -> BTreeMap<String, i32> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), "demo");
