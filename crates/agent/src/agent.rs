@@ -5,11 +5,10 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::ResourceExt as _;
 use kubedb_api::{
     Postgres,
     agent_config::AgentConfig,
-    labels,
+    lease,
     monitor::MetricsStatus,
     protocol::{InstancePhase, InstanceRole},
 };
@@ -437,12 +436,9 @@ impl Agent {
 
     /// Whether the Lease says that this instance lives. One that an earlier database of the name has left, or that is not marked as ours, says it to nobody.
     pub(crate) fn lives_by_lease(&self) -> bool {
-        self.own_lease().is_some_and(|lease| {
-            let kind = lease.labels().get(labels::KIND);
-            let is_marked = kind.is_some_and(|kind| kind == "Postgres");
-            let uid = &self.config.database_uid;
-            let mut owners = lease.owner_references().iter();
-            is_marked && owners.any(|owner| owner.kind == "Postgres" && owner.uid == *uid)
+        self.own_lease().is_some_and(|held| {
+            let uid = lease::database_of(held).map(|(_, uid)| uid);
+            lease::is_selected(held) && uid == Some(self.config.database_uid.as_str())
         })
     }
 

@@ -9,6 +9,7 @@ pub mod defaults;
 pub mod dormant_database;
 pub mod encryption;
 pub mod labels;
+pub mod lease;
 pub mod metrics;
 pub mod monitor;
 pub mod nesting;

@@ -129,6 +129,19 @@ pub enum SnapshotAction {
     Fail,
 }
 
+/// What a Snapshot waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitsFor {
+    /// Its turn, and so others.
+    Turn,
+    /// Something of its own, so that others need not wait for it.
+    ItsOwn,
+    /// Nothing but a time.
+    Time,
+    /// Its database, or for nothing.
+    Database,
+}
+
 /// What to do, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotDecision {
@@ -136,21 +149,17 @@ pub struct SnapshotDecision {
     pub action: SnapshotAction,
     /// Why, in words for status and Event.
     pub reason: String,
-    /// Whether it waits for its turn, and so for others.
-    pub is_queued: bool,
-    /// Whether it waits for something of its own, so that others need not wait for it.
-    pub is_aside: bool,
-    /// Whether it waits for nothing but a time.
-    pub is_timed: bool,
+    /// What it waits for, if it does.
+    pub waits_for: WaitsFor,
 }
 
-fn decision(action: SnapshotAction, reason: impl Into<String>) -> SnapshotDecision {
+/// One of a Snapshot that waits for its database, or for nothing.
+#[must_use]
+pub fn decision(action: SnapshotAction, reason: impl Into<String>) -> SnapshotDecision {
     SnapshotDecision {
         action,
         reason: reason.into(),
-        is_queued: false,
-        is_aside: false,
-        is_timed: false,
+        waits_for: WaitsFor::Database,
     }
 }
 
@@ -197,7 +206,7 @@ fn decide_pending(
         let deadline = deadline(view, since, PENDING_LIMIT);
         let decided = wait_or_fail(view.now, deadline, PENDING_LIMIT, obstacle.clone());
         return SnapshotDecision {
-            is_aside: true,
+            waits_for: WaitsFor::ItsOwn,
             ..decided
         };
     }
@@ -205,7 +214,7 @@ fn decide_pending(
         let deadline = deadline(view, created, TURN_LIMIT);
         let decided = wait_or_fail(view.now, deadline, TURN_LIMIT, before.clone());
         return SnapshotDecision {
-            is_queued: true,
+            waits_for: WaitsFor::Turn,
             ..decided
         };
     }
@@ -214,7 +223,7 @@ fn decide_pending(
     let start = start(view, since, pauses);
     if view.now < start {
         return SnapshotDecision {
-            is_timed: true,
+            waits_for: WaitsFor::Time,
             ..decision(SnapshotAction::Wait { until: start }, "its start is near")
         };
     }

@@ -5,7 +5,7 @@
 use jiff::{SignedDuration, Timestamp};
 use kubedb_core::{
     lsn::Lsn,
-    snapshot::{Candidate, Report, SnapshotAction, SnapshotView, Stage, decide},
+    snapshot::{Candidate, Report, SnapshotAction, SnapshotView, Stage, WaitsFor, decide},
     steps::{Watch, skipped},
 };
 
@@ -318,13 +318,13 @@ fn what_misses_its_secret_waits_aside_and_for_nobody_and_takes_its_turn_after() 
     view.before = Some("Snapshot other of the same database comes first".to_owned());
     let decided = decide(&view);
     assert_eq!(decided.reason, "secrets \"s\" not found");
-    assert!(decided.is_aside && !decided.is_queued);
+    assert_eq!(decided.waits_for, WaitsFor::ItsOwn);
     assert_eq!(decided.action, SnapshotAction::Wait { until: at(3_600) });
     view.now = at(3_600);
     assert_eq!(decide(&view).action, SnapshotAction::Fail);
     view.own_obstacle = None;
     let decided = decide(&view);
-    assert!(decided.is_queued && !decided.is_aside);
+    assert_eq!(decided.waits_for, WaitsFor::Turn);
     view.before = None;
     assert!(matches!(
         decide(&view).action,

@@ -410,12 +410,8 @@ fn trim<K: kube::Resource>(object: &mut K) {
 
 /// Databases of which the platform saw something change.
 fn changed(operator: Arc<Operator>) -> impl Stream<Item = ObjectRef<Postgres>> + Send + 'static {
-    operator.platform.changes().map(move |key| {
-        operator
-            .gate
-            .open(&format!("{}/{}", key.namespace, key.name));
-        ObjectRef::new(&key.name).within(&key.namespace)
-    })
+    let changes = operator.platform.changes();
+    changes.map(move |key| operator.opened(ObjectRef::new(&key.name).within(&key.namespace)))
 }
 
 /// The database that a change of a paused one concerns: it may wait for it.
@@ -424,8 +420,7 @@ fn resumes(operator: &Operator, dormant: &DormantDatabase) -> Option<ObjectRef<P
     let name = dormant.name_any();
     let postgres = ObjectRef::new(&name).within(&namespace);
     operator.databases.get(&postgres)?;
-    operator.gate.open(&format!("{namespace}/{name}"));
-    Some(postgres)
+    Some(operator.opened(postgres))
 }
 
 /// The paused database, if there is one, of the name that an object says.
@@ -449,12 +444,9 @@ fn concerns(operator: &Operator, snapshot: &Snapshot) -> Vec<ObjectRef<Postgres>
         waiting.is_some_and(|waiting| postgres::waits_for(&waiting, snapshot))
     });
     all.extend(waiting);
-    for database in &all {
-        let namespace = database.namespace.as_deref().unwrap_or_default();
-        let key = format!("{namespace}/{}", database.name);
-        operator.gate.open(&key);
-    }
-    all
+    all.into_iter()
+        .map(|database| operator.opened(database))
+        .collect()
 }
 
 /// What each database looked like, but for heartbeats.

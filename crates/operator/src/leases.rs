@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use futures::TryStreamExt as _;
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::OwnerReference,
-};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, ResourceExt as _,
     runtime::{WatchStreamExt as _, reflector::ObjectRef, watcher},
 };
-use kubedb_api::{Postgres, labels};
+use kubedb_api::{Postgres, lease};
 use kubedb_core::pulse::Pulse;
 
 use crate::{
@@ -21,9 +19,9 @@ use crate::{
     operator::{INSTANCE_SILENCE_LIMIT, Operator},
 };
 
-/// Those of databases, among all that others agree by.
+/// Those of databases.
 pub(crate) fn selected() -> watcher::Config {
-    watcher::Config::default().labels(&format!("{}=Postgres", labels::KIND))
+    watcher::Config::default().labels(&lease::selector())
 }
 
 /// Keeps them in their cache, and calls for a look at each database of which one is news.
@@ -70,14 +68,10 @@ fn trim(lease: &mut Lease) {
     ) = (None, None, None);
 }
 
-/// The database that a Lease is of, and its UID. It is of the database that has its name, and of no other.
+/// The database that a Lease is of, and its UID.
 fn database_of(lease: &Lease) -> Option<(ObjectRef<Postgres>, &str)> {
-    let is_its = |owner: &&OwnerReference| {
-        owner.kind == "Postgres" && Some(&owner.name) == lease.metadata.name.as_ref()
-    };
-    let owner = lease.owner_references().iter().find(is_its)?;
-    let database = ObjectRef::new(&owner.name).within(&lease.namespace()?);
-    Some((database, &owner.uid))
+    let (name, uid) = lease::database_of(lease)?;
+    Some((ObjectRef::new(name).within(&lease.namespace()?), uid))
 }
 
 /// Who is primary, and when it last said so.
@@ -127,16 +121,12 @@ impl Operator {
         lease.spec.as_ref()?.holder_identity.clone()
     }
 
-    /// What an instance says of itself by its Lease, and how that source is named.
-    pub(crate) fn renewed(
-        &self,
-        postgres: &Postgres,
-        instance: &str,
-    ) -> Option<(String, Timestamp)> {
+    /// What the primary says of itself by its Lease: who it is, when, and how that source is named.
+    pub(crate) fn renewed(&self, postgres: &Postgres) -> Option<(String, Timestamp, String)> {
         let lease = self.cached_lease(postgres)?;
         let (holder, time) = renewal(&lease)?;
         let uid = postgres.metadata.uid.as_deref()?;
-        (holder == instance).then(|| (source(uid, holder), time))
+        Some((holder.to_owned(), time, source(uid, holder)))
     }
 
     /// Listens to a Lease. Gives its database if that has to be looked at: another instance holds it, or one that had been silent.
@@ -167,12 +157,6 @@ impl Operator {
 
     fn lose_lease(&self, lease: &Lease) -> Option<ObjectRef<Postgres>> {
         database_of(lease).map(|(database, _)| self.opened(database))
-    }
-
-    fn opened(&self, database: ObjectRef<Postgres>) -> ObjectRef<Postgres> {
-        let namespace = database.namespace.as_deref().unwrap_or_default();
-        self.gate.open(&format!("{namespace}/{}", database.name));
-        database
     }
 }
 

@@ -129,6 +129,13 @@ impl Operator {
         self.caches.leases.whole().await
     }
 
+    /// Sees to it that the next look at a database is not taken for one of which nothing is new. Gives the database.
+    pub(crate) fn opened(&self, database: ObjectRef<Postgres>) -> ObjectRef<Postgres> {
+        let namespace = database.namespace.as_deref().unwrap_or_default();
+        self.gate.open(&format!("{namespace}/{}", database.name));
+        database
+    }
+
     /// How many objects failed at the last look at them. Those that went since are forgotten here: nobody will look at them again.
     pub(crate) fn failing(&self) -> usize {
         self.failures.keep(|key| self.holds(key));
@@ -230,6 +237,7 @@ impl Operator {
         now: Timestamp,
     ) -> BTreeMap<String, SignedDuration> {
         let uid = postgres.uid().unwrap_or_default();
+        let renewed = self.renewed(postgres);
         let instances = postgres.status.as_ref().map(|status| &status.instances);
         instances
             .into_iter()
@@ -237,10 +245,11 @@ impl Operator {
             .filter_map(|(name, report)| {
                 let (told, beat) = (format!("{uid}/{name}"), report.heartbeat_time?);
                 let by_report = self.left(told.clone(), beat, now);
-                let by_lease = self.renewed(postgres, name).and_then(|(source, renewal)| {
+                let renewed = renewed.as_ref().filter(|(holder, ..)| holder == name);
+                let by_lease = renewed.and_then(|(_, renewal, source)| {
                     // Whoever renews its Lease, and cannot report any more, need not be as it said last.
                     let current = REPORT_SILENCE_LIMIT - self.silence(told, beat);
-                    let left = self.left(source, renewal, now)?.min(current);
+                    let left = self.left(source.clone(), *renewal, now)?.min(current);
                     (left > SignedDuration::ZERO).then_some(left)
                 });
                 let left = by_report.max(by_lease)?;

@@ -22,7 +22,7 @@ use kubedb_api::{
     validate::validate_snapshot, verification::Verification,
 };
 use kubedb_core::{
-    snapshot::{SILENCE_LIMIT, SnapshotAction, SnapshotDecision, Stage, decide},
+    snapshot::{SILENCE_LIMIT, SnapshotAction, SnapshotDecision, Stage, decide, decision},
     turns::Refusal,
 };
 use serde_json::{Value, json};
@@ -112,12 +112,9 @@ fn invalid(snapshot: &Snapshot) -> Option<SnapshotDecision> {
         return None;
     }
     let errors = validate_snapshot(&serde_json::to_value(snapshot).unwrap_or_default());
-    (!errors.is_empty()).then(|| SnapshotDecision {
-        action: SnapshotAction::Fail,
-        reason: format!("{}: {}", text::INVALID_SNAPSHOT, admission::list(&errors)),
-        is_queued: false,
-        is_aside: false,
-        is_timed: false,
+    (!errors.is_empty()).then(|| {
+        let reason = format!("{}: {}", text::INVALID_SNAPSHOT, admission::list(&errors));
+        decision(SnapshotAction::Fail, reason)
     })
 }
 
@@ -260,16 +257,16 @@ fn seated(operator: &Operator, which: impl Fn(&Snapshot) -> bool) -> Vec<Seat> {
 
 /// Snapshots whose turn has come, to be taken or to be verified: to be asked for when one has ended.
 pub(crate) fn next_in_turn(operator: &Operator) -> Vec<ObjectRef<Snapshot>> {
-    let mut next = Vec::new();
-    if operator.seats.is_awaited() {
-        let running = seated(operator, runs);
-        next.extend(operator.seats.next(&running, operator.uptime()));
-    }
-    if operator.verifying.is_awaited() {
-        let running = seated(operator, view::is_verifying);
-        next.extend(operator.verifying.next(&running, operator.uptime()));
-    }
-    next
+    let of_backups = (&operator.seats, runs as fn(&Snapshot) -> bool);
+    let of_verifications = (
+        &operator.verifying,
+        view::is_verifying as fn(&Snapshot) -> bool,
+    );
+    let all = [of_backups, of_verifications].into_iter();
+    let awaited = all.filter(|(seats, _)| seats.is_awaited());
+    awaited
+        .flat_map(|(seats, which)| seats.next(&seated(operator, which), operator.uptime()))
+        .collect()
 }
 
 fn seat_of(snapshot: &Snapshot) -> Seat {

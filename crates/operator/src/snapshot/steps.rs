@@ -13,7 +13,7 @@ use kubedb_api::{
 };
 use kubedb_core::{
     lsn::Lsn,
-    snapshot::{RUNNING_LIMIT, SnapshotAction, SnapshotDecision},
+    snapshot::{RUNNING_LIMIT, SnapshotAction, SnapshotDecision, WaitsFor},
 };
 use serde_json::{Value, json};
 
@@ -58,7 +58,7 @@ pub(super) async fn apply(
         SnapshotAction::Wait { until } => {
             say_pending(operator, snapshot, decision, now).await?;
             let uid = snapshot.metadata.uid.as_deref().unwrap_or_default();
-            let is_called = decision.is_timed || operator.seats.waits(uid);
+            let is_called = decision.waits_for == WaitsFor::Time || operator.seats.waits(uid);
             let longest = if is_called { CALLED } else { WAITING };
             Ok(Action::requeue(until_then(*until).min(longest)))
         }
@@ -96,7 +96,7 @@ async fn say_pending(
     now: Timestamp,
 ) -> Result<(), ReconcileError> {
     let known = snapshot.status.clone().unwrap_or_default();
-    let since = if decision.is_queued {
+    let since = if decision.waits_for == WaitsFor::Turn {
         None
     } else {
         known
@@ -124,7 +124,7 @@ fn can_start(known: &[Condition], decision: &SnapshotDecision, now: Timestamp) -
         .iter()
         .cloned()
         .partition(|condition| condition.type_ != CAN_START);
-    if decision.is_aside {
+    if decision.waits_for == WaitsFor::ItsOwn {
         let since = earlier
             .first()
             .map(|known| known.last_transition_time.clone());
